@@ -1,0 +1,2 @@
+//! The counterflow binary.
+fn main() {}

@@ -1,0 +1,31 @@
+//! Epochs: logical time, cuts through all sources.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Time;
+
+/// Logical time: the number of a cut through all sources. The first epoch is 1; 0 is before everything.
+pub type Epoch = u64;
+
+/// What an epoch is made of: with it, a replay cuts exactly as the live run did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// Its number.
+    pub epoch: Epoch,
+    /// When it was cut, for people; nothing is computed from it.
+    pub wall: Time,
+    /// Which start of the engine cut it.
+    pub generation: u64,
+    /// Per source with positions, the end of this epoch (exclusive): `spool` to its row, ...
+    pub ends: BTreeMap<String, u64>,
+    /// Sources that were idle by the clock when it was cut: they do not hold the watermark back.
+    pub idle: Vec<String>,
+    /// The control log up to and including this sequence number is in.
+    pub control: i64,
+    /// Content hash of the rule set that its events met.
+    pub rules: String,
+    /// Version of the engine.
+    pub engine: String,
+}

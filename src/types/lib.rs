@@ -1,0 +1,46 @@
+//! The words of Counterflow as types.
+//!
+//! What every crate may name and none may extend: events, detections, alerts, incidents, actions, facts, epochs.
+//! Nothing here does I/O; the one clock is [`clock`], and it is for the edges only.
+//! The `mod` list is in the order in which data flows.
+
+pub mod clock;
+pub mod time;
+
+pub mod id;
+pub mod record;
+
+pub mod entity;
+pub mod event;
+pub mod field;
+pub mod reject;
+
+pub mod detection;
+pub mod episode;
+pub mod rule;
+
+pub mod action;
+pub mod alert;
+pub mod change;
+pub mod epoch;
+pub mod fact;
+pub mod incident;
+pub mod risk;
+
+pub use action::{ActionKind, DesiredAction};
+pub use alert::{Alert, AlertState, Group};
+pub use change::{EpochOutput, Lineage, Row};
+pub use detection::{Detection, Item, Member};
+pub use entity::{Entity, EntityKind};
+pub use epoch::{Epoch, EpochRecord};
+pub use episode::{Condition, Episode, EpisodeKey, EpisodeRule, Predicate};
+pub use event::{Event, LogSource, TimeBasis};
+pub use fact::{Fact, FactBody};
+pub use field::{Fields, Name, Scalar};
+pub use id::{ActionId, AlertId, AnchorKind, EventId, IncidentId, Tenant};
+pub use incident::Incident;
+pub use record::{Framing, Origin, Position, Record};
+pub use reject::{Reject, RejectCode};
+pub use risk::{EntityRisk, Score};
+pub use rule::Level;
+pub use time::{Cell, Time};
