@@ -454,8 +454,8 @@ fn recover(dir: &Path) -> Result<(Durable, Recovery), LogError> {
         durable.end = durable.end.max(first_row);
         let file = File::options().read(true).write(true).open(&path).map_err(at("open", &path))?;
         let bytes = file.metadata().map_err(at("look at", &path))?.len();
-        let header = Header::read(&file).map_err(at("read", &path))?.filter(|header| header.first_row == first_row);
-        let Some(header) = header else {
+        let header = Header::read(&file).map_err(at("read", &path))?;
+        let Some(header) = header.filter(|header| header.first_row == first_row && bytes >= HEADER_BYTES) else {
             set_aside(&path, bytes, &mut durable, &mut recovery)?;
             continue;
         };
