@@ -1,0 +1,316 @@
+//! Finds the episodes of one rule in one group, exactly and incrementally (`streaming.md`, *Episodes*).
+//!
+//! In: changes of the multiset of items, in any order, and a limit below which nothing changes any more. Out: episodes
+//! that went and came, ids that became final, and what became of the ids that went. Key: one [`Episodes`] is one key.
+//! Memory: the non-empty cells from the limit less one timespan on (up to one chunk more), and one small record per
+//! piece of a run that can still change. Output appears with the change: a predicate that later items can unmake
+//! (`<`, `<=`, `==`, `!=`) is told at once too, and taken back when they do.
+//!
+//! After any sequence of changes and limits, the episodes told are the function of the multiset of all items that the
+//! definitions give; `tests/episode.rs` compares with that function. Why a bounded part of the state suffices:
+//!
+//! - Windows trail. Whether a cell is a hit depends on the cells of one timespan before it, so a change at `d` can
+//!   change hits in `[d, d + T]` only, and below the limit all hits are final.
+//! - Going along the hits in order, all that has to be known is the current piece. It is known before the first
+//!   change, and going on ends where the piece is the one that was there before.
+//! - Of the one piece that began before the limit and may still grow, the totals of its dropped cells are kept with it
+//!   (the *frozen prefix*).
+//!
+//! Windows that lead, or reach to both sides, would break all three.
+
+mod cells;
+mod chain;
+mod window;
+
+use std::{mem, sync::Arc};
+
+use cf_types::{AlertId, Cell, Episode, EpisodeKey, EpisodeRule, Lineage, Predicate};
+
+use self::{
+    cells::{Cells, Totals},
+    chain::{Piece, chain},
+    window::Window,
+};
+
+/// A change of the multiset of items of one key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Update {
+    /// When.
+    pub cell: Cell,
+    /// Which of the rule's references. Items of references that the rule does not have do not count.
+    pub reference: u16,
+    /// The value, for value_count; there, items without one do not count.
+    pub value: Option<Arc<str>>,
+    /// How many more, or less.
+    pub diff: i64,
+}
+
+/// What changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// Episodes that went. One whose id also came has other content now.
+    pub removed: Vec<Episode>,
+    /// Episodes that came.
+    pub added: Vec<Episode>,
+    /// Ids that are final now. Their episodes stay as they are.
+    pub sealed: Vec<AlertId>,
+    /// What became of ids that went, and where ids that came are from.
+    pub lineage: Vec<Lineage>,
+}
+
+/// The state of one key.
+#[derive(Debug)]
+pub struct Episodes {
+    key: EpisodeKey,
+    rule: Arc<EpisodeRule>,
+    cut: Cell,
+    limit: Cell,
+    cells: Cells,
+    pieces: Vec<Piece>, // those that are not sealed
+    rule_changed: bool,
+}
+
+impl Episodes {
+    /// A key without items; `limit` is the present one, [`Cell::MIN`] if there is none.
+    #[must_use]
+    pub fn new(key: EpisodeKey, rule: Arc<EpisodeRule>, limit: Cell) -> Episodes {
+        let cells = Cells::new(rule.references.len());
+        Episodes { key, cut: rule.cut(), rule, limit, cells, pieces: Vec::new(), rule_changed: false }
+    }
+
+    /// Cuts by another grid than the rule's. For tests: the rule's is too long to be reached by random input.
+    #[must_use]
+    pub fn with_cut(mut self, cut: Cell) -> Episodes {
+        self.cut = cut.max(self.rule.timespan.saturating_add(1));
+        self
+    }
+
+    /// Rule and group.
+    #[must_use]
+    pub fn key(&self) -> &EpisodeKey {
+        &self.key
+    }
+
+    /// The rule in force.
+    #[must_use]
+    pub fn rule(&self) -> &Arc<EpisodeRule> {
+        &self.rule
+    }
+
+    /// Whether nothing is kept: no item and no episode.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.cells.is_empty() && self.pieces.is_empty()
+    }
+
+    /// The lowest limit for which [`Episodes::advance`] has something to do.
+    #[must_use]
+    pub fn due(&self) -> Option<Cell> {
+        let seal = self.pieces.first().map(|piece| self.sealed_after(0, piece).saturating_add(1));
+        let drop = self.cells.first_end().map(|end| end.saturating_add(self.rule.timespan).saturating_add(1));
+        seal.into_iter().chain(drop).min()
+    }
+
+    /// Whether the kept items can serve another version of the rule: the references stand for the same, and values
+    /// are there if and only if they are wanted.
+    #[must_use]
+    pub fn can_serve(&self, rule: &EpisodeRule) -> bool {
+        let valued = |rule: &EpisodeRule| matches!(rule.predicate, Predicate::ValueCount(_));
+        self.rule.references == rule.references && valued(&self.rule) == valued(rule)
+    }
+
+    /// Puts another version of the rule in force, one that the items [can serve](Episodes::can_serve). Episodes follow
+    /// with the next [`Episodes::apply`], even of nothing, and are found from the items at and after the limit: what
+    /// began before it went by the old rule.
+    pub fn set_rule(&mut self, rule: Arc<EpisodeRule>) {
+        if (self.rule.timespan, &self.rule.predicate) != (rule.timespan, &rule.predicate) {
+            self.rule_changed = true;
+            self.cut = rule.cut();
+        }
+        self.rule = rule;
+    }
+
+    /// Gives up the key: all its episodes that are not sealed go.
+    pub fn clear(self, diff: &mut Diff) {
+        diff.removed.extend(self.pieces.iter().map(|piece| self.episode(piece)));
+    }
+
+    /// Applies the changes of one epoch, any order, and tells what they change.
+    ///
+    /// # Panics
+    ///
+    /// If a change lies below the limit: it has to be refused before.
+    pub fn apply(&mut self, updates: &mut Vec<Update>, diff: &mut Diff) {
+        let dirty = self.change_cells(updates);
+        if mem::take(&mut self.rule_changed) {
+            self.begin_anew(diff);
+            return;
+        }
+        let (Some((from, _)), Some((_, to))) = (dirty.first().copied(), dirty.last().copied()) else { return };
+        for (from, to) in dirty {
+            self.judge(from, to);
+        }
+        self.cells.refresh(from, to);
+        self.rechain(from, to, diff);
+    }
+
+    /// Raises the limit: no change below it will come. Seals, and drops what is not needed any more.
+    pub fn advance(&mut self, limit: Cell, diff: &mut Diff) {
+        if limit <= self.limit {
+            return;
+        }
+        self.limit = limit;
+        // Those that are sealed come first: what is final for a piece is final for the one before.
+        let pieces = self.pieces.iter().enumerate();
+        let sealed = pieces.take_while(|(index, piece)| self.sealed_after(*index, piece) < limit).count();
+        diff.sealed.extend(self.pieces.drain(..sealed).map(|piece| id(&self.key, &piece)));
+
+        let references = self.rule.references.len();
+        let mut first = self.pieces.first_mut();
+        self.cells.drop_before(limit.saturating_sub(self.rule.timespan), |items| {
+            // Only the first piece can reach back to here: a later one begins after a hit of this one, and that hit
+            // is at most a timespan below the limit, else the piece were sealed.
+            if let Some(piece) = first.as_deref_mut().filter(|piece| piece.anchor <= items.cell) {
+                piece.frozen.get_or_insert_with(|| Box::new(Totals::none(references))).add_cell(items);
+            }
+        });
+    }
+
+    /// The piece is sealed once the limit lies above this cell: the hit that cut it off, or the last one where a hit
+    /// could still be linked.
+    fn sealed_after(&self, index: usize, piece: &Piece) -> Cell {
+        let next = self.pieces.get(index + 1).filter(|_| piece.cut_at.is_some());
+        next.map_or(piece.last_hit.saturating_add(self.rule.timespan), |next| next.first_hit)
+    }
+
+    /// Applies the changes to the cells; gives the ranges where windows changed, merged, in order.
+    fn change_cells(&mut self, updates: &mut Vec<Update>) -> Vec<(Cell, Cell)> {
+        let valued = matches!(self.rule.predicate, Predicate::ValueCount(_));
+        updates.sort_unstable();
+        let mut dirty: Vec<(Cell, Cell)> = Vec::new();
+        for same in updates.chunk_by(|a, b| (a.cell, a.reference, &a.value) == (b.cell, b.reference, &b.value)) {
+            let Some(Update { cell, reference, value, .. }) = same.first() else { continue };
+            let diff: i64 = same.iter().map(|update| update.diff).sum();
+            let reference = usize::from(*reference);
+            let value = value.as_ref().filter(|_| valued);
+            if diff == 0 || reference >= self.rule.references.len() || (valued && value.is_none()) {
+                continue;
+            }
+            assert!(*cell >= self.limit, "items below the limit are refused before");
+            self.cells.change(*cell, reference, value, diff);
+            let end = cell.saturating_add(self.rule.timespan);
+            match dirty.last_mut() {
+                Some(last) if last.1 >= *cell => last.1 = end,
+                _ => dirty.push((*cell, end)),
+            }
+        }
+        updates.clear();
+        dirty
+    }
+
+    /// Says anew which windows that end in `[from, to]` are hits.
+    fn judge(&mut self, from: Cell, to: Cell) {
+        let timespan = self.rule.timespan;
+        let mut window = Window::new(&self.rule.predicate, self.rule.references.len());
+        let mut tail = self.cells.seek(from.saturating_sub(timespan));
+        window.fill(&self.cells, from.saturating_sub(timespan), from);
+        let mut at = self.cells.seek(from);
+        while let Some(items) = self.cells.get(at).filter(|items| items.cell <= to) {
+            let begin = items.cell.saturating_sub(timespan);
+            window.enter(items);
+            while let Some(items) = self.cells.get(tail).filter(|items| items.cell < begin) {
+                window.leave(items);
+                tail = self.cells.after(tail);
+            }
+            self.cells.set_hit(at, window.hit(begin));
+            at = self.cells.after(at);
+        }
+    }
+
+    /// Chains anew where hits in `[from, to]` or items under them changed.
+    fn rechain(&mut self, from: Cell, to: Cell, diff: &mut Diff) {
+        let known = self.pieces.partition_point(|piece| piece.first_hit < from);
+        let begin = known.saturating_sub(1);
+        let current = self.pieces.get(begin).filter(|_| known > 0).map(|piece| Piece {
+            // Its first hit is one, and stays: the changes come after it.
+            last_hit: self.cells.last_hit_before(from).unwrap_or(piece.first_hit),
+            cut_at: None,
+            ..piece.clone()
+        });
+        let old = self.pieces.get(begin..).unwrap_or(&[]);
+        let mut new = chain(&self.cells, self.rule.timespan, self.cut, current, (from, to), old);
+        self.add_up(&mut new.pieces);
+        let old: Vec<Piece> = self.pieces.splice(begin..begin + new.replaced, new.pieces.iter().cloned()).collect();
+        self.compare(&old, &new.pieces, diff);
+    }
+
+    /// Finds all episodes anew, for a rule that sees the items otherwise. Cells below the limit are no hits for it.
+    fn begin_anew(&mut self, diff: &mut Diff) {
+        let mut at = self.cells.seek(Cell::MIN);
+        while self.cells.get(at).is_some() {
+            self.cells.set_hit(at, None);
+            at = self.cells.after(at);
+        }
+        self.judge(self.limit, Cell::MAX);
+        self.cells.refresh(Cell::MIN, Cell::MAX);
+        let all = (Cell::MIN, Cell::MAX);
+        let mut new = chain(&self.cells, self.rule.timespan, self.cut, None, all, &[]).pieces;
+        self.add_up(&mut new);
+        let old = mem::replace(&mut self.pieces, new);
+        self.compare(&old, &self.pieces, diff);
+    }
+
+    /// Adds up what the extents hold.
+    fn add_up(&self, pieces: &mut [Piece]) {
+        for piece in pieces {
+            piece.totals = self.cells.totals(piece.anchor, piece.last_cell());
+            if let Some(frozen) = &piece.frozen {
+                piece.totals.add(frozen);
+            }
+        }
+    }
+
+    /// Tells the difference of two lists of pieces, both in order and without overlaps.
+    fn compare(&self, old: &[Piece], new: &[Piece], diff: &mut Diff) {
+        let mut taken = vec![false; new.len()]; // those that stand for an id that went
+        for piece in old {
+            let now = piece.same_id_in(new);
+            if now.is_some_and(|now| now.shows_like(piece)) {
+                continue;
+            }
+            diff.removed.push(self.episode(piece));
+            if let (None, Some(index)) = (now, piece.most_covered_by(new)) {
+                let Some((taken, by)) = taken.get_mut(index).zip(new.get(index)) else { continue };
+                *taken = true;
+                diff.lineage.push(Lineage::SupersededBy { old: id(&self.key, piece), new: id(&self.key, by) });
+            }
+        }
+        for (piece, taken) in new.iter().zip(taken) {
+            let before = piece.same_id_in(old);
+            if before.is_some_and(|before| before.shows_like(piece)) {
+                continue;
+            }
+            diff.added.push(self.episode(piece));
+            if let (None, false, Some(from)) = (before, taken, piece.most_covered_by(old).and_then(|i| old.get(i))) {
+                diff.lineage.push(Lineage::SplitFrom { old: id(&self.key, from), new: id(&self.key, piece) });
+            }
+        }
+    }
+
+    fn episode(&self, piece: &Piece) -> Episode {
+        Episode {
+            key: self.key.clone(),
+            kind: piece.kind,
+            anchor: piece.anchor,
+            last_cell: piece.last_cell(),
+            first_hit: piece.first_hit,
+            count: piece.totals.counts.iter().sum(),
+            reference_counts: piece.totals.counts.to_vec(),
+            peak: piece.totals.peak,
+        }
+    }
+}
+
+fn id(key: &EpisodeKey, piece: &Piece) -> AlertId {
+    AlertId::of(&key.tenant, &key.rule, &key.group, piece.kind, piece.anchor)
+}

@@ -1,0 +1,312 @@
+//! The items of one key, summed per cell and kept in order, in chunks that carry sums of their own.
+//!
+//! Appending at the end is the usual case and touches one chunk. Sums over a long extent, and steps along a long chain
+//! of hits, take whole chunks at once, so that a day of seconds costs some hundred steps and not 86,400.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use cf_types::Cell;
+use smallvec::{SmallVec, smallvec};
+
+/// Items by reference. Most rules have one or two references.
+pub(super) type Counts = SmallVec<[u64; 2]>;
+
+/// Cells in a chunk at most.
+const CHUNK_CELLS: usize = 128;
+
+/// One non-empty cell.
+#[derive(Debug)]
+pub(super) struct CellItems {
+    pub(super) cell: Cell,
+    /// Items by reference.
+    pub(super) counts: Counts,
+    /// Items by value, for value_count only.
+    pub(super) values: Option<Box<BTreeMap<Arc<str>, u64>>>,
+    /// The predicate's count over the window that ends here, if that window is a hit.
+    pub(super) hit: Option<u64>,
+}
+
+/// Where a cell stands. Valid until cells come or go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At {
+    chunk: usize,
+    index: usize,
+}
+
+/// What an extent holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Totals {
+    /// Items by reference.
+    pub(super) counts: Counts,
+    /// Highest count of a hit.
+    pub(super) peak: u64,
+}
+
+impl Totals {
+    /// Nothing.
+    pub(super) fn none(references: usize) -> Totals {
+        Totals { counts: smallvec![0; references], peak: 0 }
+    }
+
+    /// Adds what another extent holds.
+    pub(super) fn add(&mut self, other: &Totals) {
+        add(&mut self.counts, &other.counts);
+        self.peak = self.peak.max(other.peak);
+    }
+
+    /// Adds what one cell holds.
+    pub(super) fn add_cell(&mut self, cell: &CellItems) {
+        add(&mut self.counts, &cell.counts);
+        self.peak = self.peak.max(cell.hit.unwrap_or(0));
+    }
+}
+
+/// The hits of a chunk, enough to go along a chain without looking at each.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hits {
+    pub(super) first: Cell,
+    pub(super) last: Cell,
+    /// Longest distance between two neighbours; 0 if there is one hit.
+    pub(super) gap_max: Cell,
+    peak: u64,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    cells: Vec<CellItems>, // never empty
+    counts: Counts,        // always right
+    hits: Option<Hits>,    // right unless stale
+    stale: bool,
+}
+
+impl Chunk {
+    fn of(cells: Vec<CellItems>, references: usize) -> Chunk {
+        let mut counts: Counts = smallvec![0; references];
+        cells.iter().for_each(|cell| add(&mut counts, &cell.counts));
+        Chunk { cells, counts, hits: None, stale: true }
+    }
+
+    fn first(&self) -> Cell {
+        self.cells.first().map_or(Cell::MAX, |cell| cell.cell)
+    }
+
+    fn last(&self) -> Cell {
+        self.cells.last().map_or(Cell::MIN, |cell| cell.cell)
+    }
+
+    fn find_hits(&self) -> Option<Hits> {
+        let mut hits: Option<Hits> = None;
+        for (cell, peak) in self.cells.iter().filter_map(|cell| Some((cell.cell, cell.hit?))) {
+            hits = Some(match hits {
+                None => Hits { first: cell, last: cell, gap_max: 0, peak },
+                Some(before) => Hits {
+                    first: before.first,
+                    last: cell,
+                    gap_max: before.gap_max.max(cell - before.last),
+                    peak: before.peak.max(peak),
+                },
+            });
+        }
+        hits
+    }
+}
+
+/// All cells of a key, in order, none of them empty.
+#[derive(Debug)]
+pub(super) struct Cells {
+    chunks: VecDeque<Chunk>,
+    references: usize,
+}
+
+impl Cells {
+    pub(super) fn new(references: usize) -> Cells {
+        Cells { chunks: VecDeque::new(), references }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// The first cell at or after `cell`.
+    pub(super) fn seek(&self, cell: Cell) -> At {
+        let chunk = self.chunks.partition_point(|chunk| chunk.last() < cell);
+        let index = self.chunks.get(chunk).map_or(0, |chunk| chunk.cells.partition_point(|at| at.cell < cell));
+        At { chunk, index }
+    }
+
+    pub(super) fn get(&self, at: At) -> Option<&CellItems> {
+        self.chunks.get(at.chunk)?.cells.get(at.index)
+    }
+
+    /// The place after `at`.
+    pub(super) fn after(&self, at: At) -> At {
+        let index = at.index + 1;
+        if self.chunks.get(at.chunk).is_some_and(|chunk| index < chunk.cells.len()) {
+            At { chunk: at.chunk, index }
+        } else {
+            At { chunk: at.chunk + 1, index: 0 }
+        }
+    }
+
+    /// Adds `diff` items of `reference` and `value` to a cell. Takes no more away than there are: the keeper of a key
+    /// that begins anew is told of leavings that it never saw come.
+    pub(super) fn change(&mut self, cell: Cell, reference: usize, value: Option<&Arc<str>>, diff: i64) {
+        let Some(at) = self.place(cell, diff > 0) else { return };
+        let Some(chunk) = self.chunks.get_mut(at.chunk) else { return };
+        let Some(items) = chunk.cells.get_mut(at.index) else { return };
+        if let (Some(count), Some(total)) = (items.counts.get_mut(reference), chunk.counts.get_mut(reference)) {
+            let changed = count.saturating_add_signed(diff);
+            *total = *total - *count + changed;
+            *count = changed;
+        }
+        if let Some(value) = value {
+            let values = items.values.get_or_insert_default();
+            let count = values.entry(Arc::clone(value)).or_default();
+            *count = count.saturating_add_signed(diff);
+            if *count == 0 {
+                values.remove(value);
+            }
+        }
+        if items.counts.iter().all(|count| *count == 0) {
+            self.remove(at);
+        }
+    }
+
+    /// Says whether the window that ends at `at` is a hit.
+    pub(super) fn set_hit(&mut self, at: At, hit: Option<u64>) {
+        let Some(chunk) = self.chunks.get_mut(at.chunk) else { return };
+        let Some(items) = chunk.cells.get_mut(at.index) else { return };
+        if items.hit != hit {
+            items.hit = hit;
+            chunk.stale = true;
+        }
+    }
+
+    /// Makes the sums of hits right again after cells in `[from, to]` changed.
+    pub(super) fn refresh(&mut self, from: Cell, to: Cell) {
+        // One chunk earlier: it may have lost its last cell, and then no longer reaches `from`.
+        let begin = self.seek(from).chunk.saturating_sub(1);
+        for chunk in self.chunks.range_mut(begin..).take_while(|chunk| chunk.first() <= to) {
+            if chunk.stale {
+                chunk.hits = chunk.find_hits();
+                chunk.stale = false;
+            }
+        }
+    }
+
+    /// The last hit before `cell`.
+    pub(super) fn last_hit_before(&self, cell: Cell) -> Option<Cell> {
+        let end = self.seek(cell);
+        let here = self.chunks.get(end.chunk).and_then(|chunk| chunk.cells.get(..end.index));
+        here.and_then(|cells| cells.iter().rev().find(|items| items.hit.is_some()).map(|items| items.cell))
+            .or_else(|| self.chunks.range(..end.chunk).rev().find_map(|chunk| Some(chunk.hits?.last)))
+    }
+
+    /// What the cells in `[from, to]` hold.
+    pub(super) fn totals(&self, from: Cell, to: Cell) -> Totals {
+        let mut totals = Totals::none(self.references);
+        for chunk in self.chunks.range(self.seek(from).chunk..).take_while(|chunk| chunk.first() <= to) {
+            if from <= chunk.first() && chunk.last() <= to {
+                add(&mut totals.counts, &chunk.counts);
+                totals.peak = totals.peak.max(chunk.hits.map_or(0, |hits| hits.peak));
+            } else {
+                let inside = chunk.cells.iter().filter(|items| (from..=to).contains(&items.cell));
+                inside.for_each(|items| totals.add_cell(items));
+            }
+        }
+        totals
+    }
+
+    /// The hits from `from` on, whole chunks at once where the chunk begins at or after it.
+    pub(super) fn hits(&self, from: Cell) -> impl Iterator<Item = Step<'_>> {
+        let begin = self.seek(from);
+        let head = self.chunks.get(begin.chunk).and_then(|chunk| chunk.cells.get(begin.index..));
+        let head = head.filter(|_| begin.index > 0).map(Step::Cells);
+        let whole = self.chunks.range(self.chunks.len().min(begin.chunk + usize::from(begin.index > 0))..);
+        head.into_iter().chain(whole.filter_map(|chunk| Some(Step::Chunk(chunk.hits?, &chunk.cells))))
+    }
+
+    /// Takes out the chunks that end before `limit`, and gives their cells.
+    pub(super) fn drop_before(&mut self, limit: Cell, mut dropped: impl FnMut(&CellItems)) {
+        while self.chunks.front().is_some_and(|chunk| chunk.last() < limit) {
+            let chunk = self.chunks.pop_front();
+            chunk.iter().flat_map(|chunk| &chunk.cells).for_each(&mut dropped);
+        }
+    }
+
+    /// The cell that has to be passed for [`Cells::drop_before`] to take something.
+    pub(super) fn first_end(&self) -> Option<Cell> {
+        self.chunks.front().map(Chunk::last)
+    }
+
+    /// Finds a cell, or makes it.
+    fn place(&mut self, cell: Cell, make: bool) -> Option<At> {
+        let at = self.seek(cell);
+        if self.get(at).is_some_and(|items| items.cell == cell) {
+            return Some(at);
+        }
+        if !make {
+            return None;
+        }
+        let items = CellItems { cell, counts: smallvec![0; self.references], values: None, hit: None };
+        self.insert(at, items);
+        Some(self.seek(cell))
+    }
+
+    fn insert(&mut self, at: At, items: CellItems) {
+        let references = self.references;
+        if at.chunk < self.chunks.len() {
+            if let Some(chunk) = self.chunks.get_mut(at.chunk) {
+                chunk.cells.insert(at.index, items);
+                chunk.stale = true;
+                if chunk.cells.len() > CHUNK_CELLS {
+                    let upper = chunk.cells.split_off(CHUNK_CELLS / 2);
+                    let lower = std::mem::take(&mut chunk.cells);
+                    *chunk = Chunk::of(lower, references);
+                    self.chunks.insert(at.chunk + 1, Chunk::of(upper, references));
+                }
+            }
+            return;
+        }
+        // At the end: chunks that were filled in order stay full.
+        match self.chunks.back_mut() {
+            Some(chunk) if chunk.cells.len() < CHUNK_CELLS => {
+                chunk.cells.push(items);
+                chunk.stale = true;
+            }
+            _ => {
+                // Most keys have one cell ever: no room is kept for more.
+                self.chunks.reserve_exact(usize::from(self.chunks.is_empty()));
+                let mut cells = Vec::with_capacity(1);
+                cells.push(items);
+                self.chunks.push_back(Chunk::of(cells, references));
+            }
+        }
+    }
+
+    fn remove(&mut self, at: At) {
+        if let Some(chunk) = self.chunks.get_mut(at.chunk) {
+            chunk.cells.remove(at.index);
+            chunk.stale = true;
+            if chunk.cells.is_empty() {
+                self.chunks.remove(at.chunk);
+            }
+        }
+    }
+}
+
+/// A part of the way along the hits.
+#[derive(Debug)]
+pub(super) enum Step<'a> {
+    /// Cells to be looked at one by one.
+    Cells(&'a [CellItems]),
+    /// A chunk that has hits: what they are, and its cells.
+    Chunk(Hits, &'a [CellItems]),
+}
+
+fn add(sum: &mut Counts, counts: &Counts) {
+    sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+}

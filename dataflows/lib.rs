@@ -1,0 +1,4 @@
+//! The graph: correlate, dedup, score, connect, desire.
+
+pub mod episode;
+pub mod correlate;
