@@ -1,0 +1,352 @@
+//! What stands in the columns: one [`Row`] per table.
+
+use std::borrow::Cow;
+
+use cf_types::{
+    ActionId, ActionKind, Alert, AlertId, Detection, Entity, EntityKind, Epoch, EpochRecord, Event, Fields, Incident,
+    Name, Position, Reject, Scalar, Score, Tenant, Time, TimeBasis,
+};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    batch::{Row, Rows},
+    schema::Table,
+};
+
+/// One revision of an alert, as the ledger made it.
+#[derive(Clone, Debug)]
+pub struct AlertRevision {
+    /// Its pure content; of a withdrawn alert the last it had.
+    pub alert: Alert,
+    /// First id of its lineage.
+    pub thread: AlertId,
+    /// Counts the thread's revisions from 1.
+    pub revision: u64,
+    /// What the revision is: `opened`, `amended`, `withdrawn`, ...
+    pub event: String,
+    /// The ledger's state: `open`, `sealed`, `withdrawn`, `superseded`.
+    pub state: String,
+    /// Why it changed.
+    pub reason: Option<String>,
+    /// Number of its incident.
+    pub incident: Option<i64>,
+    /// First and last members, as JSON.
+    pub members: Option<String>,
+    /// Wall time.
+    pub revised_at: Time,
+}
+
+/// One revision of an incident, as the ledger made it.
+#[derive(Clone, Debug)]
+pub struct IncidentRevision {
+    /// Its membership; of a withdrawn one the last it had.
+    pub incident: Incident,
+    /// The ledger's number.
+    pub number: i64,
+    /// The ledger's state: `open`, `closed`, `withdrawn`, `merged`.
+    pub state: String,
+    /// The number it was merged into.
+    pub redirect: Option<i64>,
+    /// For people.
+    pub title: Option<String>,
+    /// Threat score.
+    pub score: Option<Score>,
+    /// Wall time.
+    pub revised_at: Time,
+}
+
+/// One step of an action. Its epoch must be the same when it is given again after a restart: take it from the ledger.
+#[derive(Clone, Debug)]
+pub struct ActionStep {
+    /// Whose.
+    pub tenant: Tenant,
+    /// Kind and target as one id.
+    pub id: ActionId,
+    /// The ledger's number of this application.
+    pub number: i64,
+    /// What is done.
+    pub kind: ActionKind,
+    /// To whom.
+    pub target: String,
+    /// The ledger's state after the step.
+    pub state: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// The alerts that are the reason.
+    pub alerts: Vec<AlertId>,
+    /// How long the effect lasts.
+    pub ttl_s: u32,
+    /// When it ends.
+    pub until_at: Option<Time>,
+    /// Receipt or error, as JSON.
+    pub detail: Option<String>,
+    /// Wall time.
+    pub at: Time,
+}
+
+/// One epoch: given for each, also for those that changed nothing.
+#[derive(Clone, Debug)]
+pub struct EpochEntry {
+    /// Its record.
+    pub record: EpochRecord,
+    /// Watermark after it.
+    pub watermark: Option<Time>,
+}
+
+impl Row for Event {
+    const TABLE: Table = Table::Events;
+
+    fn write(&self, epoch: Epoch, rows: &mut Rows) {
+        // The identity by position is one hash; by declared id it would parse the record anew: SQL does that on demand.
+        let identity = self.declared_id.is_none().then(|| self.id().to_string());
+        let shown = self.declared_id.as_deref().or(identity.as_deref()).unwrap_or_default();
+        rows.text("tenant", self.origin.tenant.as_str());
+        rows.day_of(self.time);
+        rows.integer("epoch", epoch);
+        rows.text("event_id", shown);
+        rows.text_or_null("id", identity.as_deref());
+        rows.time("time", self.time);
+        rows.text("time_basis", basis(self.time_basis));
+        rows.time("received_at", self.origin.received_at);
+        rows.text("source", &self.origin.source);
+        position(rows, &self.position);
+        rows.text_or_null("product", self.log_source.product.as_deref());
+        rows.text_or_null("category", self.log_source.category.as_deref());
+        rows.text_or_null("service", self.log_source.service.as_deref());
+        rows.text_or_null("host", first(&self.entities, EntityKind::Host));
+        rows.text_or_null("user", first(&self.entities, EntityKind::User));
+        rows.text_or_null("address", first(&self.entities, EntityKind::Address));
+        rows.text_or_null("process", first(&self.entities, EntityKind::Process));
+        rows.text_or_null("file_hash", first(&self.entities, EntityKind::FileHash));
+        rows.text_or_null("domain", first(&self.entities, EntityKind::Domain));
+        entities(rows, &self.entities);
+        let is_json = self.raw.trim_ascii_start().starts_with(b"{");
+        rows.text_or_null("fields", (!is_json).then(|| fields_json(&self.fields)).as_deref());
+        rows.text("raw", &String::from_utf8_lossy(&self.raw));
+    }
+}
+
+impl Row for Reject {
+    const TABLE: Table = Table::Rejects;
+
+    fn write(&self, epoch: Epoch, rows: &mut Rows) {
+        let raw = String::from_utf8_lossy(&self.raw);
+        let lossy = matches!(raw, Cow::Owned(_));
+        rows.text("tenant", self.origin.tenant.as_str());
+        rows.day_of(self.time.unwrap_or(self.origin.received_at));
+        rows.integer("epoch", epoch);
+        rows.time_or_null("time", self.time);
+        rows.time("received_at", self.origin.received_at);
+        rows.text("source", &self.origin.source);
+        position(rows, &self.position);
+        rows.text("code", self.code.as_str());
+        rows.text("reason", &self.reason);
+        rows.text("raw", &raw);
+        rows.bytes_or_null("raw_bytes", lossy.then_some(&*self.raw));
+    }
+}
+
+impl Row for Detection {
+    const TABLE: Table = Table::Detections;
+
+    fn write(&self, epoch: Epoch, rows: &mut Rows) {
+        let items: Vec<_> = self
+            .items
+            .iter()
+            .map(|item| {
+                json!({
+                    "rule": &*item.rule,
+                    "reference": item.reference,
+                    "group": item.group.to_json(),
+                    "value": item.value.as_deref(),
+                })
+            })
+            .collect();
+        rows.text("tenant", self.tenant.as_str());
+        rows.day_of(self.member.time);
+        rows.integer("epoch", epoch);
+        rows.text("rule", &self.rule);
+        rows.text("event_id", &self.member.shown_id());
+        rows.text("id", &self.member.id.to_string());
+        rows.time("time", self.member.time);
+        rows.text("source", &self.source);
+        position(rows, &self.member.position);
+        rows.text_or_null("host", first(&self.entities, EntityKind::Host));
+        rows.text_or_null("user", first(&self.entities, EntityKind::User));
+        rows.text_or_null("address", first(&self.entities, EntityKind::Address));
+        entities(rows, &self.entities);
+        rows.text("items", &Value::Array(items).to_string());
+    }
+}
+
+impl Row for AlertRevision {
+    const TABLE: Table = Table::Alerts;
+
+    fn write(&self, epoch: Epoch, rows: &mut Rows) {
+        let alert = &self.alert;
+        rows.text("tenant", alert.tenant.as_str());
+        rows.day_of(self.revised_at);
+        rows.integer("epoch", epoch);
+        rows.text("alert_id", &alert.id.to_string());
+        rows.text("thread", &self.thread.to_string());
+        rows.integer("revision", self.revision);
+        rows.text("event", &self.event);
+        rows.text("state", &self.state);
+        rows.text_or_null("reason", self.reason.as_deref());
+        rows.text("rule", &alert.rule);
+        rows.text("title", &alert.title);
+        rows.text("level", alert.level.as_str());
+        rows.float_or_null("score", Some(points(alert.score)));
+        rows.text("group_fields", &alert.group.to_json().to_string());
+        rows.time("first", alert.first());
+        rows.time("last", Time::from_seconds(alert.last_cell));
+        rows.integer("count", alert.count);
+        rows.integer("peak", alert.peak);
+        entities(rows, &alert.entities);
+        rows.words("tags", alert.tags.iter());
+        rows.integer_or_null("incident", self.incident);
+        rows.text_or_null("members", self.members.as_deref());
+        rows.time("revised_at", self.revised_at);
+    }
+}
+
+impl Row for IncidentRevision {
+    const TABLE: Table = Table::Incidents;
+
+    fn write(&self, epoch: Epoch, rows: &mut Rows) {
+        let incident = &self.incident;
+        rows.text("tenant", incident.tenant.as_str());
+        rows.day_of(self.revised_at);
+        rows.integer("epoch", epoch);
+        rows.integer("incident", self.number);
+        rows.text("incident_id", &incident.id.to_string());
+        rows.text("state", &self.state);
+        rows.integer_or_null("redirect", self.redirect);
+        rows.text_or_null("title", self.title.as_deref());
+        rows.float_or_null("score", self.score.map(points));
+        rows.time_or_null("first", incident.alerts.iter().map(|(cell, _)| Time::from_seconds(*cell)).min());
+        rows.integer("count", incident.alerts.len());
+        rows.words("alerts", incident.alerts.iter().map(|(_, alert)| alert.to_string()));
+        entities(rows, &incident.entities);
+        rows.time("revised_at", self.revised_at);
+    }
+}
+
+impl Row for ActionStep {
+    const TABLE: Table = Table::Actions;
+
+    fn write(&self, epoch: Epoch, rows: &mut Rows) {
+        rows.text("tenant", self.tenant.as_str());
+        rows.day_of(self.at);
+        rows.integer("epoch", epoch);
+        rows.text("action_id", &self.id.to_string());
+        rows.integer("number", self.number);
+        rows.text("kind", self.kind.as_str());
+        rows.text("target", &self.target);
+        rows.text("state", &self.state);
+        rows.text_or_null("reason", self.reason.as_deref());
+        rows.words("alerts", self.alerts.iter().map(ToString::to_string));
+        rows.integer("ttl_s", self.ttl_s);
+        rows.time_or_null("until_at", self.until_at);
+        rows.text_or_null("detail", self.detail.as_deref());
+        rows.time("at", self.at);
+    }
+}
+
+impl Row for EpochEntry {
+    const TABLE: Table = Table::Epochs;
+
+    fn write(&self, epoch: Epoch, rows: &mut Rows) {
+        let record = &self.record;
+        let ends: Map<String, Value> =
+            record.ends.iter().map(|(source, end)| (source.clone(), Value::from(*end))).collect();
+        rows.text("tenant", Tenant::default().as_str());
+        rows.day_of(record.wall);
+        rows.integer("epoch", epoch);
+        rows.time("wall", record.wall);
+        rows.integer("generation", record.generation);
+        rows.text("ends", &Value::Object(ends).to_string());
+        rows.words("idle", &record.idle);
+        rows.integer("control", record.control);
+        rows.text("rules", &record.rules);
+        rows.text("engine", &record.engine);
+        rows.time_or_null("watermark", self.watermark);
+    }
+}
+
+fn position(rows: &mut Rows, position: &Position) {
+    rows.text("origin", &position.origin);
+    rows.integer("line", position.line);
+    rows.integer("offset", position.offset);
+    rows.integer("index", position.index);
+}
+
+fn entities(rows: &mut Rows, entities: &[Entity]) {
+    rows.words("entities", entities.iter().map(ToString::to_string));
+}
+
+fn first(entities: &[Entity], kind: EntityKind) -> Option<&str> {
+    entities.iter().find(|entity| entity.kind == kind).map(|entity| &*entity.value)
+}
+
+fn points(score: Score) -> f64 {
+    f64::from(score.tenths()) / 10.0
+}
+
+const fn basis(basis: TimeBasis) -> &'static str {
+    match basis {
+        TimeBasis::Declared => "declared",
+        TimeBasis::Assumed => "assumed",
+        TimeBasis::Received => "received",
+    }
+}
+
+/// Named fields as a JSON object; a name that stands several times becomes an array.
+fn fields_json(fields: &Fields) -> String {
+    let mut object = Map::new();
+    for (name, value, scalar) in fields.iter().filter(|(name, ..)| *name != Name::UNKNOWN) {
+        let value = match scalar {
+            Scalar::Text => Value::from(value),
+            Scalar::Null => Value::Null,
+            // As it stands in the record; a text if it is no JSON number or truth value after all.
+            Scalar::Number | Scalar::Bool => serde_json::from_str(value).unwrap_or_else(|_| Value::from(value)),
+        };
+        match object.get_mut(&*name.text()) {
+            None => {
+                object.insert(name.text().to_string(), value);
+            }
+            Some(Value::Array(values)) => values.push(value),
+            Some(present) => *present = Value::Array(vec![present.take(), value]),
+        }
+    }
+    Value::Object(object).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    #[track_caller]
+    fn check(fields: &[(&str, &str, Scalar)], expect: Expect) {
+        let mut flat = Fields::default();
+        for (name, value, scalar) in fields {
+            flat.push(Name::intern(name), value, *scalar);
+        }
+        expect.assert_eq(&fields_json(&flat));
+    }
+
+    #[test]
+    fn named_fields_keep_order_kind_and_repeats() {
+        check(&[], expect!["{}"]);
+        check(
+            &[("b", "1", Scalar::Number), ("a", "x\"y", Scalar::Text), ("n", "", Scalar::Null)],
+            expect![[r#"{"b":1,"a":"x\"y","n":null}"#]],
+        );
+        check(
+            &[("a", "1", Scalar::Text), ("a", "true", Scalar::Bool), ("a", "2", Scalar::Number)],
+            expect![[r#"{"a":["1",true,2]}"#]],
+        );
+    }
+}
