@@ -1,4 +1,32 @@
 //! The graph: correlate, dedup, score, connect, desire.
+//!
+//! The only crate that knows timely and differential. No clock, no I/O, no randomness: what comes out is a function of
+//! what was fed in which epoch, the same for any number of workers. [`graph`] has the whole of it on one page; the
+//! `mod` list is in the order in which data flows.
 
-pub mod episode;
+pub mod graph;
+
+mod epochs;
+
+pub mod detect;
+
+mod dedup;
+mod watermark;
+
 pub mod correlate;
+pub mod episode;
+
+pub mod chain;
+
+mod alert;
+mod suppress;
+
+mod desire;
+pub mod incident;
+mod risk;
+
+mod sink;
+
+pub use chain::too_deep;
+pub use detect::{Matcher, Rules};
+pub use graph::{Batch, Graph, GraphOptions};

@@ -1,0 +1,177 @@
+//! Alerts: the episodes of rules that tell people, with the rule's words added.
+//!
+//! In: changes of episodes, episodes born final, what became of ids, and rules. Out: changes of alerts, and of the ids'
+//! lineage what concerns alerts. Key: alert id. Memory: one entry per alert.
+//! Output appears when the epoch is complete.
+//!
+//! A sealed alert is final: neither its episode nor its rule's new title changes it, and it stays when its rule goes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use cf_types::{Alert, AlertId, AlertState, Episode, EpisodeRule, Epoch, Lineage, Score};
+use serde::{Deserialize, Serialize};
+use timely::dataflow::{StreamVec, channels::pact::Exchange};
+
+use crate::{
+    detect::Rules,
+    epochs::{per_epoch_with, spread},
+};
+
+/// What alerts are made of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Change {
+    /// An episode came or went.
+    Episode(Episode, isize),
+    /// An episode that is final at birth.
+    Born(Episode),
+    /// What became of an id.
+    Lineage(Lineage),
+}
+
+impl Change {
+    fn id(&self) -> AlertId {
+        match self {
+            Change::Episode(episode, _) | Change::Born(episode) => episode.id(),
+            Change::Lineage(lineage) => subject(lineage),
+        }
+    }
+}
+
+/// What this operator gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    Alert(Alert, isize),
+    Lineage(Lineage),
+}
+
+/// Makes alerts of episodes.
+pub(crate) fn alerts<'s>(
+    changes: StreamVec<'s, Epoch, Change>,
+    rules: StreamVec<'s, Epoch, Arc<dyn Rules>>,
+) -> StreamVec<'s, Epoch, Told> {
+    let by_id = Exchange::new(|change: &Change| spread(&change.id().0));
+    let mut state = Alerts::default();
+    per_epoch_with(changes, by_id, rules, "Alerts", move |_epoch, changes, rules, out| {
+        state.epoch(changes, rules.last().map(|rules| rules.episode_rules()), out);
+    })
+}
+
+/// The state of one worker: pure.
+#[derive(Default)]
+struct Alerts {
+    rules: BTreeMap<Arc<str>, Arc<EpisodeRule>>,
+    entries: BTreeMap<AlertId, Entry>,
+}
+
+#[derive(Default)]
+struct Entry {
+    episodes: BTreeMap<Episode, isize>,
+    /// Nothing changes it any more.
+    sealed: bool,
+    told: Option<Alert>,
+}
+
+impl Alerts {
+    fn epoch(&mut self, changes: Vec<Change>, rules: Option<&[Arc<EpisodeRule>]>, out: &mut Vec<Told>) {
+        let mut touched = BTreeSet::new();
+        if let Some(rules) = rules {
+            self.rules = rules.iter().map(|rule| (Arc::clone(&rule.id), Arc::clone(rule))).collect();
+            touched.extend(self.entries.keys().copied());
+        }
+        let (mut born, mut lineages, mut sealed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for change in changes {
+            let id = change.id();
+            touched.insert(id);
+            match change {
+                Change::Episode(episode, diff) => {
+                    let entry = self.entries.entry(id).or_default();
+                    *entry.episodes.entry(episode).or_default() += diff;
+                }
+                Change::Born(episode) => {
+                    born.insert(episode);
+                }
+                Change::Lineage(lineage) => {
+                    if let Lineage::Sealed(id) = lineage {
+                        sealed.insert(id);
+                    }
+                    lineages.insert(lineage);
+                }
+            }
+        }
+        for episode in born {
+            self.give_birth(episode);
+        }
+        let mut alerting: BTreeSet<AlertId> =
+            touched.iter().filter(|id| self.entries.get(id).is_some_and(|entry| entry.told.is_some())).copied().collect();
+        for id in touched {
+            self.tell(id, sealed.contains(&id), out);
+            if self.entries.get(&id).is_some_and(|entry| entry.told.is_some()) {
+                alerting.insert(id);
+            }
+        }
+        let lineages = lineages.into_iter().filter(|lineage| alerting.contains(&subject(lineage)));
+        out.extend(lineages.map(Told::Lineage));
+    }
+
+    /// An episode that is final at birth counts unless there already is one of its id.
+    fn give_birth(&mut self, episode: Episode) {
+        let entry = self.entries.entry(episode.id()).or_default();
+        if entry.told.is_none() && entry.episodes.values().all(|times| *times <= 0) {
+            entry.episodes.insert(episode, 1);
+            entry.sealed = true;
+        }
+    }
+
+    /// Tells how the alert changed, if it did.
+    fn tell(&mut self, id: AlertId, seal: bool, out: &mut Vec<Told>) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        entry.episodes.retain(|_, times| *times != 0);
+        let final_before = entry.told.as_ref().is_some_and(|alert| alert.state == AlertState::Sealed);
+        entry.sealed |= seal;
+        let now = if final_before { entry.told.clone() } else { entry.content(id, &self.rules) };
+        if now != entry.told {
+            out.extend(entry.told.take().map(|alert| Told::Alert(alert, -1)));
+            out.extend(now.clone().map(|alert| Told::Alert(alert, 1)));
+            entry.told = now;
+        }
+        if entry.told.is_none() && entry.episodes.is_empty() {
+            self.entries.remove(&id);
+        }
+    }
+}
+
+impl Entry {
+    fn content(&self, id: AlertId, rules: &BTreeMap<Arc<str>, Arc<EpisodeRule>>) -> Option<Alert> {
+        // There is one at the most at the end of an epoch: a rule's episodes in a group have different anchors.
+        let (episode, _) = self.episodes.iter().find(|(_, times)| **times > 0)?;
+        let rule = rules.get(&episode.key.rule).filter(|rule| rule.alerts)?;
+        Some(Alert {
+            tenant: episode.key.tenant.clone(),
+            id,
+            rule: Arc::clone(&rule.id),
+            title: Arc::clone(&rule.title),
+            level: rule.level,
+            group: episode.key.group.clone(),
+            state: if self.sealed { AlertState::Sealed } else { AlertState::Open },
+            anchor: episode.anchor,
+            last_cell: episode.last_cell,
+            count: episode.count,
+            reference_counts: episode.reference_counts.clone(),
+            peak: episode.peak,
+            score: Score::of_level(rule.level),
+            entities: episode.key.group.entities(),
+            tags: Arc::clone(&rule.tags),
+        })
+    }
+}
+
+/// The id that something became of.
+fn subject(lineage: &Lineage) -> AlertId {
+    match lineage {
+        Lineage::SupersededBy { old, .. } | Lineage::SplitFrom { old, .. } => *old,
+        Lineage::Sealed(id) | Lineage::Suppressed { alert: id, .. } => *id,
+    }
+}

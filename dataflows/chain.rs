@@ -1,0 +1,154 @@
+//! Chained correlations: an episode counts as one item, at its first hit, for the rules that refer to its rule.
+//!
+//! Rules are data and the graph's plan is not, so the chain is unrolled: `correlate` stands in the graph once per
+//! level. A rule that refers to no correlation has level 0, any other one more than the highest it refers to. Chains
+//! of more than [`LEVELS`] rules, and circles, are not evaluated: [`too_deep`] lists them for whoever loads rules.
+//!
+//! In: changes of episodes of one level, where `correlate` left them; rules. Out: changes of items of higher levels.
+//! Memory: one entry per episode of a correlation. Output appears when the epoch is complete.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use cf_types::{Cell, Episode, EpisodeKey, EpisodeRule, Epoch};
+use differential_dataflow::VecCollection;
+use timely::dataflow::{StreamVec, channels::pact::Pipeline};
+
+use crate::{correlate::CellItem, detect::Rules, epochs::per_epoch_with};
+
+/// How many correlations may stand on one another.
+pub const LEVELS: usize = 4;
+
+/// The rules, by id, that stand on too many others, or on themselves.
+#[must_use]
+pub fn too_deep(rules: &[Arc<EpisodeRule>]) -> Vec<Arc<str>> {
+    let levels = Levels::of(rules);
+    rules.iter().filter(|rule| levels.level(&rule.id).is_none()).map(|rule| Arc::clone(&rule.id)).collect()
+}
+
+/// The level of each rule.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Levels(BTreeMap<Arc<str>, usize>);
+
+impl Levels {
+    /// Finds the levels, in one pass per level: what has not settled by then is too deep or a circle.
+    pub(crate) fn of(rules: &[Arc<EpisodeRule>]) -> Levels {
+        let mut levels: BTreeMap<Arc<str>, usize> = rules.iter().map(|rule| (Arc::clone(&rule.id), 0)).collect();
+        let chained: BTreeMap<&str, &EpisodeRule> =
+            rules.iter().filter(|rule| !is_plain(rule)).map(|rule| (&*rule.id, &**rule)).collect();
+        for _ in 0..LEVELS {
+            let next = chained.values().map(|rule| {
+                let below = rule.references.iter().filter(|below| chained.contains_key(&***below));
+                let level = below.filter_map(|below| levels.get(below)).map(|level| level + 1).max().unwrap_or(0);
+                (Arc::clone(&rule.id), level)
+            });
+            let next: Vec<_> = next.collect();
+            levels.extend(next);
+        }
+        Levels(levels)
+    }
+
+    /// The rule's level; `None` if it is not known or too deep.
+    pub(crate) fn level(&self, rule: &str) -> Option<usize> {
+        self.0.get(rule).copied().filter(|level| *level < LEVELS)
+    }
+
+    /// The rules of one level.
+    pub(crate) fn at(&self, level: usize, rules: &[Arc<EpisodeRule>]) -> Vec<Arc<EpisodeRule>> {
+        rules.iter().filter(|rule| self.level(&rule.id) == Some(level)).cloned().collect()
+    }
+}
+
+/// Whether a rule is not a correlation but counts its own detections. An id in a correlation's list that is such a
+/// rule's stands for its detections, not for its alerts.
+fn is_plain(rule: &EpisodeRule) -> bool {
+    matches!(&*rule.references, [only] if *only == rule.id)
+}
+
+/// Makes items of episodes.
+pub(crate) fn chain<'s>(
+    episodes: VecCollection<'s, Epoch, Episode, isize>,
+    rules: StreamVec<'s, Epoch, Arc<dyn Rules>>,
+) -> StreamVec<'s, Epoch, (usize, CellItem, isize)> {
+    let mut state = Chain::default();
+    per_epoch_with(episodes.inner, Pipeline, rules, "Chain", move |_epoch, changes, rules, out| {
+        state.epoch(changes.into_iter().map(|(episode, _, diff)| (episode, diff)), rules.into_iter().next_back());
+        out.extend(state.changes());
+    })
+}
+
+/// What of an episode matters here. Its count may change without a change for others.
+type First = (EpisodeKey, Cell);
+
+/// The state of one worker: pure.
+#[derive(Default)]
+struct Chain {
+    rules: Option<Arc<dyn Rules>>,
+    /// By the rule referred to: who refers to it, at what level, at which place.
+    uppers: BTreeMap<Arc<str>, Vec<(Arc<EpisodeRule>, usize, u16)>>,
+    /// An example of each, and how often it is there. Of plain rules too: whether a rule is plain can change.
+    episodes: BTreeMap<First, (Episode, isize)>,
+    pending: BTreeMap<(usize, CellItem), isize>,
+}
+
+impl Chain {
+    fn epoch(&mut self, changes: impl Iterator<Item = (Episode, isize)>, rules: Option<Arc<dyn Rules>>) {
+        if let Some(rules) = rules {
+            self.count_all(-1);
+            self.uppers = uppers(rules.episode_rules());
+            self.rules = Some(rules);
+            self.count_all(1);
+        }
+        for (episode, diff) in changes {
+            self.count(&episode, diff);
+            let first = (episode.key.clone(), episode.first_hit);
+            let entry = self.episodes.entry(first.clone()).or_insert((episode, 0));
+            entry.1 += diff;
+            if entry.1 == 0 {
+                self.episodes.remove(&first);
+            }
+        }
+    }
+
+    /// The items that came or went, sorted.
+    fn changes(&mut self) -> impl Iterator<Item = (usize, CellItem, isize)> + use<> {
+        let pending = std::mem::take(&mut self.pending);
+        pending.into_iter().filter(|(_, diff)| *diff != 0).map(|((level, item), diff)| (level, item, diff))
+    }
+
+    fn count_all(&mut self, sign: isize) {
+        let episodes = std::mem::take(&mut self.episodes);
+        for (episode, times) in episodes.values() {
+            self.count(episode, sign * times);
+        }
+        self.episodes = episodes;
+    }
+
+    fn count(&mut self, episode: &Episode, diff: isize) {
+        let (Some(rules), Some(uppers)) = (&self.rules, self.uppers.get(&episode.key.rule)) else { return };
+        for (upper, level, reference) in uppers {
+            let Some(item) = rules.chained(upper, *reference, episode) else { continue };
+            let tenant = episode.key.tenant.clone();
+            let key = EpisodeKey { tenant, rule: Arc::clone(&upper.id), group: item.group };
+            let item = CellItem { key, cell: episode.first_hit, reference: *reference, value: item.value };
+            *self.pending.entry((*level, item)).or_default() += diff;
+        }
+    }
+}
+
+fn uppers(rules: &[Arc<EpisodeRule>]) -> BTreeMap<Arc<str>, Vec<(Arc<EpisodeRule>, usize, u16)>> {
+    let levels = Levels::of(rules);
+    let plain: BTreeSet<&str> = rules.iter().filter(|rule| is_plain(rule)).map(|rule| &*rule.id).collect();
+    let mut uppers: BTreeMap<Arc<str>, Vec<_>> = BTreeMap::new();
+    for upper in rules.iter().filter(|upper| !is_plain(upper)) {
+        let Some(level) = levels.level(&upper.id) else { continue };
+        for (lower, reference) in upper.references.iter().zip(0u16..) {
+            if !plain.contains(&**lower) {
+                uppers.entry(Arc::clone(lower)).or_default().push((Arc::clone(upper), level, reference));
+            }
+        }
+    }
+    uppers
+}

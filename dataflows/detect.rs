@@ -1,0 +1,111 @@
+//! Meets every event with the rules bound to its epoch.
+//!
+//! In: this worker's events, and rule sets in between: a rule set comes before the first event of its epoch, on every
+//! worker alike. Out: detections, and per batch the newest plausible event time of each source, for the watermark.
+//! Key: none, events stay on their worker. Memory: none beyond the rule set's scanner. Output appears at once; nothing
+//! waits for the epoch to end.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use cf_types::{Detection, Episode, EpisodeRule, Epoch, Event, Item, Origin, Time};
+use serde::{Deserialize, Serialize};
+use timely::{
+    container::CapacityContainerBuilder,
+    dataflow::{StreamVec, channels::pact::Pipeline, operators::generic::Operator},
+};
+
+/// A compiled rule set, as the graph sees it.
+pub trait Rules: Send + Sync {
+    /// What is found in its detections.
+    fn episode_rules(&self) -> &[Arc<EpisodeRule>];
+
+    /// Makes a matcher for one worker.
+    fn matcher(self: Arc<Self>) -> Box<dyn Matcher>;
+
+    /// The part that an episode of a correlation takes in a rule that refers to it at place `reference`, if any.
+    fn chained(&self, upper: &EpisodeRule, reference: u16, lower: &Episode) -> Option<Item> {
+        Some(Item { rule: Arc::clone(&upper.id), reference, group: lower.key.group.clone(), value: None })
+    }
+}
+
+/// Finds the rules that an event meets; one per worker, so it may keep buffers.
+pub trait Matcher {
+    /// Adds the event's detections to `out`.
+    fn detect(&mut self, event: &Event, out: &mut Vec<Detection>);
+}
+
+/// What a worker is given in an epoch, in this order.
+#[derive(Clone)]
+pub(crate) enum Given {
+    /// From here on events meet these.
+    Rules(Arc<dyn Rules>),
+    /// One event.
+    Event(Event),
+}
+
+/// A detection on its way to [`crate::dedup`].
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Matched {
+    pub(crate) detection: Detection,
+    /// Its record's, for the reject if it is refused; `None` when it was recalled from the facts log.
+    pub(crate) origin: Option<Arc<Origin>>,
+    /// Whether its time lies too far ahead of its receipt.
+    pub(crate) ahead: bool,
+}
+
+/// What this operator gives.
+#[derive(Clone)]
+pub(crate) enum Detected {
+    Matched(Matched),
+    /// The newest time of a source's events that is not too far ahead of receipt.
+    Seen(Arc<str>, Time),
+}
+
+/// Meets events with rules. With `max_ahead_us` set, events further ahead of their receipt are marked, and do not
+/// move the watermark.
+pub(crate) fn detect<'s>(
+    given: StreamVec<'s, Epoch, Given>,
+    max_ahead_us: Option<i64>,
+) -> StreamVec<'s, Epoch, Detected> {
+    given.unary::<CapacityContainerBuilder<Vec<Detected>>, _, _, _>(Pipeline, "Detect", move |_capability, _info| {
+        let mut matcher: Option<Box<dyn Matcher>> = None;
+        let mut found = Vec::new();
+        move |input, output| {
+            // Not `for_each_stamp`: it may reorder batches, and a rule set must come before the events that it meets.
+            input.for_each(|stamp, batch| {
+                let mut session = output.session(&stamp);
+                let mut newest: BTreeMap<Arc<str>, Time> = BTreeMap::new();
+                for given in batch.drain(..) {
+                    let event = match given {
+                        Given::Rules(rules) => {
+                            matcher = Some(rules.matcher());
+                            continue;
+                        }
+                        Given::Event(event) => event,
+                    };
+                    let ahead = max_ahead_us.is_some_and(|max| event.time > event.origin.received_at.plus_micros(max));
+                    if !ahead {
+                        note(&mut newest, &event);
+                    }
+                    if let Some(matcher) = &mut matcher {
+                        matcher.detect(&event, &mut found);
+                    }
+                    session.give_iterator(found.drain(..).map(|detection| {
+                        let origin = Some(Arc::clone(&event.origin));
+                        Detected::Matched(Matched { detection, origin, ahead })
+                    }));
+                }
+                session.give_iterator(newest.into_iter().map(|(source, time)| Detected::Seen(source, time)));
+            });
+        }
+    })
+}
+
+fn note(newest: &mut BTreeMap<Arc<str>, Time>, event: &Event) {
+    match newest.get_mut(&event.origin.source) {
+        Some(time) => *time = event.time.max(*time),
+        None => {
+            newest.insert(Arc::clone(&event.origin.source), event.time);
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The whole graph, on one page.
+//!
+//! ```text
+//! events, rules ─ detect ─ dedup ─ correlate ─ chain ─ (next level: correlate ...) ─ alerts ─ suppress ─┬─ risk
+//!                    │       │ ▲                                                        ▲          ▲     ├─ incidents
+//!              watermark ────┼─┴─ limits (for later epochs)                             rules      facts ├─ desire
+//!                            └────────── detections, rejects, lineage ───────────────────────────────────┴─ sink
+//! ```
+//!
+//! No clock, no I/O, no randomness: everything that changes comes in with an epoch.
+
+use std::sync::{Arc, mpsc::Sender};
+
+use cf_types::{Detection, Epoch, EpochOutput, Event, Fact, Row, Time};
+use differential_dataflow::{AsCollection, VecCollection, input::InputSession};
+use timely::{
+    dataflow::{
+        InputHandle, ProbeHandle, StreamVec,
+        operators::{
+            Concatenate, Concat, Probe,
+            vec::{Broadcast, Filter, Map},
+        },
+    },
+    worker::Worker,
+};
+
+use crate::{
+    alert::{self, Told, alerts},
+    chain::{self, LEVELS, Levels},
+    correlate::{CellItem, Limit, correlate},
+    dedup::{Deduped, Local, dedup},
+    desire::desire,
+    detect::{Detected, Given, Matched, Rules, detect},
+    incident::incidents,
+    risk::risk,
+    sink::{Change, sink},
+    suppress::suppress,
+    watermark::{Signal, watermark},
+};
+
+/// How the graph counts time.
+#[derive(Clone, Debug)]
+pub struct GraphOptions {
+    /// How far behind the watermark corrections reach, in seconds of event time. `None`: the input is bounded, nothing
+    /// expires, and no time is too far ahead.
+    pub horizon_s: Option<i64>,
+    /// How far an event's time may lie ahead of its receipt, in seconds.
+    pub max_ahead_s: i64,
+    /// How far behind its newest event a source's watermark lies, in seconds.
+    pub disorder_s: i64,
+    /// The longest gap between two alerts of one entity that still connects them, in seconds of event time.
+    pub incident_window_s: i64,
+}
+
+impl Default for GraphOptions {
+    /// A day of corrections; clocks may be five minutes wrong and shippers a minute late; a day without an alert ends
+    /// an incident.
+    fn default() -> GraphOptions {
+        GraphOptions { horizon_s: Some(86_400), max_ahead_s: 300, disorder_s: 60, incident_window_s: 86_400 }
+    }
+}
+
+/// What one worker is given of one epoch.
+#[derive(Default)]
+pub struct Batch {
+    /// Which epoch. Never less than the one before.
+    pub epoch: Epoch,
+    /// The rules from this epoch on; the same on every worker, in the first batch of its epoch.
+    pub rules: Option<Arc<dyn Rules>>,
+    /// Facts that came (+1) or went (-1); on worker 0 only.
+    pub facts: Vec<(Fact, i64)>,
+    /// This worker's share of the events.
+    pub events: Vec<Event>,
+    /// Detections from the facts log, at a restart; this worker's share. They are not given out again, and no limit
+    /// applies to them if they come in the first epoch after the start.
+    pub recalled: Vec<Detection>,
+    /// All sources that were idle when this epoch was cut; on worker 0.
+    pub idle: Vec<Arc<str>>,
+    /// The watermark as it was before a restart, to hold after this epoch; on worker 0.
+    pub limit: Option<Time>,
+}
+
+/// One worker's hold of the graph: its inputs and how far the output is.
+pub struct Graph {
+    given: InputHandle<Epoch, timely::container::CapacityContainerBuilder<Vec<Given>>>,
+    rules: InputHandle<Epoch, timely::container::CapacityContainerBuilder<Vec<Arc<dyn Rules>>>>,
+    recalled: InputHandle<Epoch, timely::container::CapacityContainerBuilder<Vec<Detection>>>,
+    signals: InputHandle<Epoch, timely::container::CapacityContainerBuilder<Vec<Option<Signal>>>>,
+    facts: InputSession<Epoch, Fact, isize>,
+    probe: ProbeHandle<Epoch>,
+    begun: Option<Epoch>,
+}
+
+impl Graph {
+    /// Builds the graph; on every worker alike. `output` is for worker 0: all changes come there.
+    pub fn build(worker: &mut Worker, options: &GraphOptions, output: Option<Sender<EpochOutput>>) -> Graph {
+        let (mut given, mut rules, mut recalled, mut signals) =
+            (InputHandle::new(), InputHandle::new(), InputHandle::new(), InputHandle::new());
+        let mut facts = InputSession::new();
+        let probe = ProbeHandle::new();
+        let micros = |seconds: i64| seconds.saturating_mul(1_000_000);
+        let expires = options.horizon_s.is_some();
+        worker.dataflow::<Epoch, _, _>(|scope| {
+            let rules: StreamVec<'_, Epoch, Arc<dyn Rules>> = rules.to_stream(scope);
+            let recalled: StreamVec<'_, Epoch, Detection> = recalled.to_stream(scope);
+            let signals: StreamVec<'_, Epoch, Option<Signal>> = signals.to_stream(scope);
+            // Two facts with the same words are one.
+            let facts = facts.to_collection(scope).distinct();
+
+            let detected = detect(given.to_stream(scope), options.horizon_s.map(|_| micros(options.max_ahead_s)));
+            let begun = signals.clone().filter(Option::is_none).map(|_| Change::Begun);
+            let seen = detected.clone().flat_map(seen).concat(signals.flat_map(|signal| signal));
+            let watermarks = match options.horizon_s {
+                Some(_) => watermark(seen, micros(options.disorder_s)),
+                None => seen.flat_map(|_| None),
+            };
+            let horizon = options.horizon_s.unwrap_or(0);
+            let limits = watermarks.clone().map(move |time| time.cell().saturating_sub(horizon)).broadcast();
+
+            let matched = detected.flat_map(matched).concat(recalled.map(recall));
+            let locals = rules.clone().map(Local::Rules).concat(limits.clone().map(Local::Limit));
+            let deduped = dedup(matched, locals, expires);
+
+            // What correlation gives, level upon level: each takes the items of its rules from detections and from the
+            // episodes of all levels below.
+            let mut items = deduped.clone().flat_map(item);
+            let mut found = Vec::new();
+            for level in 0..LEVELS {
+                let own = items.clone().filter(move |(at, ..)| *at == level);
+                let own = at_epoch(own.map(|(_, item, diff)| (item, diff)));
+                let own_rules = rules.clone().map(move |rules| {
+                    Arc::new(Levels::of(rules.episode_rules()).at(level, rules.episode_rules()))
+                });
+                let correlated = correlate(own, own_rules, limits.clone().map(Limit));
+                items = items.concat(chain::chain(correlated.episodes.clone(), rules.clone()));
+                found.push(correlated.episodes.inner.map(|(episode, _, diff)| alert::Change::Episode(episode, diff)));
+                found.push(correlated.lineage.map(alert::Change::Lineage));
+            }
+            found.push(deduped.clone().flat_map(born));
+
+            let told = alerts(scope.concatenate(found), rules);
+            let remaining = suppress(at_epoch(told.clone().flat_map(alert_row)), facts.clone());
+            let alerts = at_epoch(remaining.clone().flat_map(alert_row));
+            let rows = [
+                alerts.clone().map(Row::Alert),
+                risk(alerts.clone()).map(Row::Risk),
+                incidents(alerts.clone(), options.incident_window_s).map(Row::Incident),
+                desire(alerts, facts).map(Row::Desired),
+            ];
+
+            let changes = rows.map(|rows| rows.inner.map(|(row, _, diff)| Change::Row(row, diff)));
+            let lineage = told.concat(remaining).flat_map(lineage);
+            let other = [begun, deduped.flat_map(account), lineage, watermarks.map(Change::Watermark)];
+            sink(scope.concatenate(changes.into_iter().chain(other)), output).probe_with(&probe);
+        });
+        Graph { given, rules, recalled, signals, facts, probe, begun: None }
+    }
+
+    /// Gives this worker's share of an epoch. Earlier epochs are closed by it, as by [`Graph::advance_to`].
+    ///
+    /// Several batches may belong to one epoch.
+    ///
+    /// # Panics
+    ///
+    /// If the epoch was closed already, or rules come after the first batch of their epoch.
+    pub fn feed(&mut self, batch: Batch) {
+        let Batch { epoch, rules, facts, events, recalled, idle, limit } = batch;
+        assert!(epoch >= *self.given.time(), "epoch {epoch} was closed");
+        assert!(rules.is_none() || self.begun != Some(epoch), "rules came after the begin of epoch {epoch}");
+        self.advance_to(epoch);
+        if self.begun != Some(epoch) {
+            self.begun = Some(epoch);
+            self.signals.send(None);
+        }
+        let mut given = Vec::with_capacity(events.len() + 1);
+        if let Some(rules) = rules {
+            self.rules.send(Arc::clone(&rules));
+            given.push(Given::Rules(rules));
+        }
+        given.extend(events.into_iter().map(Given::Event));
+        self.given.send_batch(&mut given);
+        for (fact, diff) in facts {
+            self.facts.update(fact, isize::try_from(diff).unwrap_or(0));
+        }
+        recalled.into_iter().for_each(|detection| self.recalled.send(detection));
+        idle.into_iter().for_each(|source| self.signals.send(Some(Signal::Idle(source))));
+        limit.into_iter().for_each(|time| self.signals.send(Some(Signal::Restored(time))));
+    }
+
+    /// Closes all epochs before `epoch`: nothing more comes for them from this worker. An epoch is complete when every
+    /// worker has closed it, so *each* worker must call this, also when it has no events.
+    pub fn advance_to(&mut self, epoch: Epoch) {
+        if epoch > *self.given.time() {
+            self.given.advance_to(epoch);
+            self.rules.advance_to(epoch);
+            self.recalled.advance_to(epoch);
+            self.signals.advance_to(epoch);
+            self.facts.advance_to(epoch);
+            self.facts.flush();
+        }
+    }
+
+    /// Whether the epoch is closed, complete, and its output given out.
+    #[must_use]
+    pub fn done(&self, epoch: Epoch) -> bool {
+        !self.probe.less_equal(&epoch)
+    }
+}
+
+/// A stream of changes as a collection: each at the epoch that it travels in.
+fn at_epoch<'s, D: Clone + 'static>(
+    changes: StreamVec<'s, Epoch, (D, isize)>,
+) -> VecCollection<'s, Epoch, D, isize> {
+    use timely::{
+        container::CapacityContainerBuilder,
+        dataflow::{channels::pact::Pipeline, operators::generic::Operator},
+    };
+    changes
+        .unary::<CapacityContainerBuilder<Vec<_>>, _, _, _>(Pipeline, "AtEpoch", |_capability, _info| {
+            |input, output| {
+                input.for_each_stamp(|stamp, batches| {
+                    let Some(capability) = stamp.retain_least(0) else { return };
+                    let epoch = *capability.time();
+                    let changes = batches.flat_map(|batch| batch.drain(..));
+                    output.session(&capability).give_iterator(changes.map(|(data, diff)| (data, epoch, diff)));
+                });
+            }
+        })
+        .as_collection()
+}
+
+fn seen(detected: Detected) -> Option<Signal> {
+    match detected {
+        Detected::Seen(source, time) => Some(Signal::Seen(source, time)),
+        Detected::Matched(_) => None,
+    }
+}
+
+fn matched(detected: Detected) -> Option<Matched> {
+    match detected {
+        Detected::Matched(matched) => Some(matched),
+        Detected::Seen(..) => None,
+    }
+}
+
+fn recall(detection: Detection) -> Matched {
+    Matched { detection, origin: None, ahead: false }
+}
+
+fn item(deduped: Deduped) -> Option<(usize, CellItem, isize)> {
+    match deduped {
+        Deduped::Item(level, item, count) => Some((level, item, count)),
+        Deduped::Detection(_) | Deduped::Born(_) | Deduped::Refused(_) => None,
+    }
+}
+
+fn born(deduped: Deduped) -> Option<alert::Change> {
+    match deduped {
+        Deduped::Born(episode) => Some(alert::Change::Born(episode)),
+        Deduped::Detection(_) | Deduped::Item(..) | Deduped::Refused(_) => None,
+    }
+}
+
+fn account(deduped: Deduped) -> Option<Change> {
+    match deduped {
+        Deduped::Detection(detection) => Some(Change::Detection(detection)),
+        Deduped::Refused(refusal) => Some(Change::Refused(refusal)),
+        Deduped::Item(..) | Deduped::Born(_) => None,
+    }
+}
+
+fn alert_row(told: Told) -> Option<(cf_types::Alert, isize)> {
+    match told {
+        Told::Alert(alert, diff) => Some((alert, diff)),
+        Told::Lineage(_) => None,
+    }
+}
+
+fn lineage(told: Told) -> Option<Change> {
+    match told {
+        Told::Lineage(lineage) => Some(Change::Lineage(lineage)),
+        Told::Alert(..) => None,
+    }
+}
