@@ -8,12 +8,7 @@
 //! number is in the frame, so that skipping renumbers nothing. The salt is a secret of the file: payloads are written
 //! by attackers, and without it one could hold a forged frame that a search behind damage would take for a row.
 
-use std::{
-    fs::File,
-    io,
-    ops::Range,
-    os::unix::fs::FileExt,
-};
+use std::{fs::File, io, ops::Range, os::unix::fs::FileExt};
 
 use bytes::{Bytes, BytesMut};
 

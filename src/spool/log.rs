@@ -80,7 +80,9 @@ pub enum AppendError {
         bytes: usize,
     },
     /// A sync failed once: what is on the disk is not known, nothing is accepted any more. Only a restart helps.
-    #[error("the spool could not be synced to disk, so nothing is acknowledged any more. hint: check the disk, restart")]
+    #[error(
+        "the spool could not be synced to disk, so nothing is acknowledged any more. hint: check the disk, restart"
+    )]
     Poisoned(#[source] Arc<io::Error>),
     /// The log was closed.
     #[error("the spool is closed")]
@@ -373,7 +375,9 @@ impl Log {
         let mut freed = 0;
         while let Some(segment) = self.first_before(before_row) {
             match fs::remove_file(&segment.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at("remove", &segment.path)(error)),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(at("remove", &segment.path)(error));
+                }
                 Ok(()) | Err(_) => {}
             }
             let mut durable = lock(&self.shared.durable);

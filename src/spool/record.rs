@@ -88,9 +88,12 @@ impl RecordDecoder {
         let year = if flags & HAS_YEAR == 0 { None } else { Some(payload.try_get_i16_le().ok()?) };
         let tenant = take_text(payload)?;
         let source = take_text(payload)?;
-        let origin = self.origin(std::str::from_utf8(&tenant).ok()?, std::str::from_utf8(&source).ok()?, |origin| {
-            origin.received_at == received_at && origin.year == year && origin.framing == framing
-        }, |tenant, source| Origin { tenant, source, received_at, year, framing });
+        let origin = self.origin(
+            std::str::from_utf8(&tenant).ok()?,
+            std::str::from_utf8(&source).ok()?,
+            |origin| origin.received_at == received_at && origin.year == year && origin.framing == framing,
+            |tenant, source| Origin { tenant, source, received_at, year, framing },
+        );
         let position = if flags & HAS_POSITION == 0 {
             Position { origin: self.text(ORIGIN), offset: row, line: 0, index: 0 }
         } else {

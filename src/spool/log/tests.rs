@@ -120,9 +120,8 @@ fn many_senders_share_a_sync() {
     };
     let (log, _) = Log::open_on(dir.path(), &options(1 << 20), disk).unwrap();
     let mut got: Vec<u64> = std::thread::scope(|scope| {
-        let senders: Vec<_> = (0..16)
-            .map(|_| scope.spawn(|| (0..25).flat_map(|_| append(&log, 0..3)).collect::<Vec<_>>()))
-            .collect();
+        let senders: Vec<_> =
+            (0..16).map(|_| scope.spawn(|| (0..25).flat_map(|_| append(&log, 0..3)).collect::<Vec<_>>())).collect();
         senders.into_iter().flat_map(|sender| sender.join().unwrap()).collect()
     });
     got.sort_unstable();

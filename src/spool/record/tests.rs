@@ -72,8 +72,5 @@ fn origins_that_follow_each_other_are_shared() {
 
 #[test]
 fn a_later_version_is_named() {
-    assert_eq!(
-        RecordDecoder::default().decode(0, Bytes::from_static(b"\x09...")),
-        Err(DecodeError::Version(9))
-    );
+    assert_eq!(RecordDecoder::default().decode(0, Bytes::from_static(b"\x09...")), Err(DecodeError::Version(9)));
 }
