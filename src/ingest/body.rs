@@ -1,0 +1,94 @@
+//! Cutting the body of `POST /api/v1/events` into records: one object, an array of them, or JSON lines.
+
+use bytes::Bytes;
+use cf_types::RejectCode;
+
+use crate::decode::{element_spans, is_json};
+
+/// What the request's `Content-Type` says the body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyKind {
+    /// `application/json`: one object or an array of objects.
+    Json,
+    /// `application/x-ndjson`: one object per line.
+    Lines,
+}
+
+/// Bounds of one body.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    /// Bytes of the longest record.
+    pub record_bytes_max: usize,
+    /// Records of one body; those beyond it are refused one by one.
+    pub records_max: usize,
+}
+
+impl Default for BodyLimits {
+    fn default() -> BodyLimits {
+        BodyLimits { record_bytes_max: 1 << 20, records_max: 100_000 }
+    }
+}
+
+/// A part of a body that is no record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BodyReject {
+    /// Which of the body's records, from 0.
+    pub index: usize,
+    /// Why.
+    pub code: RejectCode,
+    /// What exactly, in a sentence for people.
+    pub reason: String,
+    /// The part, for the rejects; the whole body when it could not be cut.
+    pub raw: Bytes,
+}
+
+/// Cuts a body into records, in order. Whether a record decodes is the decoder's matter; here it is an object (begins
+/// with a brace) within the limits, or rejected. Empty lines are nothing.
+#[must_use]
+pub fn split_body(kind: BodyKind, body: &Bytes, limits: &BodyLimits) -> Vec<Result<Bytes, BodyReject>> {
+    let parts = match kind {
+        BodyKind::Lines => lines(body),
+        BodyKind::Json => match document(body) {
+            Ok(parts) => parts,
+            Err(reject) => return vec![Err(reject)],
+        },
+    };
+    parts.into_iter().enumerate().map(|(index, part)| check(index, part, limits)).collect()
+}
+
+fn lines(body: &Bytes) -> Vec<Bytes> {
+    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    lines.filter(|line| !line.is_empty()).map(|line| body.slice_ref(line)).collect()
+}
+
+fn document(body: &Bytes) -> Result<Vec<Bytes>, BodyReject> {
+    let whole = body.slice_ref(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii());
+    let refuse = |code, reason: String| BodyReject { index: 0, code, reason, raw: whole.clone() };
+    match whole.first() {
+        None => Err(refuse(RejectCode::Empty, "the body is empty".to_owned())),
+        Some(b'[') => {
+            // An array that is broken anywhere is refused whole: where its elements end cannot be known.
+            is_json(&whole).map_err(|(code, reason)| refuse(code, reason))?;
+            Ok(element_spans(&whole).into_iter().map(|span| whole.slice(span)).collect())
+        }
+        Some(_) => Ok(vec![whole]),
+    }
+}
+
+fn check(index: usize, part: Bytes, limits: &BodyLimits) -> Result<Bytes, BodyReject> {
+    let refuse = |code, reason: String, raw: Bytes| Err(BodyReject { index, code, reason, raw });
+    if index >= limits.records_max {
+        return refuse(RejectCode::TooLong, format!("a body may hold {} records", limits.records_max), part);
+    }
+    if part.len() > limits.record_bytes_max {
+        return refuse(RejectCode::TooLong, format!("longer than {} bytes", limits.record_bytes_max), part);
+    }
+    if part.first() != Some(&b'{') {
+        return match is_json(&part) {
+            Ok(()) => refuse(RejectCode::NotAnObject, "an event must be a JSON object".to_owned(), part),
+            Err((code, reason)) => refuse(code, reason, part),
+        };
+    }
+    Ok(part)
+}

@@ -1,0 +1,417 @@
+//! From records to events.
+//!
+//! [`Decoder::decode`] looks what a record is (Windows event, envelope or other JSON, syslog message, access log line,
+//! plain text) and flattens it. It never fails as a whole: every record gives events or rejects, and the same record
+//! always the same ones.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cf_types::{
+    Event, Fields, Framing, LogSource, Name, Position, Record, Reject, RejectCode, Time, TimeBasis, field::Names,
+};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::options::{Source, SourceTable};
+
+mod entities;
+mod generic;
+mod json;
+mod sink;
+mod spans;
+mod text;
+mod time;
+mod windows;
+
+use self::{
+    entities::EntityTables,
+    json::{Json, Value, is_object},
+    sink::{Broken, Sink},
+    time::Assume,
+};
+
+pub(crate) use self::{spans::elements as element_spans, time::year_of};
+
+/// Log sources kept for sharing; beyond it each event has its own.
+const LOG_SOURCES_MAX: usize = 1_024;
+
+/// What of an event is wanted besides its fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// Fill [`Event::entities`]. Without it they are empty, and [`Decoder::entities`] gives them for the few events
+    /// that met a rule.
+    pub entities: bool,
+}
+
+impl Default for Want {
+    fn default() -> Want {
+        Want { entities: true }
+    }
+}
+
+/// What records gave.
+#[derive(Debug, Default)]
+pub struct Decoded {
+    /// Events in the order of their records.
+    pub events: Vec<Event>,
+    /// What could not become one.
+    pub rejects: Vec<Reject>,
+    /// Buffers of events that are done with.
+    spare: Vec<Fields>,
+}
+
+impl Decoded {
+    /// Forgets all, and keeps the buffers of the events' fields for the next ones.
+    pub fn clear(&mut self) {
+        self.rejects.clear();
+        self.spare.extend(self.events.drain(..).map(|event| event.fields));
+        self.spare.truncate(256);
+    }
+
+    fn fields(&mut self) -> Fields {
+        let mut fields = self.spare.pop().unwrap_or_default();
+        fields.clear();
+        fields
+    }
+}
+
+/// Makes events of records. One per thread; it keeps only buffers and caches that no result depends on.
+pub struct Decoder {
+    table: Arc<SourceTable>,
+    want: Want,
+    json: Json,
+    work: Work,
+}
+
+/// What decoding one record needs beside the JSON parser's buffers.
+struct Work {
+    names: Names,
+    path: String,
+    taken: FxHashSet<Name>,
+    log_sources: FxHashMap<LogSource, Arc<LogSource>>,
+    windows: Arc<LogSource>,
+    entities: EntityTables,
+    text: text::Text,
+}
+
+/// What an event gets from its decoder besides fields.
+struct Head {
+    time: Option<(Time, TimeBasis)>,
+    declared_id: Option<Box<str>>,
+    log_source: Arc<LogSource>,
+}
+
+impl Decoder {
+    /// A decoder that fills everything.
+    #[must_use]
+    pub fn new(table: Arc<SourceTable>) -> Decoder {
+        Decoder::with(table, Want::default())
+    }
+
+    /// A decoder that fills what is wanted.
+    #[must_use]
+    pub fn with(table: Arc<SourceTable>, want: Want) -> Decoder {
+        let json = Json::new(table.depth_max());
+        let text = text::Text::new();
+        let entities = EntityTables::new();
+        let work = Work {
+            names: Names::current(),
+            path: String::new(),
+            taken: FxHashSet::default(),
+            log_sources: FxHashMap::default(),
+            windows: Arc::new(LogSource { product: Some(Arc::from("windows")), ..LogSource::default() }),
+            entities,
+            text,
+        };
+        Decoder { table, want, json, work }
+    }
+
+    /// Decodes one record and adds what it gives.
+    pub fn decode(&mut self, record: &Record, out: &mut Decoded) {
+        self.work.names.refresh();
+        let source = Arc::clone(self.table.get(&record.origin.source));
+        if let Err(broken) = self.decode_record(record, &source, out) {
+            out.rejects.push(reject(record, broken));
+        }
+    }
+
+    /// The entities that an event speaks of: sorted, without repeats, at most 32.
+    #[must_use]
+    pub fn entities(&self, event: &Event) -> Vec<cf_types::Entity> {
+        self.work.entities.of(event)
+    }
+
+    fn decode_record(&mut self, record: &Record, source: &Source, out: &mut Decoded) -> Result<(), Broken> {
+        if record.bytes.len() > source.record_bytes_max {
+            let reason = format!("longer than {} bytes", source.record_bytes_max);
+            return Err(Broken::new(RejectCode::TooLong, reason));
+        }
+        let record = &trimmed(record);
+        if record.origin.framing == Framing::Unframed {
+            return Err(self.diagnose(&record.bytes));
+        }
+        let wants_json = Source::wants_json(record.origin.framing);
+        match record.bytes.first() {
+            None => Err(Broken::new(RejectCode::Empty, "nothing but white space".to_owned())),
+            Some(b'{') => self.decode_object(record, source, out),
+            Some(b'[') if wants_json || begins_array_of_objects(&record.bytes) => {
+                self.decode_array(record, source, out)
+            }
+            Some(_) if wants_json => {
+                self.json.parse(&record.bytes, |_| ())?;
+                Err(not_an_object())
+            }
+            Some(_) => self.decode_text(record, source, out),
+        }
+    }
+
+    fn decode_object(&mut self, record: &Record, source: &Source, out: &mut Decoded) -> Result<(), Broken> {
+        let mut fields = out.fields();
+        let decoded = self.json.parse(&record.bytes, |root| self.work.object(root, record, source, &mut fields))??;
+        match decoded {
+            Object::Event(head) => {
+                out.events.push(self.event(record, head, fields));
+                Ok(())
+            }
+            Object::Records => {
+                out.spare.push(fields);
+                let span = spans::member(&record.bytes, b"Records").unwrap_or(0..0);
+                self.decode_elements(record, span, source, out)
+            }
+        }
+    }
+
+    fn decode_array(&mut self, record: &Record, source: &Source, out: &mut Decoded) -> Result<(), Broken> {
+        self.json.parse(&record.bytes, |_| ())?; // broken as a whole is one reject
+        self.decode_elements(record, 0..record.bytes.len(), source, out)
+    }
+
+    /// Each element of an array is an event of its own, with its own position and raw bytes.
+    fn decode_elements(
+        &mut self,
+        record: &Record,
+        array: std::ops::Range<usize>,
+        source: &Source,
+        out: &mut Decoded,
+    ) -> Result<(), Broken> {
+        let elements = spans::elements(record.bytes.get(array.clone()).unwrap_or_default());
+        for (index, span) in elements.into_iter().enumerate() {
+            let index = record.position.index.saturating_add(u32::try_from(index).unwrap_or(u32::MAX));
+            let element = Record {
+                origin: Arc::clone(&record.origin),
+                position: Position { index, ..record.position.clone() },
+                bytes: record.bytes.slice(array.start + span.start..array.start + span.end),
+            };
+            let decoded = match element.bytes.first() {
+                Some(b'{') => self.decode_element(&element, source, out),
+                _ => Err(not_an_object()),
+            };
+            if let Err(broken) = decoded {
+                out.rejects.push(reject(&element, broken));
+            }
+        }
+        Ok(())
+    }
+
+    fn decode_element(&mut self, element: &Record, source: &Source, out: &mut Decoded) -> Result<(), Broken> {
+        let mut fields = out.fields();
+        let decoded = self.json.parse(&element.bytes, |root| self.work.object(root, element, source, &mut fields))??;
+        match decoded {
+            Object::Event(head) => {
+                out.events.push(self.event(element, head, fields));
+                Ok(())
+            }
+            Object::Records => Err(Broken::new(RejectCode::InvalidType, "a list of records inside another".to_owned())),
+        }
+    }
+
+    fn decode_text(&mut self, record: &Record, source: &Source, out: &mut Decoded) -> Result<(), Broken> {
+        let line = simdutf8::compat::from_utf8(&record.bytes).map_err(|error| Broken::utf8(error.valid_up_to()))?;
+        let mut fields = out.fields();
+        let head = self.work.line(line, record, source, &mut fields)?;
+        out.events.push(self.event(record, head, fields));
+        Ok(())
+    }
+
+    fn event(&self, record: &Record, head: Head, fields: Fields) -> Event {
+        let (time, time_basis) = head.time.unwrap_or((record.origin.received_at, TimeBasis::Received));
+        let mut event = Event {
+            origin: Arc::clone(&record.origin),
+            position: record.position.clone(),
+            declared_id: head.declared_id,
+            time,
+            time_basis,
+            log_source: head.log_source,
+            fields,
+            entities: Vec::new(),
+            raw: record.bytes.clone(),
+        };
+        if self.want.entities {
+            event.entities = self.work.entities.of(&event);
+        }
+        event
+    }
+
+    /// Why something could not be framed.
+    fn diagnose(&mut self, bytes: &[u8]) -> Broken {
+        if let Err(error) = simdutf8::compat::from_utf8(bytes) {
+            return Broken::utf8(error.valid_up_to());
+        }
+        match (bytes.first(), self.json.parse(bytes, is_object)) {
+            (None, _) => Broken::new(RejectCode::Empty, "nothing but white space".to_owned()),
+            (_, Ok(false)) => not_an_object(),
+            (Some(b'{' | b'['), Err(broken)) => broken,
+            _ => Broken::new(RejectCode::Damaged, "could not be framed".to_owned()),
+        }
+    }
+}
+
+/// Whether bytes are one valid JSON document of any kind; if not, why.
+pub(crate) fn is_json(bytes: &[u8]) -> Result<(), (RejectCode, String)> {
+    let mut json = Json::new(SourceTable::default().depth_max());
+    json.parse(bytes, |_| ()).map_err(|broken| (broken.code, broken.reason))
+}
+
+/// What an object turned out to be.
+enum Object {
+    Event(Head),
+    /// CloudTrail's file form: `{"Records": [...]}`.
+    Records,
+}
+
+impl Work {
+    fn object(
+        &mut self,
+        root: Value<'_, '_>,
+        record: &Record,
+        source: &Source,
+        fields: &mut Fields,
+    ) -> Result<Object, Broken> {
+        let assume = Assume { zone: &source.zone, origin: &record.origin };
+        let mut sink = Sink {
+            fields,
+            names: &self.names,
+            path: &mut self.path,
+            fields_max: source.fields_max,
+            depth_max: source.depth_max,
+            taken: None,
+        };
+        let nested = windows::nested(root).is_some();
+        if nested || windows::is_flat(root) {
+            let header =
+                if nested { windows::flatten_nested(root, &mut sink) } else { windows::flatten_flat(root, &mut sink) }?;
+            let time = match configured_time(root, source, assume)? {
+                Some(time) => Some(time),
+                None => header.time(assume)?,
+            };
+            let log_source = if source.names_log_source() {
+                self.log_source(Some("windows"), None, None, source)
+            } else {
+                Arc::clone(&self.windows)
+            };
+            return Ok(Object::Event(Head { time, declared_id: header.declared_id(), log_source }));
+        }
+        if is_cloudtrail_file(root) {
+            return Ok(Object::Records);
+        }
+        let header = generic::flatten(root, &mut self.taken, &mut sink)?;
+        let time = match configured_time(root, source, assume)? {
+            Some(time) => Some(time),
+            None => header.time(assume)?,
+        };
+        let log_source = self.log_source(header.product, header.category, header.service, source);
+        Ok(Object::Event(Head { time, declared_id: header.declared_id.map(Box::from), log_source }))
+    }
+
+    fn line(
+        &mut self,
+        line: &str,
+        record: &Record,
+        source: &Source,
+        fields: &mut Fields,
+    ) -> Result<Head, Broken> {
+        let assume = Assume { zone: &source.zone, origin: &record.origin };
+        let mut sink = Sink {
+            fields,
+            names: &self.names,
+            path: &mut self.path,
+            fields_max: source.fields_max,
+            depth_max: source.depth_max,
+            taken: None,
+        };
+        let found = self.text.decode(line, assume, &mut sink)?;
+        let log_source = self.log_source(found.product, found.category, found.service, source);
+        Ok(Head { time: found.time, declared_id: None, log_source })
+    }
+
+    /// The log source of these words, shared; the source's settings win.
+    fn log_source(
+        &mut self,
+        product: Option<&str>,
+        category: Option<&str>,
+        service: Option<&str>,
+        source: &Source,
+    ) -> Arc<LogSource> {
+        let word = |setting: &Option<Arc<str>>, found: Option<&str>| {
+            setting.clone().or_else(|| found.map(|word| Arc::from(word.to_ascii_lowercase())))
+        };
+        let wanted = LogSource {
+            product: word(&source.product, product),
+            category: word(&source.category, category),
+            service: word(&source.service, service),
+        };
+        if let Some(known) = self.log_sources.get(&wanted) {
+            return Arc::clone(known);
+        }
+        let shared = Arc::new(wanted.clone());
+        if self.log_sources.len() < LOG_SOURCES_MAX {
+            self.log_sources.insert(wanted, Arc::clone(&shared));
+        }
+        shared
+    }
+}
+
+/// The time in the field that the settings name, if they do and it is there.
+fn configured_time(
+    root: Value<'_, '_>,
+    source: &Source,
+    assume: Assume<'_>,
+) -> Result<Option<(Time, TimeBasis)>, Broken> {
+    let Some(value) = source.time_field.as_deref().and_then(|path| generic::find_path(root, path)) else {
+        return Ok(None);
+    };
+    generic::time_of(value, assume).map_err(|shown| generic::invalid_time(&shown))
+}
+
+fn is_cloudtrail_file(root: Value<'_, '_>) -> bool {
+    json::member(root, "Records")
+        .filter(|records| matches!(records.first(), Some(simd_json::Node::Array { .. })))
+        .and_then(|records| json::elements(records).next())
+        .is_some_and(generic::is_cloudtrail)
+}
+
+fn begins_array_of_objects(bytes: &[u8]) -> bool {
+    bytes.get(1..).is_some_and(|rest| rest.trim_ascii_start().first() == Some(&b'{'))
+}
+
+fn not_an_object() -> Broken {
+    Broken::new(RejectCode::NotAnObject, "an event must be a JSON object".to_owned())
+}
+
+/// The record without white space around it and without a byte order mark.
+fn trimmed(record: &Record) -> Record {
+    let bytes = record.bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&record.bytes).trim_ascii();
+    Record { bytes: record.bytes.slice_ref(bytes), ..record.clone() }
+}
+
+fn reject(record: &Record, broken: Broken) -> Reject {
+    Reject {
+        origin: Arc::clone(&record.origin),
+        position: record.position.clone(),
+        code: broken.code,
+        reason: broken.reason,
+        time: None,
+        // Copied: a slice would keep the whole of a long record in memory.
+        raw: Bytes::copy_from_slice(&Reject::kept(&record.bytes)),
+    }
+}

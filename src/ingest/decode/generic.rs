@@ -1,0 +1,205 @@
+//! JSON that is no Windows event: the envelope of the event schema (ING-07), CloudTrail, and anything else.
+
+use cf_types::{Name, RejectCode, Time, TimeBasis};
+use rustc_hash::FxHashSet;
+use simd_json::{Node, StaticNode};
+
+use super::{
+    json::{Value, is_null, is_object, member, members, text},
+    sink::{Broken, Sink},
+    time::{Assume, from_epoch, from_epoch_f64, parse_text},
+    windows,
+};
+
+/// What the record says of itself besides its fields.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Header<'t, 'i> {
+    pub(crate) product: Option<&'i str>,
+    pub(crate) category: Option<&'i str>,
+    pub(crate) service: Option<&'i str>,
+    pub(crate) declared_id: Option<&'i str>,
+    pub(crate) times: [Option<Value<'t, 'i>>; 4],
+}
+
+/// Flattens a document. Fields of `raw_data` and `normalized_data` get their own names too; where several say the same
+/// name, the top wins, then `raw_data`.
+pub(crate) fn flatten<'t, 'i>(
+    root: Value<'t, 'i>,
+    taken: &mut FxHashSet<Name>,
+    sink: &mut Sink<'_>,
+) -> Result<Header<'t, 'i>, Broken> {
+    if is_envelope(root) {
+        check_envelope(root)?;
+    }
+    members(root).try_for_each(|(key, value)| sink.flatten(key, value))?;
+    let mut header = header_of(root);
+    for inner in ["raw_data", "normalized_data"].into_iter().filter_map(|key| member(root, key)) {
+        if !is_object(inner) {
+            continue;
+        }
+        taken.clear();
+        taken.extend(sink.fields.iter().map(|(name, _, _)| name));
+        taken.insert(Name::UNKNOWN); // there already, under its long name
+        sink.taken = Some(std::mem::take(taken));
+        let result = promote(inner, sink);
+        *taken = sink.taken.take().unwrap_or_default();
+        if result? {
+            header.product = header.product.or(Some("windows"));
+        }
+    }
+    Ok(header)
+}
+
+/// Adds an inner object's fields without its own name; says whether they are a Windows event's.
+fn promote(inner: Value<'_, '_>, sink: &mut Sink<'_>) -> Result<bool, Broken> {
+    if windows::nested(inner).is_some() {
+        windows::flatten_nested(inner, sink)?;
+        return Ok(true);
+    }
+    if windows::is_flat(inner) {
+        windows::flatten_flat(inner, sink)?;
+        return Ok(true);
+    }
+    members(inner).try_for_each(|(key, value)| sink.flatten(key, value))?;
+    Ok(false)
+}
+
+fn header_of<'t, 'i>(root: Value<'t, 'i>) -> Header<'t, 'i> {
+    let raw = member(root, "raw_data").filter(|raw| is_object(raw));
+    let inner = |key| raw.and_then(|raw| member(raw, key));
+    let word = |key| {
+        let named = member(root, key).and_then(text).or_else(|| inner(key).and_then(text));
+        named.map(str::trim).filter(|word| !word.is_empty())
+    };
+    let value = |key| member(root, key).filter(|value| !is_empty(value)).or_else(|| inner(key).filter(|value| !is_empty(value)));
+    let cloudtrail = is_cloudtrail(root);
+    let id = |key| member(root, key).and_then(text).filter(|id| !id.is_empty());
+    Header {
+        product: word("product").or(cloudtrail.then_some("aws")),
+        category: word("category"),
+        service: word("service").or(cloudtrail.then_some("cloudtrail")),
+        declared_id: id("event_id")
+            .or_else(|| id("event.id"))
+            .or_else(|| member(member(root, "event")?, "id").and_then(text).filter(|id| !id.is_empty()))
+            .or_else(|| if cloudtrail { id("eventID") } else { None }),
+        times: [
+            if cloudtrail { value("eventTime") } else { None },
+            value("timestamp"),
+            value("@timestamp"),
+            value("time"),
+        ],
+    }
+}
+
+/// Whether this is one record of CloudTrail.
+pub(crate) fn is_cloudtrail(root: Value<'_, '_>) -> bool {
+    ["eventSource", "eventName", "awsRegion"].iter().all(|key| member(root, key).and_then(text).is_some())
+}
+
+/// Whether this is the envelope: it has one of the parts that nothing else has, or both of the words that begin it.
+fn is_envelope(root: Value<'_, '_>) -> bool {
+    let has = |key| member(root, key).is_some();
+    has("raw_data") || has("normalized_data") || has("enrichments") || (has("event_id") && has("event_type"))
+}
+
+/// The types of the envelope's parts, as its schema gives them; null stands for absent. `raw_data` may be a string:
+/// the line that was.
+fn check_envelope(root: Value<'_, '_>) -> Result<(), Broken> {
+    const SCHEMA: &[(&str, &str, &[&str])] = &[
+        ("event_id", "string", &[]),
+        ("source", "string", &[]),
+        ("event_type", "string", &[]),
+        ("severity", "string", &[]),
+        ("raw_data", "object or string", &[]),
+        ("normalized_data", "object", &["actor", "action", "target", "result"]),
+        ("enrichments", "object", &[]),
+    ];
+    let wrong = |key: &str, want: &str| {
+        Broken::new(RejectCode::InvalidType, format!("{key} of the event schema must be a {want}"))
+    };
+    for (key, want, parts) in SCHEMA {
+        let Some(value) = member(root, key).filter(|value| !is_null(value)) else {
+            continue;
+        };
+        let fits = match *want {
+            "string" => text(value).is_some(),
+            "object" => is_object(value),
+            _ => is_object(value) || text(value).is_some(),
+        };
+        if !fits {
+            return Err(wrong(key, want));
+        }
+        for part in *parts {
+            let inner = member(value, part).filter(|inner| !is_null(inner));
+            if inner.is_some_and(|inner| text(inner).is_none()) {
+                return Err(wrong(&format!("{key}.{part}"), "string"));
+            }
+        }
+    }
+    if let Some(enrichments) = member(root, "enrichments") {
+        for part in ["geo_location", "threat_intel", "asset_info"] {
+            let inner = member(enrichments, part).filter(|inner| !is_null(inner));
+            if inner.is_some_and(|inner| !is_object(inner)) {
+                return Err(wrong(&format!("enrichments.{part}"), "object"));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Header<'_, '_> {
+    /// Its time: the first of the usual members that is one.
+    pub(crate) fn time(&self, assume: Assume<'_>) -> Result<Option<(Time, TimeBasis)>, Broken> {
+        let mut refused = None;
+        for value in self.times.into_iter().flatten() {
+            match time_of(value, assume) {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => {}
+                Err(shown) => refused = refused.or(Some(shown)),
+            }
+        }
+        match refused {
+            Some(shown) => Err(invalid_time(&shown)),
+            None => Ok(None),
+        }
+    }
+}
+
+pub(crate) fn invalid_time(shown: &str) -> Broken {
+    let reason = format!("declares a time that is none: {shown}; hint: ISO 8601, or epoch seconds or milliseconds");
+    Broken::new(RejectCode::InvalidTime, reason)
+}
+
+/// A value as a time; null and the empty string declare none.
+pub(crate) fn time_of(value: Value<'_, '_>, assume: Assume<'_>) -> Result<Option<(Time, TimeBasis)>, String> {
+    let declared = |time| Some((time, TimeBasis::Declared));
+    match value.first() {
+        None | Some(Node::Static(StaticNode::Null)) => Ok(None),
+        Some(Node::String(text)) if text.trim().is_empty() => Ok(None),
+        Some(Node::String(text)) => parse_text(text, assume)
+            .map(Some)
+            .ok_or_else(|| format!("{:?}", text.chars().take(64).collect::<String>())),
+        Some(Node::Static(StaticNode::I64(number))) => Ok(declared(from_epoch(*number))),
+        Some(Node::Static(StaticNode::U64(number))) => {
+            i64::try_from(*number).map(|number| declared(from_epoch(number))).map_err(|_| number.to_string())
+        }
+        Some(Node::Static(StaticNode::F64(number))) => {
+            from_epoch_f64(*number).map(declared).ok_or_else(|| number.to_string())
+        }
+        Some(Node::Static(StaticNode::Bool(truth))) => Err(truth.to_string()),
+        Some(Node::Object { .. }) => Err("an object".to_owned()),
+        Some(Node::Array { .. }) => Err("a list".to_owned()),
+    }
+}
+
+fn is_empty(value: Value<'_, '_>) -> bool {
+    is_null(value) || text(value).is_some_and(|text| text.trim().is_empty())
+}
+
+/// A member by a name with dots, each of which may also be part of a name.
+pub(crate) fn find_path<'t, 'i>(root: Value<'t, 'i>, path: &str) -> Option<Value<'t, 'i>> {
+    if let Some(found) = member(root, path) {
+        return Some(found);
+    }
+    path.match_indices('.').find_map(|(at, _)| find_path(member(root, path.get(..at)?)?, path.get(at + 1..)?))
+}

@@ -1,0 +1,341 @@
+//! Windows events: rendered from EVTX (nested under `Event`), or as shippers write them (flat).
+//!
+//! Fields get the names that Sigma rules use: `EventID`, `Channel`, `Provider_Name`, `Computer`, attributes of `System`
+//! as `Element_Attribute`, and the members of `EventData` and `UserData` by their own names.
+
+use cf_types::{Name, RejectCode};
+use simd_json::Node;
+
+use super::{
+    json::{Value, elements, is_object, member, members, text},
+    sink::{Broken, Sink},
+    time::Assume,
+};
+
+/// What of an event is more than a field.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Header<'t, 'i> {
+    pub(crate) time: Option<Value<'t, 'i>>,
+    pub(crate) computer: Option<&'i str>,
+    pub(crate) channel: Option<&'i str>,
+    pub(crate) record_id: Option<Value<'t, 'i>>,
+}
+
+/// The `Event` member, if this is a nested Windows event.
+pub(crate) fn nested<'t, 'i>(root: Value<'t, 'i>) -> Option<Value<'t, 'i>> {
+    let event = member(root, "Event")?;
+    member(event, "System").filter(|system| is_object(system))?;
+    Some(event)
+}
+
+/// Flattens a nested event.
+pub(crate) fn flatten_nested<'t, 'i>(
+    root: Value<'t, 'i>,
+    sink: &mut Sink<'_>,
+) -> Result<Header<'t, 'i>, Broken> {
+    let mut header = Header::default();
+    for (key, value) in members(root) {
+        if key != "Event" {
+            sink.flatten(key, value)?; // what a shipper added
+            continue;
+        }
+        for (part, value) in members(value) {
+            match part {
+                "System" => flatten_system(value, &mut header, sink)?,
+                "EventData" => flatten_data(value, sink)?,
+                "UserData" => flatten_user_data(value, sink)?,
+                "RenderingInfo" => flatten_rendering(value, sink)?,
+                _ if is_attributes(part) => {} // the XML name space
+                _ => sink.flatten(part, value)?,
+            }
+        }
+    }
+    Ok(header)
+}
+
+fn flatten_system<'t, 'i>(
+    system: Value<'t, 'i>,
+    header: &mut Header<'t, 'i>,
+    sink: &mut Sink<'_>,
+) -> Result<(), Broken> {
+    for (key, value) in members(system) {
+        match key {
+            "Computer" => header.computer = text(value),
+            "Channel" => header.channel = text(value),
+            "EventRecordID" => header.record_id = Some(value),
+            "TimeCreated" | "TimeCreated_attributes" => header.time = system_time(value).or(header.time),
+            _ => {}
+        }
+        match value.first() {
+            Some(Node::Object { .. }) => flatten_element(key, value, sink)?,
+            Some(Node::Array { .. }) => sink.flatten(key, value)?,
+            Some(node) => {
+                let name = sink.name(key)?;
+                sink.scalar(name, *node)?;
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+fn system_time<'t, 'i>(element: Value<'t, 'i>) -> Option<Value<'t, 'i>> {
+    let attributes = members(element).find(|(key, _)| is_attributes(key)).map_or(element, |(_, value)| value);
+    member(attributes, "SystemTime").or_else(|| member(attributes, "@SystemTime"))
+}
+
+/// An XML element with attributes: its text under its name, each attribute as `Element_Attribute`.
+fn flatten_element(element: &str, value: Value<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Broken> {
+    let element = element.strip_suffix("_attributes").unwrap_or(element);
+    for (key, value) in members(value) {
+        if is_text(key) {
+            sink.flatten(element, value)?;
+        } else if is_attributes(key) {
+            for (attribute, value) in members(value) {
+                flatten_attribute(element, attribute, value, sink)?;
+            }
+        } else {
+            flatten_attribute(element, key, value, sink)?;
+        }
+    }
+    Ok(())
+}
+
+fn flatten_attribute(
+    element: &str,
+    attribute: &str,
+    value: Value<'_, '_>,
+    sink: &mut Sink<'_>,
+) -> Result<(), Broken> {
+    let attribute = attribute.strip_prefix('@').unwrap_or(attribute);
+    let Some(node) = value.first() else {
+        return Ok(());
+    };
+    sink.path.clear();
+    sink.path.push_str(element);
+    sink.path.push('_');
+    sink.path.push_str(attribute);
+    let name = sink.name(sink.path)?;
+    match node {
+        Node::Object { .. } | Node::Array { .. } => {
+            let joined = sink.path.clone();
+            sink.flatten(&joined, value)
+        }
+        node => sink.scalar(name, *node),
+    }
+}
+
+fn flatten_data(data: Value<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Broken> {
+    if !is_object(data) {
+        return sink.flatten("Data", data); // some converters drop the object when there is only `Data`
+    }
+    for (key, value) in members(data) {
+        flatten_datum(key, value, sink)?;
+    }
+    Ok(())
+}
+
+/// One member of `EventData` or of what `UserData` holds.
+fn flatten_datum(key: &str, value: Value<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Broken> {
+    match value.first() {
+        Some(Node::Object { .. } | Node::Array { .. }) if key == "Data" => {
+            elements(value).try_for_each(|element| flatten_unnamed(element, sink))
+        }
+        Some(Node::Object { .. }) if is_attributes(key) => Ok(()),
+        Some(Node::Object { .. }) => match members(value).find(|(key, _)| is_text(key)) {
+            Some((_, inner)) => flatten_named(key, inner, sink),
+            None => flatten_named(key, value, sink),
+        },
+        Some(_) => flatten_named(key, value, sink),
+        None => Ok(()),
+    }
+}
+
+/// An element of a list of `Data`: a string, or an object with `Name` and text where names were not folded.
+fn flatten_unnamed(element: Value<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Broken> {
+    if !is_object(element) {
+        return sink.flatten("Data", element);
+    }
+    let attributes = members(element).find(|(key, _)| is_attributes(key)).map_or(element, |(_, value)| value);
+    let named = member(attributes, "Name").or_else(|| member(attributes, "@Name")).and_then(text);
+    let content = members(element).find(|(key, _)| is_text(key)).map(|(_, value)| value);
+    match (named, content) {
+        (Some(name), Some(content)) => flatten_named(name, content, sink),
+        (Some(name), None) => flatten_named(name, &[Node::String("")], sink),
+        (None, Some(content)) => sink.flatten("Data", content),
+        (None, None) => sink.flatten("Data", element),
+    }
+}
+
+fn flatten_named(key: &str, value: Value<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Broken> {
+    match value.first() {
+        Some(Node::Object { .. } | Node::Array { .. }) => sink.flatten(key, value),
+        Some(node) => {
+            let name = sink.name(key)?;
+            sink.scalar(name, *node)?;
+            if name == Name::UNKNOWN && key.contains(' ') {
+                // Defender: the rules say ThreatName for `Threat Name`.
+                let joined: String = key.split(' ').collect();
+                let name = sink.name(&joined)?;
+                if name != Name::UNKNOWN {
+                    sink.scalar(name, *node)?;
+                }
+            }
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// `UserData` wraps its fields in one element whose name nobody asks for.
+fn flatten_user_data(data: Value<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Broken> {
+    for (wrapper, inner) in members(data) {
+        if is_attributes(wrapper) {
+            continue;
+        }
+        if !is_object(inner) {
+            flatten_datum(wrapper, inner, sink)?;
+            continue;
+        }
+        for (key, value) in members(inner) {
+            flatten_datum(key, value, sink)?;
+        }
+    }
+    Ok(())
+}
+
+fn flatten_rendering(info: Value<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Broken> {
+    for (key, value) in members(info) {
+        match key {
+            "Message" => sink.flatten(key, value)?,
+            _ if is_attributes(key) => {}
+            _ => {
+                let joined = format!("RenderingInfo_{key}");
+                sink.flatten(&joined, value)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A flat event's header: what a shipper calls the members of `System`, by its kind.
+const FLAT: &[(&str, &[&str])] = &[
+    ("EventID", &["EventID", "event_id", "winlog.event_id", "EventId", "Id"]),
+    ("Channel", &["Channel", "winlog.channel", "log_name", "LogName", "channel"]),
+    (
+        "Provider_Name",
+        &["Provider_Name", "winlog.provider_name", "source_name", "SourceName", "ProviderName", "provider_name"],
+    ),
+    (
+        "Computer",
+        &["Computer", "winlog.computer_name", "computer_name", "ComputerName", "Hostname", "MachineName", "host.name"],
+    ),
+    ("EventRecordID", &["EventRecordID", "winlog.record_id", "record_number", "RecordNumber", "RecordId"]),
+];
+
+/// In the order in which they are believed: what Windows wrote, before what a shipper did.
+const FLAT_TIME: &[&str] = &[
+    "SystemTime", "TimeCreated_SystemTime", "TimeCreated", "winlog.time_created", "@timestamp", "timestamp",
+    "EventTime", "UtcTime", "time",
+];
+
+/// Finds a member by a name with at most one dot.
+fn find<'t, 'i>(root: Value<'t, 'i>, path: &str) -> Option<Value<'t, 'i>> {
+    member(root, path).or_else(|| {
+        let (outer, inner) = path.split_once('.')?;
+        member(member(root, outer)?, inner)
+    })
+}
+
+fn flat_member<'t, 'i>(root: Value<'t, 'i>, field: &str) -> Option<Value<'t, 'i>> {
+    let (_, names) = FLAT.iter().find(|(name, _)| *name == field)?;
+    names.iter().find_map(|name| find(root, name).filter(|value| !matches!(value.first(), Some(Node::Object { .. } | Node::Array { .. }))))
+}
+
+/// Whether this is a flat Windows event: a channel and an event id where shippers put them.
+pub(crate) fn is_flat(root: Value<'_, '_>) -> bool {
+    let has = |path| find(root, path).is_some();
+    (has("Channel") && (has("EventID") || has("EventId")))
+        || (has("winlog.channel") && has("winlog.event_id"))
+        || (has("log_name") && has("event_id") && (has("record_number") || has("event_data")))
+}
+
+/// Flattens a flat event: all its members as they are, and the header's under Sigma's names.
+pub(crate) fn flatten_flat<'t, 'i>(
+    root: Value<'t, 'i>,
+    sink: &mut Sink<'_>,
+) -> Result<Header<'t, 'i>, Broken> {
+    for (field, _) in FLAT {
+        if member(root, field).is_none()
+            && let Some(node) = flat_member(root, field).and_then(|value| value.first())
+        {
+            let name = sink.name(field)?;
+            sink.scalar(name, *node)?;
+        }
+    }
+    for (key, value) in members(root) {
+        match key {
+            "event_data" | "EventData" if is_object(value) => flatten_data(value, sink)?,
+            "user_data" | "UserData" if is_object(value) => flatten_user_data(value, sink)?,
+            "winlog" => {
+                for (key, value) in members(value) {
+                    match key {
+                        "event_data" if is_object(value) => flatten_data(value, sink)?,
+                        "user_data" if is_object(value) => flatten_data(value, sink)?,
+                        _ => sink.flatten(&format!("winlog.{key}"), value)?,
+                    }
+                }
+            }
+            _ if key.starts_with("winlog.event_data.") => {
+                sink.flatten(key.trim_start_matches("winlog.event_data."), value)?;
+            }
+            _ if key.contains(' ') => flatten_named(key, value, sink)?,
+            _ => sink.flatten(key, value)?,
+        }
+    }
+    Ok(Header {
+        time: FLAT_TIME.iter().find_map(|path| find(root, path).filter(|value| !is_object(value))),
+        computer: flat_member(root, "Computer").and_then(text),
+        channel: flat_member(root, "Channel").and_then(text),
+        record_id: flat_member(root, "EventRecordID"),
+    })
+}
+
+impl Header<'_, '_> {
+    /// `computer/channel/EventRecordID`, where the event has all three.
+    pub(crate) fn declared_id(&self) -> Option<Box<str>> {
+        let (computer, channel) = (self.computer?, self.channel?);
+        let mut digits = itoa::Buffer::new();
+        let number = match self.record_id?.first()? {
+            Node::String(text) => text,
+            Node::Static(simd_json::StaticNode::U64(number)) => digits.format(*number),
+            Node::Static(simd_json::StaticNode::I64(number)) => digits.format(*number),
+            _ => return None,
+        };
+        if number.is_empty() {
+            return None;
+        }
+        let mut id = String::with_capacity(computer.len() + channel.len() + number.len() + 2);
+        for part in [computer, "/", channel, "/", number] {
+            id.push_str(part);
+        }
+        Some(id.into_boxed_str())
+    }
+
+    /// Its time, if it declares one.
+    pub(crate) fn time(&self, assume: Assume<'_>) -> Result<Option<(cf_types::Time, cf_types::TimeBasis)>, Broken> {
+        let Some(value) = self.time else {
+            return Ok(None);
+        };
+        super::generic::time_of(value, assume)
+            .map_err(|shown| Broken::new(RejectCode::InvalidTime, format!("SystemTime is no time: {shown}")))
+    }
+}
+
+fn is_attributes(key: &str) -> bool {
+    matches!(key, "#attributes" | "@attributes" | "Event_attributes" | "EventData_attributes")
+}
+
+fn is_text(key: &str) -> bool {
+    matches!(key, "#text" | "$text" | "_text" | "$value")
+}
