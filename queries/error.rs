@@ -1,0 +1,69 @@
+//! Why a query has no answer.
+
+use cf_history::HistoryError;
+use datafusion::error::DataFusionError;
+
+/// A query that failed, in words for the person who wrote it.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The statement would change something.
+    #[error("{word} is not allowed: history is read-only; hint: SELECT, EXPLAIN, SHOW and DESCRIBE are")]
+    NotReadOnly {
+        /// Its first word.
+        word: String,
+    },
+    /// Not one statement.
+    #[error("one statement is wanted, there are {found}")]
+    NotOneStatement {
+        /// How many there are.
+        found: usize,
+    },
+    /// The text is too long to be written by a person.
+    #[error("the statement has {bytes} bytes; at most {max} are allowed")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The statement is wrong, or it failed while running.
+    #[error("{0}")]
+    Sql(String),
+    /// It needs more memory than a query may have.
+    #[error("the query needs more memory than is allowed ({mib} MiB): {reason}; hint: narrow it by time or select fewer columns")]
+    Memory {
+        /// The limit.
+        mib: usize,
+        /// What wanted more.
+        reason: String,
+    },
+    /// A table could not be opened.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// The answer could not be written.
+    #[error("could not write the answer")]
+    Write(#[from] std::io::Error),
+}
+
+impl QueryError {
+    pub(crate) fn new(error: &DataFusionError, memory_bytes: usize) -> QueryError {
+        match error.find_root() {
+            DataFusionError::ResourcesExhausted(reason) => {
+                let reason = reason.lines().next().unwrap_or_default().to_owned();
+                QueryError::Memory { mib: memory_bytes >> 20, reason }
+            }
+            root => QueryError::Sql(readable(&root.strip_backtrace())),
+        }
+    }
+}
+
+/// Without the layers of the library's names, on one line.
+fn readable(text: &str) -> String {
+    let mut text = text.trim();
+    const LAYERS: &[&str] = &["Error during planning: ", "Schema error: ", "SQL error: ", "Execution error: "];
+    while let Some(rest) = LAYERS.iter().find_map(|layer| text.strip_prefix(layer)) {
+        text = rest;
+    }
+    let parser = text.strip_prefix("ParserError(\"").and_then(|rest| rest.strip_suffix("\")"));
+    parser.map_or_else(|| text.replace('\n', " "), |rest| rest.replace("\\\"", "\"").replace("\\'", "'"))
+}

@@ -1,0 +1,22 @@
+//! SQL over history: read-only, streaming, a fresh snapshot for each query, whole epochs only.
+//!
+//! In: SQL text. Out: record batches as they come, or written as a table, JSON lines or CSV. Memory: a pool of fixed
+//! size, beyond which sorts and joins spill to a temporary folder.
+//! The `mod` list is in the order in which data flows.
+
+mod statement;
+
+mod session;
+
+mod functions;
+mod json_path;
+
+mod output;
+
+pub mod named;
+
+mod error;
+
+pub use error::QueryError;
+pub use output::{write_csv, write_json_lines, write_table};
+pub use session::{Options, Rows, Session};

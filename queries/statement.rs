@@ -1,0 +1,147 @@
+//! From text to one statement that only reads.
+
+use std::ops::ControlFlow;
+
+use datafusion::{
+    error::DataFusionError,
+    sql::{
+        parser::{DFParserBuilder, Statement},
+        sqlparser::{
+            ast::{Expr, FunctionArguments, Statement as Sql, visit_expressions_mut},
+            dialect::GenericDialect,
+        },
+    },
+};
+
+use crate::error::QueryError;
+
+/// Bytes of a statement. A person writes less; a list of a thousand addresses fits.
+const STATEMENT_BYTES_MAX: usize = 1 << 20;
+
+/// Nested parentheses and subqueries.
+const DEPTH_MAX: usize = 64;
+
+/// Parses one statement and refuses all that do not only read.
+pub(crate) fn parse(text: &str) -> Result<Statement, QueryError> {
+    if text.len() > STATEMENT_BYTES_MAX {
+        return Err(QueryError::TooLong { bytes: text.len(), max: STATEMENT_BYTES_MAX });
+    }
+    let mut statements = DFParserBuilder::new(text)
+        .with_dialect(&GenericDialect {})
+        .with_recursion_limit(DEPTH_MAX)
+        .build()
+        .and_then(|mut parser| parser.parse_statements())
+        .map_err(|error: DataFusionError| QueryError::new(&error, 0))?;
+    let found = statements.len();
+    let Some(mut statement) = statements.pop_front().filter(|_| found == 1) else {
+        return Err(QueryError::NotOneStatement { found });
+    };
+    if !only_reads(&statement) {
+        let word = text.split_whitespace().next().unwrap_or_default().to_uppercase();
+        return Err(QueryError::NotReadOnly { word });
+    }
+    name_columns(&mut statement);
+    Ok(statement)
+}
+
+/// By a list of what is allowed: what a later parser learns is refused until somebody thought about it. Whether a query
+/// hides a write (`SELECT INTO`) is checked again on its plan.
+fn only_reads(statement: &Statement) -> bool {
+    match statement {
+        Statement::Statement(statement) => matches!(
+            **statement,
+            Sql::Query(_)
+                | Sql::ShowTables { .. }
+                | Sql::ShowColumns { .. }
+                | Sql::ShowFunctions { .. }
+                | Sql::ShowVariable { .. }
+                | Sql::ExplainTable { .. }
+                | Sql::Explain { .. }
+        ),
+        Statement::Explain(explain) => only_reads(&explain.statement),
+        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => false,
+    }
+}
+
+/// The parser takes a bare `user` for the function of that name, which we do not have: it is our column.
+fn name_columns(statement: &mut Statement) {
+    match statement {
+        Statement::Statement(statement) => {
+            let _: ControlFlow<()> = visit_expressions_mut(statement, |expression| {
+                if let Expr::Function(function) = expression
+                    && matches!(function.args, FunctionArguments::None)
+                    && let [part] = function.name.0.as_slice()
+                    && let Some(identifier) = part.as_ident().filter(|name| name.value.eq_ignore_ascii_case("user"))
+                {
+                    *expression = Expr::Identifier(identifier.clone());
+                }
+                ControlFlow::Continue(())
+            });
+        }
+        Statement::Explain(explain) => name_columns(&mut explain.statement),
+        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expect: Expect) {
+        expect.assert_eq(&parse(text).map_or_else(|error| error.to_string(), |statement| statement.to_string()));
+    }
+
+    #[test]
+    fn only_reading_statements_pass() {
+        for text in [
+            "SELECT 1",
+            "select 1;",
+            "WITH a AS (SELECT 1) SELECT * FROM a",
+            "VALUES (1)",
+            "EXPLAIN SELECT 1",
+            "EXPLAIN ANALYZE SELECT 1",
+            "SHOW TABLES",
+            "SHOW COLUMNS FROM events",
+            "DESCRIBE events",
+        ] {
+            assert!(parse(text).is_ok(), "{text}: {:?}", parse(text));
+        }
+        for text in [
+            "DROP TABLE events",
+            "CREATE TABLE a AS SELECT 1",
+            "CREATE EXTERNAL TABLE a STORED AS CSV LOCATION '/etc/passwd'",
+            "CREATE VIEW a AS SELECT 1",
+            "INSERT INTO events SELECT * FROM events",
+            "UPDATE events SET raw = ''",
+            "DELETE FROM events",
+            "COPY (SELECT 1) TO '/tmp/x.csv'",
+            "EXPLAIN COPY (SELECT 1) TO '/tmp/x.csv'",
+            "SET datafusion.execution.batch_size = 1",
+            "RESET datafusion.execution.batch_size",
+            "BEGIN",
+            "PREPARE p AS SELECT 1",
+            "TRUNCATE TABLE events",
+        ] {
+            assert!(matches!(parse(text), Err(QueryError::NotReadOnly { .. })), "{text}: {:?}", parse(text));
+        }
+    }
+
+    #[test]
+    fn errors_say_what_is_wrong() {
+        check("", expect!["one statement is wanted, there are 0"]);
+        check("SELECT 1; SELECT 2", expect!["one statement is wanted, there are 2"]);
+        check("DROP TABLE a", expect!["DROP is not allowed: history is read-only; hint: SELECT, EXPLAIN, SHOW and DESCRIBE are"]);
+        check("SELECT FROM WHERE", expect![""]);
+        check("SELEC 1", expect![""]);
+        check(&"(".repeat(1_000), expect![""]);
+    }
+
+    #[test]
+    fn a_bare_user_is_the_column() {
+        check("SELECT user, e.user FROM events e WHERE USER = 'root'", expect!["SELECT user, e.user FROM events AS e WHERE USER = 'root'"]);
+        assert!(format!("{:?}", parse("SELECT user FROM events").unwrap()).contains("Identifier(Ident"));
+    }
+}
