@@ -1,0 +1,289 @@
+//! One epoch, one transaction: from the graph's changed rows to threads, revisions, numbers, intents and audit.
+//!
+//! Three steps: load what the changed rows touch, decide (pure), write in batches (each table's rows as one JSON array
+//! through `json_each`: a statement per table, not per row).
+
+mod actions;
+mod alerts;
+mod incidents;
+mod notices;
+
+use std::collections::BTreeMap;
+
+use cf_types::{Alert, AlertId, Epoch, EpochOutput, EpochRecord, Incident, Row, Time};
+use serde::Serialize;
+use serde_json::{Value, json};
+use sqlx::{Connection as _, Row as _, SqliteConnection};
+
+use crate::{
+    Difference, LedgerError, MemberSummary, MembersOf, Present, Routes,
+    audit::{self, Entry},
+    engine::Engine,
+    present::digest_of,
+};
+
+/// What an epoch changed, for those who keep history and counts.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    /// The next epoch.
+    pub upper: Epoch,
+    /// Alerts that changed, by (anchor, id).
+    pub alerts: Vec<AlertChange>,
+    /// Incidents that changed, by number.
+    pub incidents: Vec<IncidentChange>,
+    /// How many intents were made.
+    pub intents: usize,
+}
+
+/// What happened to an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlertEvent {
+    /// It came, or came back after it was withdrawn.
+    Opened,
+    /// Its material content changed.
+    Amended,
+    /// Its episode has another id now, nothing else material changed: a revision, but no message.
+    Moved,
+    /// Only counts, last time or peak changed: no revision.
+    Gauge,
+    /// It lies behind the horizon now.
+    Sealed,
+    /// It went for good.
+    Withdrawn,
+    /// Another id stands for it.
+    Superseded,
+}
+
+impl AlertEvent {
+    /// Its word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            AlertEvent::Opened => "opened",
+            AlertEvent::Amended => "amended",
+            AlertEvent::Moved => "moved",
+            AlertEvent::Gauge => "gauge",
+            AlertEvent::Sealed => "sealed",
+            AlertEvent::Withdrawn => "withdrawn",
+            AlertEvent::Superseded => "superseded",
+        }
+    }
+}
+
+/// One alert's change in an epoch.
+#[derive(Clone, Debug)]
+pub struct AlertChange {
+    /// What happened.
+    pub event: AlertEvent,
+    /// Its content now; for one that went, its last content.
+    pub alert: Alert,
+    /// The first id of its lineage: what messages and tickets hang on.
+    pub thread: AlertId,
+    /// Rises with each material change in the thread.
+    pub revision: i64,
+    /// `open`, `sealed`, `withdrawn` or `superseded`.
+    pub state: &'static str,
+    /// Why it was withdrawn.
+    pub reason: Option<String>,
+    /// The id that stands for it now.
+    pub superseded_by: Option<AlertId>,
+    /// The incident's number that it belongs to.
+    pub incident: Option<i64>,
+}
+
+/// One incident's change in an epoch.
+#[derive(Clone, Debug)]
+pub struct IncidentChange {
+    /// Its number.
+    pub number: i64,
+    /// Its content now, or its last.
+    pub incident: Incident,
+    /// `open`, `closed`, `withdrawn` or `merged`.
+    pub state: &'static str,
+    /// The number that stands for it after a merge.
+    pub redirect: Option<i64>,
+}
+
+/// Applies one epoch in one transaction.
+pub(crate) async fn apply(
+    connection: &mut SqliteConnection,
+    record: &EpochRecord,
+    output: &EpochOutput,
+    routes: &Routes,
+    members: &MembersOf<'_>,
+) -> Result<Applied, LedgerError> {
+    let store = LedgerError::store("apply an epoch");
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+    let engine = advance(&mut transaction, record).await?;
+    let mut applied = Applied { upper: record.epoch.saturating_add(1), ..Applied::default() };
+    write_epoch(&mut transaction, record, output).await?;
+    if !output.rows.is_empty() || !output.lineage.is_empty() {
+        let mut step = Step { at: record.wall, record, audit: Vec::new(), members: BTreeMap::new(), digest: engine.digest };
+        let decided = alerts::apply(&mut transaction, &mut step, output, members).await?;
+        applied.incidents = incidents::apply(&mut transaction, &mut step, output, &decided).await?;
+        applied.alerts = incidents::numbered(&mut transaction, decided).await?;
+        write_risk(&mut transaction, output).await?;
+        applied.intents += actions::apply(&mut transaction, &mut step, output).await?;
+        applied.intents += notices::apply(&mut transaction, &mut step, &applied.alerts, routes).await?;
+        write_digest(&mut transaction, step.digest).await?;
+        audit::append(&mut transaction, record.wall, &step.audit).await?;
+    }
+    transaction.commit().await.map_err(&store)?;
+    Ok(applied)
+}
+
+/// What the parts of one application share.
+struct Step<'a> {
+    at: Time,
+    record: &'a EpochRecord,
+    audit: Vec<Entry>,
+    members: BTreeMap<AlertId, MemberSummary>,
+    digest: u128,
+}
+
+/// Compare-and-append: only exactly the next epoch of the generation that holds the ledger passes.
+async fn advance(connection: &mut SqliteConnection, record: &EpochRecord) -> Result<Engine, LedgerError> {
+    let store = LedgerError::store("advance the epoch");
+    let engine = Engine::load(connection).await?;
+    let done = sqlx::query("UPDATE engine SET upper = upper + 1 WHERE upper = ? AND generation = ?")
+        .bind(number(record.epoch))
+        .bind(number(record.generation))
+        .execute(&mut *connection)
+        .await
+        .map_err(&store)?;
+    if done.rows_affected() != 1 {
+        return Err(LedgerError::Fenced {
+            epoch: record.epoch,
+            generation: record.generation,
+            upper: engine.upper,
+            holder: engine.generation,
+        });
+    }
+    Ok(engine)
+}
+
+async fn write_epoch(
+    connection: &mut SqliteConnection,
+    record: &EpochRecord,
+    output: &EpochOutput,
+) -> Result<(), LedgerError> {
+    let text = serde_json::to_string(record).map_err(LedgerError::damaged("the epoch record"))?;
+    sqlx::query("INSERT INTO epochs VALUES (?, ?, ?, ?)")
+        .bind(number(record.epoch))
+        .bind(record.wall.micros())
+        .bind(output.watermark.map(Time::micros))
+        .bind(text)
+        .execute(connection)
+        .await
+        .map_err(LedgerError::store("write the epoch record"))?;
+    Ok(())
+}
+
+async fn write_digest(connection: &mut SqliteConnection, digest: u128) -> Result<(), LedgerError> {
+    sqlx::query("UPDATE engine SET digest = ?")
+        .bind(format!("{digest:032x}"))
+        .execute(connection)
+        .await
+        .map_err(LedgerError::store("write the digest"))?;
+    Ok(())
+}
+
+/// Risk rows: the last +1 per entity stays, an entity with -1 alone goes.
+async fn write_risk(connection: &mut SqliteConnection, output: &EpochOutput) -> Result<(), LedgerError> {
+    let mut after = BTreeMap::new();
+    for (row, diff) in &output.rows {
+        if let Row::Risk(risk) = row {
+            let slot = after.entry((&risk.tenant, &risk.entity)).or_insert(None);
+            if *diff > 0 {
+                *slot = Some(risk);
+            }
+        }
+    }
+    let (came, went): (Vec<_>, Vec<_>) = after.into_iter().partition(|(_, risk)| risk.is_some());
+    let key = |tenant: &cf_types::Tenant, entity: &cf_types::Entity| {
+        json!([tenant.as_str(), entity.kind.as_str(), &*entity.value])
+    };
+    let gone = went.iter().map(|((tenant, entity), _)| key(tenant, entity)).collect();
+    batch(
+        connection,
+        "DELETE FROM risk WHERE (tenant, kind, value) IN (SELECT value->>0, value->>1, value->>2 FROM json_each(?))",
+        gone,
+    )
+    .await?;
+    let stay = came
+        .iter()
+        .filter_map(|((tenant, entity), risk)| {
+            let buckets = serde_json::to_string(&risk.as_ref()?.buckets).ok()?;
+            Some(json!([tenant.as_str(), entity.kind.as_str(), &*entity.value, buckets]))
+        })
+        .collect();
+    batch(
+        connection,
+        "INSERT OR REPLACE INTO risk SELECT value->>0, value->>1, value->>2, value->>3 FROM json_each(?)",
+        stay,
+    )
+    .await
+}
+
+/// Runs a statement over rows given as JSON arrays; does nothing without rows.
+async fn batch(connection: &mut SqliteConnection, sql: &'static str, rows: Vec<Value>) -> Result<(), LedgerError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(sql)
+        .bind(Value::Array(rows).to_string())
+        .execute(connection)
+        .await
+        .map_err(LedgerError::store("write an epoch's rows"))?;
+    Ok(())
+}
+
+/// A list of ids as JSON text, for `IN (SELECT value FROM json_each(?))`.
+fn id_list<I: ToString>(ids: impl IntoIterator<Item = I>) -> String {
+    Value::Array(ids.into_iter().map(|id| Value::from(id.to_string())).collect()).to_string()
+}
+
+/// What differs between the open alerts of the ledger and of the graph, by id.
+pub(crate) async fn differences(
+    connection: &mut SqliteConnection,
+    present: &Present,
+) -> Result<Vec<Difference>, LedgerError> {
+    let store = LedgerError::store("compare the present alerts");
+    let rows = sqlx::query("SELECT alert_id, rule, digest FROM alerts WHERE state = 'open'")
+        .fetch_all(connection)
+        .await
+        .map_err(&store)?;
+    let mut held = BTreeMap::new();
+    for row in rows {
+        let id: String = row.try_get(0).map_err(&store)?;
+        let rule: String = row.try_get(1).map_err(&store)?;
+        let digest: String = row.try_get(2).map_err(&store)?;
+        held.insert(parse_id(&id)?, (rule, digest));
+    }
+    let mut found = Vec::new();
+    for alert in present.alerts() {
+        let rule = alert.rule.to_string();
+        match held.remove(&alert.id) {
+            None => found.push(Difference::OnlyInGraph { alert: alert.id, rule }),
+            Some((_, digest)) if digest != format!("{:032x}", digest_of(alert)) => {
+                found.push(Difference::Content { alert: alert.id, rule });
+            }
+            Some(_) => {}
+        }
+    }
+    found.extend(held.into_iter().map(|(alert, (rule, _))| Difference::OnlyInLedger { alert, rule }));
+    Ok(found)
+}
+
+/// An alert's id from its column.
+fn parse_id(text: &str) -> Result<AlertId, LedgerError> {
+    text.parse()
+        .map_err(|error: cf_types::id::IdError| serde::de::Error::custom(error))
+        .map_err(LedgerError::damaged("an alert's id"))
+}
+
+/// An unsigned number as SQLite's signed one; what does not fit is saturated (2^63 epochs do not happen).
+pub(crate) fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

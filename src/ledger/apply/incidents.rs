@@ -1,0 +1,233 @@
+//! Incident numbers: given once, kept by lineage (`streaming.md`, *Risk, incidents*). The oldest number survives a merge
+//! and the others redirect to it; on a split the part that holds the canonical alert of before keeps the number.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cf_types::{AlertId, EpochOutput, Incident, IncidentId, Lineage, Row};
+use serde_json::{Value, json};
+use sqlx::{Row as _, SqliteConnection};
+
+use super::{AlertChange, IncidentChange, Step, alerts::stands_for, batch, id_list, number};
+use crate::{LedgerError, audit::Entry};
+
+/// Decides and writes the incidents of an epoch; gives the changes by number.
+pub(super) async fn apply(
+    connection: &mut SqliteConnection,
+    step: &mut Step<'_>,
+    output: &EpochOutput,
+    alerts: &[AlertChange],
+) -> Result<Vec<IncidentChange>, LedgerError> {
+    let side = |sign: i64| {
+        let rows = output.rows.iter().filter(move |(_, diff)| diff.signum() == sign);
+        rows.filter_map(|(row, _)| if let Row::Incident(incident) = row { Some(incident) } else { None })
+    };
+    let went: Vec<&Incident> = side(-1).collect();
+    let came: Vec<&Incident> = side(1).collect();
+    if went.is_empty() && came.is_empty() {
+        return Ok(Vec::new());
+    }
+    let numbers = load_numbers(connection, went.iter().chain(&came).map(|incident| incident.id)).await?;
+    let superseded = output
+        .lineage
+        .iter()
+        .filter_map(|lineage| match lineage {
+            Lineage::SupersededBy { old, new } => Some((*old, *new)),
+            _ => None,
+        })
+        .collect();
+    let withdrawn: BTreeSet<AlertId> =
+        alerts.iter().filter(|change| change.state == "withdrawn").map(|change| change.alert.id).collect();
+    let mut next = next_number(connection).await?;
+    let first_new = next;
+    let changes = decide(&went, &came, &numbers, &superseded, &withdrawn, &mut next);
+    write(connection, step, &changes, first_new, next).await?;
+    Ok(changes)
+}
+
+/// Gives each incident its number. Pure.
+fn decide(
+    went: &[&Incident],
+    came: &[&Incident],
+    numbers: &BTreeMap<IncidentId, i64>,
+    superseded: &BTreeMap<AlertId, AlertId>,
+    withdrawn: &BTreeSet<AlertId>,
+    next: &mut i64,
+) -> Vec<IncidentChange> {
+    let home: BTreeMap<AlertId, usize> = came
+        .iter()
+        .enumerate()
+        .flat_map(|(index, incident)| incident.alerts.iter().map(move |(_, alert)| (*alert, index)))
+        .collect();
+    // Each number of before goes to the part that holds the first alert of before that is still there.
+    let mut claims: Vec<BTreeSet<i64>> = vec![BTreeSet::new(); came.len()];
+    let mut over = Vec::new();
+    for incident in went {
+        let Some(&had) = numbers.get(&incident.id) else { continue };
+        let heir = incident.alerts.iter().find_map(|(_, alert)| {
+            home.get(alert).or_else(|| home.get(&stands_for(superseded, *alert)?)).copied()
+        });
+        match heir.and_then(|index| claims.get_mut(index)) {
+            Some(claim) => drop(claim.insert(had)),
+            None => over.push((had, *incident)),
+        }
+    }
+    let mut changes = Vec::new();
+    let mut order: Vec<usize> = (0..came.len()).collect();
+    order.sort_by_key(|index| came.get(*index).map(|incident| (incident.alerts.first().copied(), incident.id)));
+    for index in order {
+        let (Some(incident), Some(claim)) = (came.get(index), claims.get(index)) else { continue };
+        // An incident that came without its -1 (the ledger has it open): it keeps what it has.
+        let known = numbers.get(&incident.id).filter(|_| !went.iter().any(|gone| gone.id == incident.id));
+        let keeps = claim.iter().chain(known).min().copied().unwrap_or_else(|| {
+            let new = *next;
+            *next += 1;
+            new
+        });
+        let change = |number, state, redirect| IncidentChange { number, incident: (*incident).clone(), state, redirect };
+        changes.push(change(keeps, "open", None));
+        changes.extend(claim.iter().filter(|had| **had != keeps).map(|had| change(*had, "merged", Some(keeps))));
+    }
+    for (had, incident) in over {
+        let all_withdrawn = incident.alerts.iter().all(|(_, alert)| withdrawn.contains(alert));
+        let state = if all_withdrawn { "withdrawn" } else { "closed" };
+        changes.push(IncidentChange { number: had, incident: incident.clone(), state, redirect: None });
+    }
+    changes.sort_by_key(|change| change.number);
+    changes
+}
+
+/// Notes on each changed alert the number of its incident: of this epoch, else as it was.
+pub(super) async fn numbered(
+    connection: &mut SqliteConnection,
+    mut alerts: Vec<AlertChange>,
+) -> Result<Vec<AlertChange>, LedgerError> {
+    let store = LedgerError::store("read the incidents of alerts");
+    let rows = sqlx::query(
+        "SELECT alert_id, number FROM incident_alerts WHERE alert_id IN (SELECT value FROM json_each(?))",
+    )
+    .bind(id_list(alerts.iter().map(|change| change.alert.id)))
+    .fetch_all(connection)
+    .await
+    .map_err(&store)?;
+    let mut numbers = BTreeMap::new();
+    for row in rows {
+        numbers.insert(row.try_get::<String, _>(0).map_err(&store)?, row.try_get(1).map_err(&store)?);
+    }
+    for change in &mut alerts {
+        change.incident = numbers.get(&change.alert.id.to_string()).copied();
+    }
+    Ok(alerts)
+}
+
+async fn load_numbers(
+    connection: &mut SqliteConnection,
+    ids: impl Iterator<Item = IncidentId>,
+) -> Result<BTreeMap<IncidentId, i64>, LedgerError> {
+    let store = LedgerError::store("read incident numbers");
+    let rows = sqlx::query(
+        "SELECT incident_id, number FROM incidents
+         WHERE state = 'open' AND incident_id IN (SELECT value FROM json_each(?))",
+    )
+    .bind(id_list(ids))
+    .fetch_all(connection)
+    .await
+    .map_err(&store)?;
+    let mut numbers = BTreeMap::new();
+    for row in rows {
+        let id: String = row.try_get(0).map_err(&store)?;
+        if let Ok(id) = id.parse() {
+            numbers.insert(id, row.try_get(1).map_err(&store)?);
+        }
+    }
+    Ok(numbers)
+}
+
+async fn next_number(connection: &mut SqliteConnection) -> Result<i64, LedgerError> {
+    sqlx::query_scalar("SELECT incident_next FROM engine")
+        .fetch_one(connection)
+        .await
+        .map_err(LedgerError::store("read the next incident number"))
+}
+
+async fn write(
+    connection: &mut SqliteConnection,
+    step: &mut Step<'_>,
+    changes: &[IncidentChange],
+    first_new: i64,
+    next: i64,
+) -> Result<(), LedgerError> {
+    let (epoch, at) = (number(step.record.epoch), step.at.micros());
+    let (mut incidents, mut homes, mut merges) = (Vec::new(), Vec::new(), Vec::new());
+    for change in changes {
+        let incident = &change.incident;
+        let entities = serde_json::to_string(&incident.entities).map_err(LedgerError::damaged("entities"))?;
+        incidents.push(json!([
+            change.number, incident.tenant, incident.id, change.state, change.redirect, entities, at, epoch
+        ]));
+        if change.state == "open" {
+            homes.extend(incident.alerts.iter().map(|(_, alert)| json!([alert, change.number])));
+        }
+        if let Some(stays) = change.redirect {
+            merges.push(json!([change.number, stays]));
+        }
+        let action = match change.state {
+            "open" if change.number >= first_new => "incident_opened",
+            "merged" => "incident_merged",
+            "closed" => "incident_closed",
+            "withdrawn" => "incident_withdrawn",
+            _ => continue,
+        };
+        let detail = json!({"incident_id": incident.id, "alerts": incident.alerts.len(), "redirect": change.redirect});
+        step.audit.push(Entry::engine(action, format!("incident {}", change.number), detail));
+    }
+    batch(
+        connection,
+        "INSERT INTO incidents
+         SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7, value->>6
+         FROM json_each(?) WHERE true
+         ON CONFLICT (number) DO UPDATE SET
+             incident_id = excluded.incident_id, state = excluded.state, redirect = excluded.redirect,
+             entities = excluded.entities, changed_epoch = excluded.changed_epoch, changed_at = excluded.changed_at",
+        incidents,
+    )
+    .await?;
+    write_homes(connection, homes, merges).await?;
+    if next > first_new {
+        sqlx::query("UPDATE engine SET incident_next = ?")
+            .bind(next)
+            .execute(connection)
+            .await
+            .map_err(LedgerError::store("write the next incident number"))?;
+    }
+    Ok(())
+}
+
+/// Alerts that left all incidents (withdrawn, superseded) stay with the number that they had: they are its story.
+async fn write_homes(
+    connection: &mut SqliteConnection,
+    homes: Vec<Value>,
+    merges: Vec<Value>,
+) -> Result<(), LedgerError> {
+    batch(
+        connection,
+        "UPDATE incident_alerts SET number = merge.stays
+         FROM (SELECT value->>0 AS goes, value->>1 AS stays FROM json_each(?)) AS merge
+         WHERE incident_alerts.number = merge.goes",
+        merges.clone(),
+    )
+    .await?;
+    batch(
+        connection,
+        "UPDATE incidents SET redirect = merge.stays
+         FROM (SELECT value->>0 AS goes, value->>1 AS stays FROM json_each(?)) AS merge
+         WHERE incidents.redirect = merge.goes",
+        merges,
+    )
+    .await?;
+    batch(
+        connection,
+        "INSERT OR REPLACE INTO incident_alerts SELECT value->>0, value->>1 FROM json_each(?)",
+        homes,
+    )
+    .await
+}

@@ -1,0 +1,234 @@
+//! The control log: what people and programs say while the engine runs. Every entry has a position and enters the
+//! graph as a timed input.
+//!
+//! [`ControlLog`] is a plain connection beside the engine's: SQLite's write lock orders the two, so `facts add` works
+//! while `run` is on and while it is stopped. A running engine sees the entry with its next cut.
+
+use std::{collections::BTreeMap, path::Path};
+
+use cf_types::{Fact, Time};
+use serde::Serialize;
+use serde_json::json;
+use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqliteConnection};
+
+use crate::{
+    LedgerError,
+    audit::{self, Entry},
+    schema,
+};
+
+/// A fact begins to hold; the body is a [`Fact`] as JSON.
+pub const FACT_ADD: &str = "fact_add";
+/// A fact ceases to hold; the body is the same [`Fact`].
+pub const FACT_REMOVE: &str = "fact_remove";
+/// From here on another rule set holds; the body is its hash as a JSON text.
+pub const RULES: &str = "rules";
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ControlEntry {
+    /// Its position, from 1, rising.
+    pub seq: i64,
+    /// What it is: [`FACT_ADD`], [`FACT_REMOVE`], [`RULES`], ...
+    pub kind: String,
+    /// JSON text, by kind.
+    pub body: String,
+    /// Who said so.
+    pub author: String,
+    /// Why.
+    pub reason: String,
+    /// When, by the wall clock of who wrote it.
+    pub at: Time,
+}
+
+impl ControlEntry {
+    /// The change of a fact that it makes: the fact, and +1 or -1; `None` for other kinds.
+    ///
+    /// # Errors
+    /// The body is no fact.
+    pub fn fact(&self) -> Result<Option<(Fact, i64)>, LedgerError> {
+        let sign = match self.kind.as_str() {
+            FACT_ADD => 1,
+            FACT_REMOVE => -1,
+            _ => return Ok(None),
+        };
+        let fact = serde_json::from_str(&self.body).map_err(LedgerError::damaged("a fact of the control log"))?;
+        Ok(Some((fact, sign)))
+    }
+}
+
+/// A connection to the control log of a data folder, beside a running or a stopped engine.
+#[derive(Debug)]
+pub struct ControlLog {
+    connection: SqliteConnection,
+}
+
+impl ControlLog {
+    /// Opens the control log.
+    ///
+    /// # Errors
+    /// There is no ledger in the folder, it is of a newer format, or it cannot be read and written.
+    pub async fn open(dir: &Path) -> Result<ControlLog, LedgerError> {
+        if !dir.join(schema::FILE).is_file() {
+            return Err(LedgerError::Missing { dir: dir.to_path_buf() });
+        }
+        let mut connection =
+            schema::writing(dir, false).connect().await.map_err(LedgerError::store("open the control log"))?;
+        schema::check(&mut connection, dir).await?;
+        Ok(ControlLog { connection })
+    }
+
+    /// Appends an entry and gives its position.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn append(
+        &mut self,
+        kind: &str,
+        body: &str,
+        author: &str,
+        reason: &str,
+        at: Time,
+    ) -> Result<i64, LedgerError> {
+        append(&mut self.connection, kind, body, author, reason, at).await
+    }
+
+    /// Says that a fact holds from now on. `None` when it holds already: then nothing is appended.
+    ///
+    /// # Errors
+    /// The ledger cannot be read or written.
+    pub async fn fact_add(
+        &mut self,
+        fact: &Fact,
+        author: &str,
+        reason: &str,
+        at: Time,
+    ) -> Result<Option<i64>, LedgerError> {
+        self.fact_change(FACT_ADD, fact, author, reason, at).await
+    }
+
+    /// Says that a fact holds no longer. `None` when it does not hold: then nothing is appended.
+    ///
+    /// # Errors
+    /// The ledger cannot be read or written.
+    pub async fn fact_remove(
+        &mut self,
+        fact: &Fact,
+        author: &str,
+        reason: &str,
+        at: Time,
+    ) -> Result<Option<i64>, LedgerError> {
+        self.fact_change(FACT_REMOVE, fact, author, reason, at).await
+    }
+
+    async fn fact_change(
+        &mut self,
+        kind: &'static str,
+        fact: &Fact,
+        author: &str,
+        reason: &str,
+        at: Time,
+    ) -> Result<Option<i64>, LedgerError> {
+        let holds = self.facts().await?.iter().any(|(held, _)| held == fact);
+        if holds == (kind == FACT_ADD) {
+            return Ok(None);
+        }
+        let body = serde_json::to_string(fact).map_err(LedgerError::damaged("a fact"))?;
+        self.append(kind, &body, author, reason, at).await.map(Some)
+    }
+
+    /// The facts that hold now, each with the entry that said so.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn facts(&mut self) -> Result<Vec<(Fact, ControlEntry)>, LedgerError> {
+        facts_at(&mut self.connection, i64::MAX).await
+    }
+}
+
+/// Appends an entry and its audit record in one transaction.
+pub(crate) async fn append(
+    connection: &mut SqliteConnection,
+    kind: &str,
+    body: &str,
+    author: &str,
+    reason: &str,
+    at: Time,
+) -> Result<i64, LedgerError> {
+    let store = LedgerError::store("append to the control log");
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+    let seq = sqlx::query("INSERT INTO control(kind, body, author, reason, at) VALUES (?, ?, ?, ?, ?)")
+        .bind(kind)
+        .bind(body)
+        .bind(author)
+        .bind(reason)
+        .bind(at.micros())
+        .execute(&mut *transaction)
+        .await
+        .map_err(&store)?
+        .last_insert_rowid();
+    let entry = Entry {
+        actor: "control",
+        action: "control_appended",
+        subject: format!("control {seq}"),
+        detail: json!({"kind": kind, "body": body, "author": author, "reason": reason}),
+    };
+    audit::append(&mut transaction, at, &[entry]).await?;
+    transaction.commit().await.map_err(&store)?;
+    Ok(seq)
+}
+
+/// Entries after `seq`, in order, at most `limit`.
+pub(crate) async fn since(
+    connection: &mut SqliteConnection,
+    seq: i64,
+    limit: i64,
+) -> Result<Vec<ControlEntry>, LedgerError> {
+    let store = LedgerError::store("read the control log");
+    sqlx::query("SELECT * FROM control WHERE seq > ? ORDER BY seq LIMIT ?")
+        .bind(seq)
+        .bind(limit)
+        .fetch_all(connection)
+        .await
+        .and_then(|rows| {
+            rows.iter()
+                .map(|row| {
+                    Ok(ControlEntry {
+                        seq: row.try_get("seq")?,
+                        kind: row.try_get("kind")?,
+                        body: row.try_get("body")?,
+                        author: row.try_get("author")?,
+                        reason: row.try_get("reason")?,
+                        at: Time::from_micros(row.try_get("at")?),
+                    })
+                })
+                .collect()
+        })
+        .map_err(store)
+}
+
+/// The facts that hold at a position of the control log, sorted, each with the entry that said so last.
+pub(crate) async fn facts_at(
+    connection: &mut SqliteConnection,
+    seq: i64,
+) -> Result<Vec<(Fact, ControlEntry)>, LedgerError> {
+    const PAGE: i64 = 4_096;
+    let mut facts = BTreeMap::new();
+    let mut from = 0;
+    loop {
+        let entries = since(connection, from, PAGE).await?;
+        let Some(last) = entries.last() else { break };
+        from = last.seq;
+        for entry in entries {
+            if entry.seq > seq {
+                return Ok(facts.into_iter().collect());
+            }
+            match entry.fact()? {
+                Some((fact, 1)) => drop(facts.insert(fact, entry)),
+                Some((fact, _)) => drop(facts.remove(&fact)),
+                None => {}
+            }
+        }
+    }
+    Ok(facts.into_iter().collect())
+}

@@ -1,0 +1,323 @@
+//! The ledger as the engine holds it: one writer, fenced by generation.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use cf_types::{Epoch, EpochOutput, EpochRecord, Fact, Time};
+use serde::Serialize;
+use serde_json::json;
+use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqliteConnection, sqlite::SqliteRow};
+use tokio::sync::{Mutex, MutexGuard, Notify};
+
+use crate::{
+    Applied, AuditFault, ControlEntry, Difference, LedgerError, MembersOf, Present, Reader, Routes, apply,
+    audit::{self, Entry},
+    control,
+    lock::DirLock,
+    schema,
+};
+
+/// Where the engine stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Engine {
+    /// Which start of the engine holds the ledger.
+    pub generation: u64,
+    /// The next epoch: all below are applied.
+    pub upper: Epoch,
+    /// Digest of the alerts that are not sealed, as [`Present::digest`].
+    #[serde(skip)]
+    pub digest: u128,
+    /// Number of the last audit record.
+    pub audit_seq: i64,
+    /// Its hash.
+    pub audit_head: String,
+}
+
+impl Engine {
+    pub(crate) async fn load(connection: &mut SqliteConnection) -> Result<Engine, LedgerError> {
+        let of_row = |row: SqliteRow| {
+            let digest: String = row.try_get("digest")?;
+            Ok(Engine {
+                generation: row.try_get::<i64, _>("generation")?.try_into().unwrap_or_default(),
+                upper: row.try_get::<i64, _>("upper")?.try_into().unwrap_or_default(),
+                digest: u128::from_str_radix(&digest, 16).map_err(|error| sqlx::Error::Decode(error.into()))?,
+                audit_seq: row.try_get("audit_seq")?,
+                audit_head: row.try_get("audit_head")?,
+            })
+        };
+        sqlx::query("SELECT * FROM engine")
+            .fetch_one(connection)
+            .await
+            .and_then(of_row)
+            .map_err(LedgerError::store("read the engine's state"))
+    }
+}
+
+/// The ledger of a data folder, held by this process alone. Clones share it; the folder is free when the last is gone.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    /// All writes of this process go through one connection: SQLite has one writer anyway, and a queue here is fairer
+    /// than its busy loop.
+    writer: Mutex<SqliteConnection>,
+    changed: Arc<Notify>,
+    _lock: DirLock,
+}
+
+impl Ledger {
+    /// Takes the folder (made if it is not there) and opens its ledger.
+    ///
+    /// # Errors
+    /// Another process holds the folder (named by its pid), the folder cannot be used, the disk is full, or a newer
+    /// engine wrote the ledger.
+    pub async fn open(dir: &Path) -> Result<Ledger, LedgerError> {
+        fs::create_dir_all(dir).map_err(|source| LedgerError::Folder { dir: dir.to_path_buf(), source })?;
+        let lock = DirLock::take(dir)?;
+        let mut connection =
+            schema::writing(dir, true).connect().await.map_err(LedgerError::store("open the file"))?;
+        schema::prepare(&mut connection, dir).await?;
+        let inner = Inner {
+            dir: dir.to_path_buf(),
+            writer: Mutex::new(connection),
+            changed: Arc::new(Notify::new()),
+            _lock: lock,
+        };
+        Ok(Ledger { inner: Arc::new(inner) })
+    }
+
+    /// The data folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// Woken after every change that may have made intents: the response side waits on it.
+    #[must_use]
+    pub fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.inner.changed)
+    }
+
+    /// A reader beside this writer.
+    ///
+    /// # Errors
+    /// The file cannot be opened for reading.
+    pub async fn reader(&self) -> Result<Reader, LedgerError> {
+        Reader::open(&self.inner.dir).await
+    }
+
+    /// Where the engine stands.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn engine(&self) -> Result<Engine, LedgerError> {
+        Engine::load(&mut *self.writer().await).await
+    }
+
+    /// Starts a new generation: fences every older engine, and marks the intents that a dead one was trying as *verify
+    /// first*.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn begin_generation(&self, at: Time) -> Result<u64, LedgerError> {
+        let store = LedgerError::store("begin a generation");
+        let mut writer = self.writer().await;
+        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+        let generation: i64 = sqlx::query_scalar("UPDATE engine SET generation = generation + 1 RETURNING generation")
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(&store)?;
+        let interrupted =
+            sqlx::query("UPDATE intents SET state = 'planned', verify_first = 1, due = 0 WHERE state = 'trying'")
+                .execute(&mut *transaction)
+                .await
+                .map_err(&store)?
+                .rows_affected();
+        let entry = Entry::engine(
+            "engine_started",
+            format!("generation {generation}"),
+            json!({"pid": std::process::id(), "version": env!("CARGO_PKG_VERSION"), "verify_first": interrupted}),
+        );
+        audit::append(&mut transaction, at, &[entry]).await?;
+        transaction.commit().await.map_err(&store)?;
+        Ok(u64::try_from(generation).unwrap_or_default())
+    }
+
+    /// Notes an orderly stop in the audit chain.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn stopped(&self, at: Time) -> Result<(), LedgerError> {
+        let store = LedgerError::store("note the stop");
+        let mut writer = self.writer().await;
+        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+        let entry = Entry::engine("engine_stopped", "engine", json!({"pid": std::process::id()}));
+        audit::append(&mut transaction, at, &[entry]).await?;
+        transaction.commit().await.map_err(&store)
+    }
+
+    /// Applies one epoch: its record, its rows, the intents that follow, the audit, in one transaction.
+    ///
+    /// # Errors
+    /// [`LedgerError::Fenced`] when the ledger does not wait for exactly this epoch of this generation; then the engine
+    /// must stop. Otherwise the ledger cannot be written, and nothing was: the same call may be repeated.
+    pub async fn apply(
+        &self,
+        record: &EpochRecord,
+        output: &EpochOutput,
+        routes: &Routes,
+        members: &MembersOf<'_>,
+    ) -> Result<Applied, LedgerError> {
+        let applied = apply::apply(&mut *self.writer().await, record, output, routes, members).await?;
+        if applied.intents > 0 {
+            self.inner.changed.notify_waiters();
+            self.inner.changed.notify_one();
+        }
+        Ok(applied)
+    }
+
+    /// What differs between the ledger and what the graph has at the ledger's upper; empty when the digests are equal
+    /// (then nothing is read).
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn reconcile(&self, present: &Present) -> Result<Vec<Difference>, LedgerError> {
+        let mut writer = self.writer().await;
+        if Engine::load(&mut writer).await?.digest == present.digest() {
+            return Ok(Vec::new());
+        }
+        apply::differences(&mut writer, present).await
+    }
+
+    /// Digest of the alerts that are not sealed.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn digest(&self) -> Result<u128, LedgerError> {
+        Ok(self.engine().await?.digest)
+    }
+
+    /// Number and hash of the last audit record.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn audit_head(&self) -> Result<(i64, String), LedgerError> {
+        let engine = self.engine().await?;
+        Ok((engine.audit_seq, engine.audit_head))
+    }
+
+    /// Checks the whole audit chain: `None` when it holds.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn audit_verify(&self) -> Result<Option<AuditFault>, LedgerError> {
+        audit::verify(&mut *self.writer().await).await
+    }
+
+    /// Appends to the control log and gives the position.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn control_append(
+        &self,
+        kind: &str,
+        body: &str,
+        author: &str,
+        reason: &str,
+        at: Time,
+    ) -> Result<i64, LedgerError> {
+        control::append(&mut *self.writer().await, kind, body, author, reason, at).await
+    }
+
+    /// Entries of the control log after `seq`, in order, at most 10,000.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn control_since(&self, seq: i64) -> Result<Vec<ControlEntry>, LedgerError> {
+        control::since(&mut *self.writer().await, seq, 10_000).await
+    }
+
+    /// The facts that hold at a position of the control log, sorted.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn facts_at(&self, seq: i64) -> Result<Vec<Fact>, LedgerError> {
+        let facts = control::facts_at(&mut *self.writer().await, seq).await?;
+        Ok(facts.into_iter().map(|(fact, _)| fact).collect())
+    }
+
+    /// Keeps a rule set's text under its hash, compressed; the same hash again changes nothing.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn rule_set_put(&self, hash: &str, text: &[u8], at: Time) -> Result<(), LedgerError> {
+        let store = LedgerError::store("keep a rule set");
+        let body = zstd::encode_all(text, 3).map_err(|error| store(sqlx::Error::Io(error)))?;
+        sqlx::query("INSERT OR IGNORE INTO rule_sets VALUES (?, ?, ?)")
+            .bind(hash)
+            .bind(body)
+            .bind(at.micros())
+            .execute(&mut *self.writer().await)
+            .await
+            .map_err(&store)?;
+        Ok(())
+    }
+
+    /// A rule set's text by its hash.
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or what is stored is damaged.
+    pub async fn rule_set_get(&self, hash: &str) -> Result<Option<Vec<u8>>, LedgerError> {
+        let store = LedgerError::store("read a rule set");
+        let body: Option<Vec<u8>> = sqlx::query_scalar("SELECT body FROM rule_sets WHERE hash = ?")
+            .bind(hash)
+            .fetch_optional(&mut *self.writer().await)
+            .await
+            .map_err(&store)?;
+        body.map(|body| zstd::decode_all(body.as_slice()))
+            .transpose()
+            .map_err(|error| store(sqlx::Error::Io(error)))
+    }
+
+    /// The records of epochs from `epoch` on, in order, at most 10,000: call again from the last one's successor.
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or a record is damaged.
+    pub async fn epochs_from(&self, epoch: Epoch) -> Result<Vec<EpochRecord>, LedgerError> {
+        let texts: Vec<String> =
+            sqlx::query_scalar("SELECT record FROM epochs WHERE epoch >= ? ORDER BY epoch LIMIT 10000")
+                .bind(apply::number(epoch))
+                .fetch_all(&mut *self.writer().await)
+                .await
+                .map_err(LedgerError::store("read epoch records"))?;
+        texts
+            .iter()
+            .map(|text| serde_json::from_str(text).map_err(LedgerError::damaged("an epoch record")))
+            .collect()
+    }
+
+    /// Forgets the records of epochs before `epoch`: those that the facts log makes needless.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn epochs_trim(&self, epoch: Epoch) -> Result<u64, LedgerError> {
+        sqlx::query("DELETE FROM epochs WHERE epoch < ?")
+            .bind(apply::number(epoch))
+            .execute(&mut *self.writer().await)
+            .await
+            .map(|done| done.rows_affected())
+            .map_err(LedgerError::store("trim epoch records"))
+    }
+
+    /// The one writer; other tasks wait meanwhile.
+    pub(crate) async fn writer(&self) -> MutexGuard<'_, SqliteConnection> {
+        self.inner.writer.lock().await
+    }
+}

@@ -1,0 +1,141 @@
+//! What can go wrong with the ledger, and what to do about it.
+
+use std::{io, path::PathBuf};
+
+use cf_types::Epoch;
+
+/// A ledger operation failed. The text says what was attempted and, where something helps, what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The data folder cannot be used.
+    #[error("could not use {} as data folder: {source}{}", dir.display(), hint(source))]
+    Folder {
+        /// Which folder.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another engine runs on the folder.
+    #[error("data folder {} is in use by process {pid}; stop it first, or give another --data folder", dir.display())]
+    Held {
+        /// Which folder.
+        dir: PathBuf,
+        /// Who holds it; `?` where it did not say.
+        pid: String,
+    },
+    /// There is no ledger to read.
+    #[error("there is no ledger in {}; has `counterflow run` been started with this --data folder?", dir.display())]
+    Missing {
+        /// Which folder.
+        dir: PathBuf,
+    },
+    /// A newer engine wrote it.
+    #[error(
+        "ledger {} has format {found}, this engine knows formats up to {known}; \
+         start the newer engine that wrote it, or give another --data folder",
+        file.display()
+    )]
+    Newer {
+        /// Which file.
+        file: PathBuf,
+        /// Its format.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// SQLite refused.
+    #[error("could not {attempted} in the ledger: {source}{}", store_hint(source))]
+    Store {
+        /// What was attempted.
+        attempted: &'static str,
+        /// Why it failed.
+        source: sqlx::Error,
+    },
+    /// Compare-and-append failed: another engine took over, or an epoch was given twice or out of order.
+    #[error(
+        "could not apply epoch {epoch} of generation {generation}: the ledger stands before epoch {upper} \
+         in generation {holder}; another engine has taken over or the order is broken, so this one must stop"
+    )]
+    Fenced {
+        /// The epoch that was to be applied.
+        epoch: Epoch,
+        /// Who wanted to.
+        generation: u64,
+        /// The epoch that the ledger waits for.
+        upper: Epoch,
+        /// The generation that holds it.
+        holder: u64,
+    },
+    /// Something stored does not parse: damaged, or written by hand.
+    #[error("{what} in the ledger does not parse: {source}; run `counterflow audit verify`")]
+    Damaged {
+        /// What.
+        what: &'static str,
+        /// How.
+        source: serde_json::Error,
+    },
+    /// An intent is not in the state that the step needs (done already, or replaced).
+    #[error("intent {intent} cannot be {step}: it is not {wanted}")]
+    Intent {
+        /// Which.
+        intent: i64,
+        /// What was attempted.
+        step: &'static str,
+        /// In which state it would have to be.
+        wanted: &'static str,
+    },
+}
+
+impl LedgerError {
+    /// Makes the mapper for an SQLite error of one attempt.
+    pub(crate) fn store(attempted: &'static str) -> impl Fn(sqlx::Error) -> LedgerError {
+        move |source| LedgerError::Store { attempted, source }
+    }
+
+    /// Makes the mapper for stored text that does not parse.
+    pub(crate) fn damaged(what: &'static str) -> impl Fn(serde_json::Error) -> LedgerError {
+        move |source| LedgerError::Damaged { what, source }
+    }
+
+    /// Whether the disk is full: free space and go on; nothing was half written.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            LedgerError::Store { source, .. } => code(source).is_some_and(|code| code & 0xff == SQLITE_FULL),
+            LedgerError::Folder { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
+}
+
+const SQLITE_BUSY: i64 = 5;
+const SQLITE_READONLY: i64 = 8;
+const SQLITE_IOERR: i64 = 10;
+const SQLITE_CORRUPT: i64 = 11;
+const SQLITE_FULL: i64 = 13;
+const SQLITE_CANTOPEN: i64 = 14;
+const SQLITE_NOTADB: i64 = 26;
+
+fn code(error: &sqlx::Error) -> Option<i64> {
+    error.as_database_error()?.code()?.parse().ok()
+}
+
+fn store_hint(error: &sqlx::Error) -> &'static str {
+    match code(error).map(|code| code & 0xff) {
+        Some(SQLITE_FULL) => "; hint: free space on the disk of the data folder, nothing was half written",
+        Some(SQLITE_READONLY | SQLITE_CANTOPEN) => "; hint: the user needs read and write access to the data folder",
+        Some(SQLITE_BUSY) => "; hint: another process holds the ledger for longer than the busy timeout",
+        Some(SQLITE_IOERR) => "; hint: the disk failed or is full; look at the kernel log",
+        Some(SQLITE_CORRUPT | SQLITE_NOTADB) => "; hint: the file is damaged; restore it from a copy",
+        _ => "",
+    }
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "; hint: the user needs read and write access to it",
+        io::ErrorKind::StorageFull => "; hint: free space on its disk",
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "; hint: it, or a part of its path, is a file",
+        _ => "",
+    }
+}

@@ -1,0 +1,35 @@
+//! Durable operational state: epochs, control log, alerts, incidents, outbox, receipts, audit chain, facts log.
+//!
+//! One SQLite file, `DIR/ledger.db`, WAL with `synchronous=FULL`: one fsync per transaction, one transaction per epoch.
+//! The graph gives *desired* state ([`cf_types::EpochOutput`]); the ledger turns it into threads, revisions, numbers and
+//! intents, and holds what was really done. It never asks the clock: times come with epochs and with the callers.
+//!
+//! The `mod` list is in the order in which data flows.
+
+mod error;
+mod lock;
+mod schema;
+
+pub mod audit;
+pub mod control;
+
+mod apply;
+mod engine;
+pub mod members;
+pub mod present;
+pub mod routes;
+
+pub mod facts_log;
+pub mod outbox;
+pub mod read;
+
+pub use apply::{AlertChange, AlertEvent, Applied, IncidentChange};
+pub use audit::{AuditFault, AuditRecord};
+pub use control::{ControlEntry, ControlLog};
+pub use engine::{Engine, Ledger};
+pub use error::LedgerError;
+pub use members::{MemberSummary, MembersOf};
+pub use outbox::{ActionInForce, Intent, IntentKind, Operation, Outcome, Try};
+pub use present::{Difference, Present};
+pub use read::Reader;
+pub use routes::{Route, Routes};

@@ -1,0 +1,236 @@
+//! The tables, and how a connection to them is made.
+//!
+//! Times are microseconds since 1970 (columns in `_at`, `wall`, `due`), event-time cells are seconds. Ids are
+//! hexadecimal text: a person with `sqlite3` can read all of it.
+
+use std::{path::Path, time::Duration};
+
+use sqlx::{
+    ConnectOptions as _, Connection as _, Row as _, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+
+use crate::LedgerError;
+
+/// The format that this engine writes.
+pub(crate) const FORMAT: i64 = 1;
+
+/// The ledger's file in a data folder.
+pub(crate) const FILE: &str = "ledger.db";
+
+const TABLES: &str = "
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE engine(
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    generation INTEGER NOT NULL,
+    upper INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    incident_next INTEGER NOT NULL,
+    audit_seq INTEGER NOT NULL,
+    audit_head TEXT NOT NULL
+) STRICT;
+CREATE TABLE epochs(
+    epoch INTEGER PRIMARY KEY,
+    wall INTEGER NOT NULL,
+    watermark INTEGER,
+    record TEXT NOT NULL
+) STRICT;
+CREATE TABLE control(
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL,
+    body TEXT NOT NULL,
+    author TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE rule_sets(hash TEXT PRIMARY KEY, body BLOB NOT NULL, at INTEGER NOT NULL) STRICT;
+CREATE TABLE threads(
+    thread TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    first_epoch INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    material TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE alerts(
+    alert_id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    thread TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('open', 'sealed', 'withdrawn', 'superseded')),
+    reason TEXT,
+    superseded_by TEXT,
+    rule TEXT NOT NULL,
+    title TEXT NOT NULL,
+    level TEXT NOT NULL,
+    score INTEGER NOT NULL,
+    anchor INTEGER NOT NULL,
+    last_cell INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    content TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    members TEXT,
+    opened_epoch INTEGER NOT NULL,
+    opened_at INTEGER NOT NULL,
+    changed_epoch INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX alerts_by_thread ON alerts(thread);
+CREATE INDEX alerts_by_change ON alerts(changed_at);
+CREATE INDEX alerts_open ON alerts(state) WHERE state = 'open';
+CREATE TABLE alert_revisions(
+    thread TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    alert_id TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    event TEXT NOT NULL,
+    state TEXT NOT NULL,
+    reason TEXT,
+    content TEXT NOT NULL,
+    PRIMARY KEY (thread, revision)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX alert_revisions_by_alert ON alert_revisions(alert_id);
+CREATE TABLE incidents(
+    number INTEGER PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    incident_id TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('open', 'closed', 'withdrawn', 'merged')),
+    redirect INTEGER,
+    entities TEXT NOT NULL,
+    opened_at INTEGER NOT NULL,
+    changed_epoch INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX incidents_by_id ON incidents(incident_id) WHERE state = 'open';
+CREATE TABLE incident_alerts(alert_id TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX incident_alerts_by_number ON incident_alerts(number);
+CREATE TABLE risk(
+    tenant TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    value TEXT NOT NULL,
+    buckets TEXT NOT NULL,
+    PRIMARY KEY (tenant, kind, value)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE desired(
+    action_id TEXT NOT NULL,
+    alert_id TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    target TEXT NOT NULL,
+    ttl_s INTEGER NOT NULL,
+    anchor INTEGER NOT NULL,
+    PRIMARY KEY (action_id, alert_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE actions(
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    action_id TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    target TEXT NOT NULL,
+    ttl_s INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN
+        ('planned', 'applying', 'in_force', 'undoing', 'undone', 'failed', 'refused', 'dry_run')),
+    reason TEXT,
+    alerts TEXT NOT NULL,
+    planned_at INTEGER NOT NULL,
+    applied_at INTEGER,
+    until_at INTEGER,
+    ended_at INTEGER,
+    changed_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX actions_by_id ON actions(action_id, id);
+CREATE INDEX actions_in_force ON actions(until_at) WHERE state = 'in_force';
+CREATE TABLE intents(
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL CHECK (kind IN ('notify', 'action')),
+    operation TEXT NOT NULL CHECK (operation IN ('opened', 'amended', 'withdrawn', 'block', 'unblock')),
+    receiver TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    thread TEXT,
+    revision INTEGER,
+    action INTEGER,
+    body TEXT NOT NULL,
+    key TEXT NOT NULL UNIQUE,
+    generation INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN
+        ('planned', 'trying', 'confirmed', 'failed', 'refused', 'dry_run', 'superseded')),
+    verify_first INTEGER NOT NULL DEFAULT 0,
+    tries INTEGER NOT NULL DEFAULT 0,
+    due INTEGER NOT NULL,
+    made_at INTEGER NOT NULL,
+    tried_at INTEGER,
+    done_at INTEGER,
+    receipt TEXT
+) STRICT;
+CREATE INDEX intents_unfinished ON intents(subject, id) WHERE state IN ('planned', 'trying');
+CREATE INDEX intents_due ON intents(receiver, due) WHERE state = 'planned';
+CREATE INDEX intents_by_thread ON intents(thread);
+CREATE INDEX intents_by_action ON intents(action);
+CREATE TABLE audit(
+    seq INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    action TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    prev_hash TEXT NOT NULL,
+    hash TEXT NOT NULL
+) STRICT;
+INSERT INTO meta VALUES ('format_version', '1');
+INSERT INTO engine VALUES (1, 0, 1, '00000000000000000000000000000000', 1, 0, '');
+";
+
+/// Options of a connection that writes. `create` is for the engine only.
+pub(crate) fn writing(dir: &Path, create: bool) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(dir.join(FILE))
+        .create_if_missing(create)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(10))
+        .disable_statement_logging()
+}
+
+/// Options of a connection that only reads.
+pub(crate) fn reading(dir: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(dir.join(FILE))
+        .read_only(true)
+        .busy_timeout(Duration::from_secs(10))
+        .disable_statement_logging()
+}
+
+/// Makes the tables in an empty file, or checks that we know the format of what is there.
+pub(crate) async fn prepare(connection: &mut SqliteConnection, dir: &Path) -> Result<(), LedgerError> {
+    let store = LedgerError::store("create the tables");
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+    let empty: bool = sqlx::query_scalar("SELECT count(*) = 0 FROM sqlite_schema WHERE type = 'table'")
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(&store)?;
+    if empty {
+        sqlx::raw_sql(TABLES).execute(&mut *transaction).await.map_err(&store)?;
+    }
+    check(&mut transaction, dir).await?;
+    transaction.commit().await.map_err(&store)
+}
+
+/// Refuses a file of a format that we do not know.
+pub(crate) async fn check(connection: &mut SqliteConnection, dir: &Path) -> Result<(), LedgerError> {
+    let store = LedgerError::store("read the format version");
+    let found: Option<String> = sqlx::query("SELECT value FROM meta WHERE key = 'format_version'")
+        .fetch_optional(connection)
+        .await
+        .map_err(&store)?
+        .map(|row| row.try_get(0))
+        .transpose()
+        .map_err(&store)?;
+    // A format that is no number is nothing that we wrote: treated as from the far future.
+    let found = found.and_then(|text| text.parse().ok()).unwrap_or(i64::MAX);
+    if found > FORMAT {
+        return Err(LedgerError::Newer { file: dir.join(FILE), found, known: FORMAT });
+    }
+    Ok(())
+}
