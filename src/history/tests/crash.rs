@@ -1,0 +1,378 @@
+//! History on disk, read back: what a commit holds, and that each epoch is there exactly once after crashes.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+};
+
+use arrow::{array::AsArray, datatypes::Int64Type};
+use bytes::Bytes;
+use cf_history::{
+    ActionStep, AlertRevision, Batch, EpochEntry, EventBatch, IncidentRevision, Options, Table, Writer, open,
+};
+use cf_types::{
+    ActionId, ActionKind, Alert, AlertId, AlertState, Detection, Entity, EntityKind, Epoch, EpochRecord, Event, Fields,
+    Framing, Group, Incident, IncidentId, Item, Level, LogSource, Member, Name, Origin, Position, Reject, RejectCode,
+    Scalar, Score, Tenant, Time, TimeBasis,
+};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+const OPTIONS: Options = Options { encoders: 2 };
+
+fn origin() -> Arc<Origin> {
+    Arc::new(Origin {
+        tenant: Tenant::default(),
+        source: Arc::from("syslog"),
+        received_at: time("2026-01-05T14:00:00Z"),
+        year: None,
+        framing: Framing::Syslog,
+    })
+}
+
+fn time(text: &str) -> Time {
+    text.parse().unwrap()
+}
+
+fn event(offset: u64, at: Time) -> Event {
+    let mut fields = Fields::default();
+    fields.push(Name::intern("user"), "root", Scalar::Text);
+    Event {
+        origin: origin(),
+        position: Position { origin: Arc::from("a.log"), offset, line: offset + 1, index: 0 },
+        declared_id: None,
+        time: at,
+        time_basis: TimeBasis::Assumed,
+        log_source: Arc::new(LogSource { product: Some(Arc::from("linux")), category: None, service: None }),
+        fields,
+        entities: vec![Entity::of(EntityKind::Address, "10.0.0.1").unwrap()],
+        raw: Bytes::from(format!("line {offset}")),
+    }
+}
+
+fn entry(epoch: Epoch) -> EpochEntry {
+    let record = EpochRecord {
+        epoch,
+        wall: time("2026-01-05T14:00:00Z").plus_micros(i64::try_from(epoch).unwrap()),
+        generation: 1,
+        ends: BTreeMap::from([("spool".to_owned(), epoch * 10)]),
+        idle: vec!["http".to_owned()],
+        control: 0,
+        rules: "abc".to_owned(),
+        engine: "0.1.0".to_owned(),
+    };
+    EpochEntry { record, watermark: None }
+}
+
+fn reject(raw: &'static [u8]) -> Reject {
+    Reject {
+        origin: origin(),
+        position: Position::default(),
+        code: RejectCode::InvalidUtf8,
+        reason: "byte 2".to_owned(),
+        time: None,
+        raw: Bytes::from_static(raw),
+    }
+}
+
+fn detection() -> Detection {
+    Detection {
+        tenant: Tenant::default(),
+        rule: Arc::from("r1"),
+        member: Member { time: time("2026-01-05T14:00:01Z"), ..member(&event(3, time("2026-01-05T14:00:01Z"))) },
+        source: Arc::from("syslog"),
+        entities: vec![],
+        items: vec![Item { rule: Arc::from("r2"), reference: 0, group: Group::default(), value: None }],
+    }
+}
+
+fn member(event: &Event) -> Member {
+    Member { time: event.time, id: event.id(), declared_id: None, position: event.position.clone() }
+}
+
+fn alert() -> AlertRevision {
+    let group = Group::new([(Arc::from("address"), Arc::from("10.0.0.1"))]);
+    AlertRevision {
+        alert: Alert {
+            tenant: Tenant::default(),
+            id: AlertId([1; 16]),
+            rule: Arc::from("r2"),
+            title: Arc::from("Guessing"),
+            level: Level::High,
+            entities: group.entities(),
+            group,
+            state: AlertState::Open,
+            anchor: 100,
+            last_cell: 200,
+            count: 7,
+            reference_counts: vec![7],
+            peak: 5,
+            score: Score::of_level(Level::High),
+            tags: Arc::from([Arc::from("attack.t1110")]),
+        },
+        thread: AlertId([1; 16]),
+        revision: 1,
+        event: "opened".to_owned(),
+        state: "open".to_owned(),
+        reason: None,
+        incident: Some(1),
+        members: None,
+        revised_at: time("2026-01-05T14:00:02Z"),
+    }
+}
+
+fn incident() -> IncidentRevision {
+    IncidentRevision {
+        incident: Incident {
+            tenant: Tenant::default(),
+            id: IncidentId([2; 16]),
+            alerts: vec![(100, AlertId([1; 16]))],
+            entities: vec![],
+        },
+        number: 1,
+        state: "open".to_owned(),
+        redirect: None,
+        title: None,
+        score: None,
+        revised_at: time("2026-01-05T14:00:02Z"),
+    }
+}
+
+fn action() -> ActionStep {
+    ActionStep {
+        tenant: Tenant::default(),
+        id: ActionId([3; 16]),
+        number: 1,
+        kind: ActionKind::BlockAddress,
+        target: "10.0.0.1".to_owned(),
+        state: "in_force".to_owned(),
+        reason: None,
+        alerts: vec![AlertId([1; 16])],
+        ttl_s: 60,
+        until_at: Some(time("2026-01-05T14:01:02Z")),
+        detail: None,
+        at: time("2026-01-05T14:00:02Z"),
+    }
+}
+
+/// Rows of a table by epoch, read as any Delta reader would: the log's files, then plain Parquet.
+fn rows_by_epoch(history: &Path, table: Table) -> BTreeMap<i64, usize> {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let Some(opened) = runtime.block_on(open(history, table)).unwrap() else { return BTreeMap::new() };
+    let mut rows = BTreeMap::new();
+    for uri in opened.delta.get_file_uris().unwrap() {
+        let path = uri.strip_prefix("file://").unwrap_or(&uri).to_owned();
+        let file = std::fs::File::open(path.replace("%20", " ")).unwrap();
+        for batch in ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap() {
+            let batch = batch.unwrap();
+            let epochs = batch.column_by_name("epoch").unwrap().as_primitive::<Int64Type>();
+            epochs.values().iter().for_each(|epoch| *rows.entry(*epoch).or_default() += 1);
+        }
+    }
+    rows
+}
+
+fn files(folder: &Path) -> usize {
+    let parts = std::fs::read_dir(folder).unwrap().flatten();
+    let parts = parts.filter(|part| part.file_name().to_string_lossy().starts_with("day="));
+    parts.map(|part| std::fs::read_dir(part.path()).unwrap().count()).sum()
+}
+
+#[test]
+fn every_table_takes_its_rows_and_gives_them_back_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = dir.path().join("with space");
+    let mut writer = Writer::open(&history, OPTIONS).unwrap();
+    writer.write(1, &[event(0, time("2026-01-05T14:00:00Z")), event(1, time("2026-01-06T14:00:00Z"))]).unwrap();
+    writer.write(1, &[reject(b"a\xffb"), reject(b"text")]).unwrap();
+    writer.write(1, &[detection()]).unwrap();
+    writer.write(1, &[alert()]).unwrap();
+    writer.write(1, &[incident()]).unwrap();
+    writer.write(1, &[action()]).unwrap();
+    writer.write(1, &[entry(1)]).unwrap();
+    writer.write(2, &[event(2, time("2026-01-05T14:00:00Z"))]).unwrap();
+    assert!(writer.buffered_bytes() > 0);
+
+    let committed = writer.commit(1).unwrap();
+    let by_table: Vec<_> = committed.tables.iter().map(|table| (table.table.name(), table.rows, table.files)).collect();
+    assert_eq!(
+        by_table,
+        [
+            ("events", 2, 2), // two days
+            ("rejects", 2, 1),
+            ("detections", 1, 1),
+            ("alerts", 1, 1),
+            ("incidents", 1, 1),
+            ("actions", 1, 1),
+            ("epochs", 1, 1)
+        ]
+    );
+    assert_eq!(committed.epoch, 1);
+    assert_eq!(rows_by_epoch(&history, Table::Events), BTreeMap::from([(1, 2)]));
+
+    // Epoch 2 waited; given again it is taken once, epoch 1 not at all.
+    writer.write(1, &[event(0, time("2026-01-05T14:00:00Z"))]).unwrap();
+    writer.write(2, &[entry(2)]).unwrap();
+    writer.commit(2).unwrap();
+    assert_eq!(writer.buffered_bytes(), 0);
+    assert_eq!(rows_by_epoch(&history, Table::Events), BTreeMap::from([(1, 2), (2, 1)]));
+    drop(writer);
+
+    // The same after it was opened anew; a table that got nothing stays where it was.
+    let mut writer = Writer::open(&history, OPTIONS).unwrap();
+    let last: Vec<_> = Table::ALL.iter().map(|table| writer.last_epoch(*table)).collect();
+    assert_eq!(last, [2, 1, 1, 1, 1, 1, 2]);
+    writer.write(2, &[event(2, time("2026-01-05T14:00:00Z"))]).unwrap();
+    assert_eq!(writer.buffered_bytes(), 0);
+    assert!(writer.commit(2).unwrap().tables.is_empty());
+}
+
+#[test]
+fn files_without_a_commit_are_removed_and_foreign_ones_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = Writer::open(dir.path(), OPTIONS).unwrap();
+    writer.write(1, &[event(0, time("2026-01-05T14:00:00Z"))]).unwrap();
+    writer.commit(1).unwrap();
+    drop(writer);
+    let folder = dir.path().join("events");
+    let part = folder.join("day=2026-01-05");
+    std::fs::write(part.join("epoch-00000000000000000002-00000000000000000009-00000.zstd.parquet"), b"torn").unwrap();
+    std::fs::write(part.join("note.txt"), b"mine").unwrap();
+    assert_eq!(files(&folder), 3);
+    drop(Writer::open(dir.path(), OPTIONS).unwrap());
+    assert_eq!(files(&folder), 2);
+    assert_eq!(rows_by_epoch(dir.path(), Table::Events), BTreeMap::from([(1, 1)]));
+}
+
+#[test]
+fn times_from_nowhere_do_not_make_a_file_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = Writer::open(dir.path(), OPTIONS).unwrap();
+    let days = (0..500).map(|day| event(day, Time::from_seconds(i64::try_from(day).unwrap() * 86_400)));
+    let events: Vec<_> = days.chain([event(500, Time::MIN), event(501, Time::MAX)]).collect();
+    writer.write(1, &events).unwrap();
+    let committed = writer.commit(1).unwrap();
+    assert_eq!(committed.tables.first().map(|table| (table.rows, table.files)), Some((502, 65)));
+    assert_eq!(rows_by_epoch(dir.path(), Table::Events), BTreeMap::from([(1, 502)]));
+}
+
+#[test]
+fn a_table_with_other_columns_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Writer::open(dir.path(), OPTIONS).unwrap());
+    let log = dir.path().join("rejects/_delta_log/00000000000000000000.json");
+    let text = std::fs::read_to_string(&log).unwrap().replace(r#"\"name\":\"code\""#, r#"\"name\":\"kode\""#);
+    std::fs::write(&log, text).unwrap();
+    let error = Writer::open(dir.path(), OPTIONS).unwrap_err().to_string();
+    assert!(error.contains("history table rejects has other columns") && error.contains("code"), "{error}");
+}
+
+#[test]
+fn a_failed_commit_keeps_its_rows_and_can_be_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = Writer::open(dir.path(), OPTIONS).unwrap();
+    writer.write(1, &[event(0, time("2026-01-05T14:00:00Z"))]).unwrap();
+    writer.write(1, &[entry(1)]).unwrap();
+    // Another's commit at the version that would be ours: nobody else may write here, so it is an error...
+    let log = dir.path().join("events/_delta_log");
+    let foreign = r#"{"commitInfo":{"timestamp":1,"operation":"WRITE","operationParameters":{}}}"#;
+    std::fs::write(log.join("00000000000000000001.json"), foreign).unwrap();
+    assert!(writer.commit(1).is_err());
+    assert!(writer.buffered_bytes() > 0);
+    assert_eq!(writer.last_epoch(Table::Epochs), 0);
+    // ... and then the log is read anew, and the rows are added after it.
+    assert_eq!(writer.commit(1).unwrap().epoch, 1);
+    assert_eq!(rows_by_epoch(dir.path(), Table::Events), BTreeMap::from([(1, 1)]));
+}
+
+#[test]
+fn batches_of_several_threads_and_epochs_are_committed_by_whole_epochs() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = Writer::open(dir.path(), OPTIONS).unwrap();
+    let threads = (0..2_u64).map(|thread| {
+        std::thread::spawn(move || -> Batch {
+            let mut builder = EventBatch::new();
+            for epoch in 1..=10 {
+                let at = time("2026-01-05T14:00:00Z").plus_micros(-i64::try_from(epoch).unwrap());
+                builder.push(epoch, &event(epoch * 2 + thread, at));
+            }
+            builder.finish().unwrap()
+        })
+    });
+    let batches: Vec<_> = threads.map(|thread| thread.join().unwrap()).collect();
+    for batch in batches {
+        writer.append(batch);
+    }
+    for upto in [4, 7, 10] {
+        writer.commit(upto).unwrap();
+        let expected = (1..=i64::try_from(upto).unwrap()).map(|epoch| (epoch, 2)).collect();
+        assert_eq!(rows_by_epoch(dir.path(), Table::Events), expected);
+    }
+}
+
+/// The engine of the crash test: gives each epoch from where `epochs` ends, as a replay does, and commits every third.
+/// Runs in a child process, which its parent kills.
+#[test]
+fn child() {
+    let Ok(dir) = std::env::var("CF_HISTORY_CRASH") else { return };
+    let mut writer = Writer::open(Path::new(&dir), OPTIONS).unwrap();
+    let begin = writer.last_epoch(Table::Epochs) + 1;
+    for epoch in begin..=EPOCHS {
+        let events: Vec<_> = (0..5).map(|i| event(epoch * 5 + i, time("2026-01-05T14:00:00Z"))).collect();
+        writer.write(epoch, &events).unwrap();
+        writer.write(epoch, &[detection()]).unwrap();
+        writer.write(epoch, &[entry(epoch)]).unwrap();
+        if epoch % 3 == 0 {
+            writer.commit(epoch).unwrap();
+            println!("committed {epoch}");
+        }
+    }
+    writer.commit(EPOCHS).unwrap();
+    println!("done");
+}
+
+const EPOCHS: Epoch = 60;
+
+fn spawn(history: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+        .env("CF_HISTORY_CRASH", history)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn kills_at_any_moment_leave_each_epoch_exactly_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut kills, mut ahead) = (0, 0);
+    loop {
+        let mut child = spawn(dir.path());
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        // Killed a little later each time, so that it falls before, within and between the tables' commits.
+        let first = lines.find(|line| line.starts_with("committed") || line.contains("done")).unwrap_or_default();
+        if first.contains("done") || kills >= 12 {
+            lines.for_each(drop);
+            assert!(child.wait().unwrap().success());
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(kills * 7 % 61));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+        let complete = rows_by_epoch(dir.path(), Table::Epochs).len();
+        for table in [Table::Events, Table::Detections] {
+            let rows = rows_by_epoch(dir.path(), table);
+            assert!(rows.len() >= complete, "{table:?} lacks epochs that are said to be complete");
+            ahead += usize::from(rows.len() > complete);
+        }
+    }
+    let whole = |rows: usize| (1..=60).map(|epoch| (epoch, rows)).collect::<BTreeMap<i64, usize>>();
+    assert_eq!(rows_by_epoch(dir.path(), Table::Events), whole(5));
+    assert_eq!(rows_by_epoch(dir.path(), Table::Detections), whole(1));
+    assert_eq!(rows_by_epoch(dir.path(), Table::Epochs), whole(1));
+    println!("{kills} kills, {ahead} times a table was ahead");
+}
