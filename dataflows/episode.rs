@@ -20,6 +20,10 @@
 
 mod cells;
 mod chain;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
 mod window;
 
 use std::{mem, sync::Arc};
@@ -126,6 +130,8 @@ impl Episodes {
         if (self.rule.timespan, &self.rule.predicate) != (rule.timespan, &rule.predicate) {
             self.rule_changed = true;
             self.cut = rule.cut();
+            // Whole chunks were dropped so far; what a longer window sees must not depend on how they were filled.
+            self.cells.trim(self.limit.saturating_sub(self.rule.timespan));
         }
         self.rule = rule;
     }
@@ -156,7 +162,7 @@ impl Episodes {
 
     /// Raises the limit: no change below it will come. Seals, and drops what is not needed any more.
     pub fn advance(&mut self, limit: Cell, diff: &mut Diff) {
-        if limit <= self.limit {
+        if limit < self.limit {
             return;
         }
         self.limit = limit;

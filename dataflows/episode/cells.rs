@@ -14,8 +14,8 @@ use smallvec::{SmallVec, smallvec};
 /// Items by reference. Most rules have one or two references.
 pub(super) type Counts = SmallVec<[u64; 2]>;
 
-/// Cells in a chunk at most.
-const CHUNK_CELLS: usize = 128;
+/// Cells in a chunk at most. Few in this crate's own tests, so that small random input fills several.
+const CHUNK_CELLS: usize = if cfg!(test) { 4 } else { 128 };
 
 /// One non-empty cell.
 #[derive(Debug)]
@@ -86,7 +86,8 @@ impl Chunk {
     fn of(cells: Vec<CellItems>, references: usize) -> Chunk {
         let mut counts: Counts = smallvec![0; references];
         cells.iter().for_each(|cell| add(&mut counts, &cell.counts));
-        Chunk { cells, counts, hits: None, stale: true }
+        let hits = find_hits(&cells);
+        Chunk { cells, counts, hits, stale: false }
     }
 
     fn first(&self) -> Cell {
@@ -95,22 +96,6 @@ impl Chunk {
 
     fn last(&self) -> Cell {
         self.cells.last().map_or(Cell::MIN, |cell| cell.cell)
-    }
-
-    fn find_hits(&self) -> Option<Hits> {
-        let mut hits: Option<Hits> = None;
-        for (cell, peak) in self.cells.iter().filter_map(|cell| Some((cell.cell, cell.hit?))) {
-            hits = Some(match hits {
-                None => Hits { first: cell, last: cell, gap_max: 0, peak },
-                Some(before) => Hits {
-                    first: before.first,
-                    last: cell,
-                    gap_max: before.gap_max.max(cell - before.last),
-                    peak: before.peak.max(peak),
-                },
-            });
-        }
-        hits
     }
 }
 
@@ -187,11 +172,13 @@ impl Cells {
 
     /// Makes the sums of hits right again after cells in `[from, to]` changed.
     pub(super) fn refresh(&mut self, from: Cell, to: Cell) {
-        // One chunk earlier: it may have lost its last cell, and then no longer reaches `from`.
+        // One chunk earlier: it may have lost its last cell, and then no longer reaches `from`. Likewise the one where
+        // `to` is may have lost its first cells, and then no longer holds anything in between.
         let begin = self.seek(from).chunk.saturating_sub(1);
-        for chunk in self.chunks.range_mut(begin..).take_while(|chunk| chunk.first() <= to) {
+        let end = self.chunks.len().min(self.seek(to).chunk + 1);
+        for chunk in self.chunks.range_mut(begin..end) {
             if chunk.stale {
-                chunk.hits = chunk.find_hits();
+                chunk.hits = find_hits(&chunk.cells);
                 chunk.stale = false;
             }
         }
@@ -234,6 +221,16 @@ impl Cells {
         while self.chunks.front().is_some_and(|chunk| chunk.last() < limit) {
             let chunk = self.chunks.pop_front();
             chunk.iter().flat_map(|chunk| &chunk.cells).for_each(&mut dropped);
+        }
+    }
+
+    /// Takes out every cell before `limit`.
+    pub(super) fn trim(&mut self, limit: Cell) {
+        self.drop_before(limit, |_| {});
+        let references = self.references;
+        if let Some(chunk) = self.chunks.front_mut().filter(|chunk| chunk.first() < limit) {
+            let kept = chunk.cells.split_off(chunk.cells.partition_point(|items| items.cell < limit));
+            *chunk = Chunk::of(kept, references); // not empty: the chunk ends at or after the limit
         }
     }
 
@@ -309,4 +306,20 @@ pub(super) enum Step<'a> {
 
 fn add(sum: &mut Counts, counts: &Counts) {
     sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+}
+
+fn find_hits(cells: &[CellItems]) -> Option<Hits> {
+    let mut hits: Option<Hits> = None;
+    for (cell, peak) in cells.iter().filter_map(|items| Some((items.cell, items.hit?))) {
+        hits = Some(match hits {
+            None => Hits { first: cell, last: cell, gap_max: 0, peak },
+            Some(before) => Hits {
+                first: before.first,
+                last: cell,
+                gap_max: before.gap_max.max(cell - before.last),
+                peak: before.peak.max(peak),
+            },
+        });
+    }
+    hits
 }
