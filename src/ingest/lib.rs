@@ -9,6 +9,7 @@ pub mod body;
 pub mod decode;
 pub mod file;
 pub mod options;
+pub mod receive;
 
 pub use body::{BodyKind, BodyLimits, split_body};
 pub use decode::{Decoded, Decoder, Want};
