@@ -99,7 +99,8 @@ impl Ledger {
         &self.inner.dir
     }
 
-    /// Woken after every change that may have made intents: the response side waits on it.
+    /// Woken (all waiters) after every change that may have made intents. Enable the `notified` future before looking at
+    /// what is pending, else a change in between is missed.
     #[must_use]
     pub fn changed(&self) -> Arc<Notify> {
         Arc::clone(&self.inner.changed)
@@ -178,7 +179,6 @@ impl Ledger {
         let applied = apply::apply(&mut *self.writer().await, record, output, routes, members).await?;
         if applied.intents > 0 {
             self.inner.changed.notify_waiters();
-            self.inner.changed.notify_one();
         }
         Ok(applied)
     }

@@ -33,3 +33,6 @@ pub use outbox::{ActionInForce, Intent, IntentKind, Operation, Outcome, Try};
 pub use present::{Difference, Present};
 pub use read::Reader;
 pub use routes::{Route, Routes};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,618 @@
+//! The ledger against real files: what epochs make of alerts, incidents, messages and actions.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use cf_types::{
+    ActionId, ActionKind, Alert, AlertId, AlertState, AnchorKind, DesiredAction, EpochOutput,
+    EpochRecord, Fact, FactBody, Group, Incident, IncidentId, Level, Lineage, Row, Score, Tenant, Time,
+};
+use serde_json::json;
+use sqlx::ConnectOptions as _;
+use tempfile::TempDir;
+
+use crate::{
+    ActionInForce, AlertEvent, Applied, ControlLog, Difference, Intent, Ledger, LedgerError, Operation, Outcome,
+    Present, Reader, Route, Routes,
+    outbox::BLOCK_ADDRESS,
+    read::AlertFilter,
+    schema,
+};
+
+/// Wall time of epoch `n`: one second each.
+fn wall(epoch: u64) -> Time {
+    Time::from_seconds(1_800_000_000 + i64::try_from(epoch).unwrap())
+}
+
+struct World {
+    dir: TempDir,
+    ledger: Ledger,
+    generation: u64,
+    epoch: u64,
+    present: Present,
+    routes: Routes,
+}
+
+impl World {
+    async fn new() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(dir.path()).await.unwrap();
+        let generation = ledger.begin_generation(wall(0)).await.unwrap();
+        let route = Route { channel: Arc::from("file"), level_min: Level::Medium };
+        let routes = Routes { routes: vec![route], amend_interval_us: 0 };
+        World { dir, ledger, generation, epoch: 0, present: Present::default(), routes }
+    }
+
+    /// Applies an epoch; the digest of the ledger must stay that of the present set.
+    async fn epoch(&mut self, rows: Vec<(Row, i64)>, lineage: Vec<Lineage>) -> Applied {
+        self.epoch += 1;
+        let output = EpochOutput { epoch: self.epoch, rows, lineage, ..EpochOutput::default() };
+        self.present.apply(&output);
+        let record = record(self.epoch, self.generation);
+        let applied = self.ledger.apply(&record, &output, &self.routes, &|_| None).await.unwrap();
+        assert_eq!(self.ledger.digest().await.unwrap(), self.present.digest(), "after epoch {}", self.epoch);
+        assert_eq!(self.ledger.reconcile(&self.present).await.unwrap(), []);
+        applied
+    }
+
+    /// Gives up the ledger, as a killed process does, and takes it again.
+    async fn restart(self) -> World {
+        let World { dir, ledger, epoch, present, routes, .. } = self;
+        drop(ledger);
+        let ledger = Ledger::open(dir.path()).await.unwrap();
+        let generation = ledger.begin_generation(wall(epoch)).await.unwrap();
+        World { dir, ledger, generation, epoch, present, routes }
+    }
+
+    async fn pending(&self, receiver: &str) -> Vec<Intent> {
+        self.ledger.pending(receiver, wall(self.epoch), 100).await.unwrap()
+    }
+
+    /// Tries all that is due on a receiver, with one outcome; gives what was tried.
+    async fn work(&self, receiver: &str, outcome: Outcome) -> Vec<(Operation, String)> {
+        let mut done = Vec::new();
+        loop {
+            let pending = self.pending(receiver).await;
+            if pending.is_empty() {
+                return done;
+            }
+            for intent in pending {
+                let begun = self.ledger.begin_try(&intent, wall(self.epoch)).await.unwrap();
+                self.ledger.finish(&begun, &outcome, &json!({"by": "test"}), wall(self.epoch)).await.unwrap();
+                let what = intent.target().map_or_else(|| intent.thread.clone().unwrap(), str::to_owned);
+                done.push((intent.operation, what));
+            }
+        }
+    }
+
+    async fn state_of(&self, alert: &Alert) -> (String, Option<String>, String, i64) {
+        let reader = self.ledger.reader().await.unwrap();
+        let filter = AlertFilter { id: Some(alert.id.to_string()), ..AlertFilter::default() };
+        let views = reader.alerts(&filter).await.unwrap();
+        let view = views.into_iter().find(|view| view.alert_id == alert.id.to_string()).unwrap();
+        (view.state, view.reason, view.thread, view.revision)
+    }
+
+    async fn action_states(&self) -> Vec<(String, Option<String>)> {
+        let actions = self.ledger.reader().await.unwrap().actions(100).await.unwrap();
+        actions.into_iter().rev().map(|action| (action.state, action.reason)).collect()
+    }
+}
+
+fn record(epoch: u64, generation: u64) -> EpochRecord {
+    EpochRecord {
+        epoch,
+        wall: wall(epoch),
+        generation,
+        ends: BTreeMap::from([("spool".to_owned(), epoch * 10)]),
+        idle: Vec::new(),
+        control: 0,
+        rules: "r1".to_owned(),
+        engine: "test".to_owned(),
+    }
+}
+
+fn alert(user: &str, anchor: i64) -> Alert {
+    let tenant = Tenant::default();
+    let group = Group::new([(Arc::from("user"), Arc::from(user))]);
+    Alert {
+        id: AlertId::of(&tenant, "rule-1", &group, AnchorKind::Item, anchor),
+        tenant,
+        rule: Arc::from("rule-1"),
+        title: Arc::from("Password guessing"),
+        level: Level::High,
+        entities: group.entities(),
+        group,
+        state: AlertState::Open,
+        anchor,
+        last_cell: anchor + 5,
+        count: 5,
+        reference_counts: vec![5],
+        peak: 5,
+        score: Score::of_level(Level::High),
+        tags: Arc::from([]),
+    }
+}
+
+fn came(alert: &Alert) -> (Row, i64) {
+    (Row::Alert(alert.clone()), 1)
+}
+
+fn went(alert: &Alert) -> (Row, i64) {
+    (Row::Alert(alert.clone()), -1)
+}
+
+fn incident(alerts: &[&Alert], diff: i64) -> (Row, i64) {
+    let mut ids: Vec<_> = alerts.iter().map(|alert| (alert.anchor, alert.id)).collect();
+    ids.sort();
+    let id = IncidentId::of(&Tenant::default(), ids[0].0, ids[0].1);
+    (Row::Incident(Incident { tenant: Tenant::default(), id, alerts: ids, entities: Vec::new() }), diff)
+}
+
+fn desired(alert: &Alert, target: &str, diff: i64) -> (Row, i64) {
+    let tenant = Tenant::default();
+    let wish = DesiredAction {
+        id: ActionId::of(&tenant, "block_address", target),
+        tenant,
+        kind: ActionKind::BlockAddress,
+        target: Arc::from(target),
+        ttl_s: 10,
+        alert: alert.id,
+        anchor: alert.anchor,
+    };
+    (Row::Desired(wish), diff)
+}
+
+fn allow(network: &str) -> Fact {
+    Fact { tenant: Tenant::default(), body: FactBody::Allow { network: network.parse().unwrap() } }
+}
+
+#[tokio::test]
+async fn counts_are_gauges_and_what_is_material_makes_a_revision() {
+    let mut world = World::new().await;
+    let first = alert("a", 100);
+    let counted = Alert { count: 50, reference_counts: vec![50], last_cell: 140, peak: 9, ..first.clone() };
+    let raised = Alert { level: Level::Critical, score: Score::of_level(Level::Critical), ..counted.clone() };
+    let mut events = Vec::new();
+    for rows in [
+        vec![came(&first)],
+        vec![went(&first), came(&counted)],
+        vec![went(&counted), came(&raised)],
+        vec![went(&raised)],
+        vec![came(&raised)],
+    ] {
+        let applied = world.epoch(rows, Vec::new()).await;
+        let change = applied.alerts.last().unwrap();
+        events.push((change.event, change.revision, applied.intents));
+        world.work("file", Outcome::Confirmed).await;
+    }
+    assert_eq!(
+        events,
+        [
+            (AlertEvent::Opened, 1, 1),
+            (AlertEvent::Gauge, 1, 0),
+            (AlertEvent::Amended, 2, 1),
+            (AlertEvent::Withdrawn, 3, 1),
+            (AlertEvent::Opened, 4, 1)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_withdrawal_names_its_reason() {
+    let mut world = World::new().await;
+    let (one, two, three) = (alert("a", 1), alert("b", 2), alert("c", 3));
+    world.epoch(vec![came(&one), came(&two), came(&three)], Vec::new()).await;
+    let fact = allow("10.0.0.7/32");
+    let suppressed = Lineage::Suppressed { alert: one.id, fact };
+    let wide = Lineage::Suppressed { alert: two.id, fact: allow("10.0.0.0/8") };
+    world.epoch(vec![went(&one), went(&two), went(&three)], vec![suppressed, wide]).await;
+    let reasons =
+        [world.state_of(&one).await.1, world.state_of(&two).await.1, world.state_of(&three).await.1].map(Option::unwrap);
+    assert_eq!(reasons, ["allowed by 10.0.0.7", "allowed by 10.0.0.0/8", "evidence_withdrawn"]);
+    // Nobody had been told, so nobody is told that it is over.
+    assert_eq!(world.pending("file").await, []);
+}
+
+#[tokio::test]
+async fn a_moved_anchor_keeps_the_thread_and_tells_nobody() {
+    let mut world = World::new().await;
+    let (old, new) = (alert("a", 100), alert("a", 90));
+    world.epoch(vec![came(&old)], Vec::new()).await;
+    world.work("file", Outcome::Confirmed).await;
+    let lineage = vec![Lineage::SupersededBy { old: old.id, new: new.id }];
+    let applied = world.epoch(vec![went(&old), came(&new)], lineage).await;
+    assert_eq!(applied.intents, 0);
+    assert_eq!(world.state_of(&old).await, ("superseded".to_owned(), None, old.id.to_string(), 1));
+    assert_eq!(world.state_of(&new).await, ("open".to_owned(), None, old.id.to_string(), 2));
+    // Its end is told on the thread that people know.
+    world.epoch(vec![went(&new)], Vec::new()).await;
+    assert_eq!(world.work("file", Outcome::Confirmed).await, [(Operation::Withdrawn, old.id.to_string())]);
+}
+
+#[tokio::test]
+async fn a_merge_keeps_the_thread_that_was_issued_first() {
+    let mut world = World::new().await;
+    let (late, early, next) = (alert("a", 300), alert("a", 100), alert("a", 50));
+    world.epoch(vec![came(&late)], Vec::new()).await;
+    world.epoch(vec![came(&early)], Vec::new()).await;
+    // An event between them joins both into the one that begins first.
+    let merge = vec![Lineage::SupersededBy { old: late.id, new: early.id }];
+    world.epoch(vec![went(&late)], merge).await;
+    assert_eq!(world.state_of(&early).await.2, late.id.to_string());
+    assert_eq!(world.state_of(&late).await.0, "superseded");
+    // The thread goes on, also when the id moves once more.
+    let moved = vec![Lineage::SupersededBy { old: early.id, new: next.id }];
+    world.epoch(vec![went(&early), came(&next)], moved).await;
+    assert_eq!(world.state_of(&next).await.2, late.id.to_string());
+}
+
+#[tokio::test]
+async fn a_split_gives_the_thread_on_only_when_the_old_id_is_gone() {
+    let mut world = World::new().await;
+    let (whole, other, stays) = (alert("a", 100), alert("a", 900), alert("b", 100));
+    let (left, right) = (alert("a", 110), alert("a", 500));
+    world.epoch(vec![came(&whole), came(&stays)], Vec::new()).await;
+    let part = alert("b", 700);
+    world.epoch(vec![came(&part)], vec![Lineage::SplitFrom { old: stays.id, new: part.id }]).await;
+    assert_eq!(world.state_of(&part).await.2, part.id.to_string());
+    let lineage = [&left, &right].map(|new| Lineage::SplitFrom { old: whole.id, new: new.id }).to_vec();
+    world.epoch(vec![went(&whole), came(&left), came(&right), came(&other)], lineage).await;
+    assert_eq!(world.state_of(&left).await.2, whole.id.to_string());
+    assert_eq!(world.state_of(&right).await.2, right.id.to_string());
+    assert_eq!(world.state_of(&whole).await.0, "superseded");
+}
+
+#[tokio::test]
+async fn sealed_is_final_and_leaves_the_digest() {
+    let mut world = World::new().await;
+    let (one, two) = (alert("a", 1), alert("b", 2));
+    let sealed = Alert { state: AlertState::Sealed, ..one.clone() };
+    world.epoch(vec![came(&one), came(&two)], Vec::new()).await;
+    world.epoch(vec![went(&one), came(&sealed)], vec![Lineage::Sealed(one.id)]).await;
+    assert_eq!(world.state_of(&one).await.0, "sealed");
+    world.epoch(vec![went(&sealed)], Vec::new()).await; // the graph forgets it
+    assert_eq!(world.state_of(&one).await.0, "sealed");
+    world.epoch(Vec::new(), vec![Lineage::Sealed(two.id)]).await;
+    assert_eq!(world.ledger.digest().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn messages_nobody_has_seen_are_folded() {
+    let mut world = World::new().await;
+    let first = alert("a", 1);
+    let raised = Alert { level: Level::Critical, ..first.clone() };
+    world.epoch(vec![came(&first)], Vec::new()).await;
+    world.epoch(vec![went(&first), came(&raised)], Vec::new()).await;
+    let pending = world.pending("file").await;
+    let seen: Vec<_> = pending.iter().map(|intent| (intent.operation, intent.revision, &intent.body["level"])).collect();
+    assert_eq!(seen, [(Operation::Opened, Some(2), &json!("critical"))]);
+    // Amendments wait for the interval, the first message does not.
+    world.routes.amend_interval_us = 30_000_000;
+    world.work("file", Outcome::Confirmed).await;
+    world.epoch(vec![went(&raised), came(&first)], Vec::new()).await;
+    assert_eq!(world.pending("file").await, []);
+    assert_eq!(world.ledger.next_due("file").await.unwrap(), Some(wall(2).plus_micros(30_000_000)));
+    // A low alert is not for this channel.
+    let low = Alert { level: Level::Low, ..alert("z", 5) };
+    assert_eq!(world.epoch(vec![came(&low)], Vec::new()).await.intents, 0);
+}
+
+#[tokio::test]
+async fn an_incident_keeps_its_number_by_lineage() {
+    let mut world = World::new().await;
+    let (a, b, c) = (alert("a", 10), alert("b", 20), alert("c", 30));
+    let all = vec![came(&a), came(&b), came(&c), incident(&[&a], 1), incident(&[&b], 1), incident(&[&c], 1)];
+    let applied = world.epoch(all, Vec::new()).await;
+    assert_eq!(applied.alerts.iter().map(|change| change.incident).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
+    let numbers = |applied: &Applied| {
+        applied.incidents.iter().map(|change| (change.number, change.state, change.redirect)).collect::<Vec<_>>()
+    };
+    // b and c meet: 3 goes into 2.
+    let merged = world.epoch(vec![incident(&[&b], -1), incident(&[&c], -1), incident(&[&b, &c], 1)], vec![]).await;
+    assert_eq!(numbers(&merged), [(2, "open", None), (3, "merged", Some(2))]);
+    // all meet: 2 goes into 1, and 3 with it.
+    let merged = world.epoch(vec![incident(&[&a], -1), incident(&[&b, &c], -1), incident(&[&a, &b, &c], 1)], vec![]).await;
+    assert_eq!(numbers(&merged), [(1, "open", None), (2, "merged", Some(1))]);
+    // they part: who holds the canonical alert of before keeps the number.
+    let split = world
+        .epoch(vec![incident(&[&a, &b, &c], -1), incident(&[&a, &c], 1), incident(&[&b], 1)], vec![])
+        .await;
+    assert_eq!(numbers(&split), [(1, "open", None), (4, "open", None)]);
+    // the canonical alert is withdrawn: the rest keeps the number, the alert stays in the story.
+    let rest = world.epoch(vec![went(&a), incident(&[&a, &c], -1), incident(&[&c], 1)], vec![]).await;
+    assert_eq!(numbers(&rest), [(1, "open", None)]);
+    let reader = world.ledger.reader().await.unwrap();
+    let story = reader.incident(3).await.unwrap().unwrap();
+    assert_eq!((story.incident.number, story.incident.alerts, story.alert_list.len()), (1, 1, 2));
+    // its last alert goes for good.
+    let end = world.epoch(vec![went(&c), incident(&[&c], -1)], vec![]).await;
+    assert_eq!(numbers(&end), [(1, "withdrawn", None)]);
+    let list = reader.incidents(false, 10).await.unwrap();
+    assert_eq!(list.iter().map(|one| (one.number, one.state.as_str())).collect::<Vec<_>>(), [(4, "open"), (1, "withdrawn")]);
+}
+
+#[tokio::test]
+async fn an_action_is_applied_once_and_undone_when_its_time_is_up() {
+    let mut world = World::new().await;
+    let (a, b) = (alert("a", 1), alert("b", 2));
+    let block = |_: &World| (Operation::Block, "10.0.0.9".to_owned());
+    world.epoch(vec![came(&a), desired(&a, "10.0.0.9", 1)], vec![]).await;
+    assert_eq!(world.work(BLOCK_ADDRESS, Outcome::Confirmed).await, [block(&world)]);
+    let in_force = world.ledger.actions_in_force().await.unwrap();
+    let until = wall(1).plus_micros(10_000_000);
+    assert_eq!(
+        in_force,
+        [ActionInForce { id: 1, kind: "block_address".to_owned(), target: "10.0.0.9".to_owned(), until }]
+    );
+    assert_eq!(world.ledger.expire_actions(until.plus_micros(-1)).await.unwrap(), 0);
+    assert_eq!(world.ledger.expire_actions(until).await.unwrap(), 1);
+    world.epoch = 20;
+    assert_eq!(world.work(BLOCK_ADDRESS, Outcome::Confirmed).await, [(Operation::Unblock, "10.0.0.9".to_owned())]);
+    assert_eq!(world.action_states().await, [("undone".to_owned(), Some("expired".to_owned()))]);
+    // The same alert does not bring it back, also when it goes and comes; another does.
+    world.epoch = 1;
+    world.epoch(vec![desired(&a, "10.0.0.9", -1)], vec![]).await;
+    world.epoch(vec![desired(&a, "10.0.0.9", 1)], vec![]).await;
+    world.epoch = 3;
+    assert_eq!(world.ledger.pending(BLOCK_ADDRESS, wall(99), 9).await.unwrap(), []);
+    world.epoch(vec![came(&b), desired(&b, "10.0.0.9", 1)], vec![]).await;
+    let again = world.ledger.pending(BLOCK_ADDRESS, wall(99), 9).await.unwrap();
+    assert_eq!(again.iter().map(|intent| (intent.operation, intent.action)).collect::<Vec<_>>(), [(Operation::Block, Some(2))]);
+}
+
+#[tokio::test]
+async fn an_action_ends_with_the_last_alert_that_wants_it() {
+    let mut world = World::new().await;
+    let (a, b) = (alert("a", 1), alert("b", 2));
+    world.epoch(vec![came(&a), came(&b), desired(&a, "10.0.0.9", 1), desired(&b, "10.0.0.9", 1)], vec![]).await;
+    world.work(BLOCK_ADDRESS, Outcome::Confirmed).await;
+    world.epoch(vec![went(&a), desired(&a, "10.0.0.9", -1)], vec![]).await;
+    assert_eq!(world.pending(BLOCK_ADDRESS).await, []);
+    world.epoch(vec![went(&b), desired(&b, "10.0.0.9", -1)], vec![]).await;
+    assert_eq!(world.work(BLOCK_ADDRESS, Outcome::Confirmed).await, [(Operation::Unblock, "10.0.0.9".to_owned())]);
+    assert_eq!(world.action_states().await, [("undone".to_owned(), Some("withdrawn".to_owned()))]);
+    // Its reason came back: it may be applied again.
+    world.epoch(vec![came(&a), desired(&a, "10.0.0.9", 1)], vec![]).await;
+    assert_eq!(world.work(BLOCK_ADDRESS, Outcome::Confirmed).await, [(Operation::Block, "10.0.0.9".to_owned())]);
+    // A further alert begins its time anew, in the same application.
+    let c = alert("c", 3);
+    world.epoch(vec![came(&c), desired(&c, "10.0.0.9", 1)], vec![]).await;
+    assert_eq!(world.work(BLOCK_ADDRESS, Outcome::Confirmed).await, [(Operation::Block, "10.0.0.9".to_owned())]);
+    assert_eq!(world.ledger.actions_in_force().await.unwrap()[0].until, wall(5).plus_micros(10_000_000));
+}
+
+#[tokio::test]
+async fn what_nobody_tried_is_cancelled_and_what_was_not_done_is_not_repeated() {
+    let mut world = World::new().await;
+    let a = alert("a", 1);
+    world.epoch(vec![came(&a), desired(&a, "10.0.0.1", 1)], vec![]).await;
+    world.epoch(vec![desired(&a, "10.0.0.1", -1)], vec![]).await;
+    assert_eq!(world.pending(BLOCK_ADDRESS).await, []);
+    for (target, outcome, state) in [
+        ("10.0.0.2", Outcome::Refused, "refused"),
+        ("10.0.0.3", Outcome::DryRun, "dry_run"),
+        ("10.0.0.4", Outcome::Failed { retry_at: None }, "failed"),
+    ] {
+        world.epoch(vec![desired(&a, target, 1)], vec![]).await;
+        world.work(BLOCK_ADDRESS, outcome).await;
+        world.epoch(vec![desired(&a, target, -1)], vec![]).await;
+        world.epoch(vec![desired(&a, target, 1)], vec![]).await;
+        assert_eq!(world.pending(BLOCK_ADDRESS).await, [], "{target}");
+        assert_eq!(world.action_states().await.last().unwrap().0, state);
+    }
+}
+
+#[tokio::test]
+async fn an_undoing_waits_for_the_try_before_it() {
+    let mut world = World::new().await;
+    let a = alert("a", 1);
+    world.epoch(vec![came(&a), desired(&a, "10.0.0.9", 1)], vec![]).await;
+    let intent = world.pending(BLOCK_ADDRESS).await.remove(0);
+    let begun = world.ledger.begin_try(&intent, wall(1)).await.unwrap();
+    // The alert goes while the block is on its way.
+    world.epoch(vec![went(&a), desired(&a, "10.0.0.9", -1)], vec![]).await;
+    assert_eq!(world.pending(BLOCK_ADDRESS).await, []);
+    world.ledger.finish(&begun, &Outcome::Confirmed, &json!({}), wall(2)).await.unwrap();
+    assert_eq!(world.action_states().await, [("undoing".to_owned(), Some("withdrawn".to_owned()))]);
+    assert_eq!(world.work(BLOCK_ADDRESS, Outcome::Confirmed).await, [(Operation::Unblock, "10.0.0.9".to_owned())]);
+    assert_eq!(world.action_states().await[0].0, "undone");
+}
+
+#[tokio::test]
+async fn what_was_being_tried_when_the_engine_died_is_verified_first() {
+    let mut world = World::new().await;
+    let a = alert("a", 1);
+    world.epoch(vec![came(&a), desired(&a, "10.0.0.9", 1)], vec![]).await;
+    let intent = world.pending(BLOCK_ADDRESS).await.remove(0);
+    assert!(!intent.verify_first);
+    world.ledger.begin_try(&intent, wall(1)).await.unwrap();
+    let again = world.ledger.begin_try(&intent, wall(1)).await;
+    assert!(matches!(again, Err(LedgerError::Intent { .. })), "{again:?}");
+    let world = world.restart().await;
+    let pending = world.pending(BLOCK_ADDRESS).await;
+    let seen: Vec<_> = pending.iter().map(|one| (one.verify_first, one.tries, one.key == intent.key)).collect();
+    assert_eq!(seen, [(true, 1, true)]);
+    // A try that ends without an answer is the same.
+    let begun = world.ledger.begin_try(&pending[0], wall(1)).await.unwrap();
+    let unknown = Outcome::Unknown { retry_at: Some(wall(9)) };
+    world.ledger.finish(&begun, &unknown, &json!({}), wall(1)).await.unwrap();
+    assert_eq!(world.pending(BLOCK_ADDRESS).await, []);
+    assert!(world.ledger.pending(BLOCK_ADDRESS, wall(9), 1).await.unwrap()[0].verify_first);
+}
+
+#[tokio::test]
+async fn only_the_next_epoch_of_the_holding_generation_passes() {
+    let mut world = World::new().await;
+    world.epoch(vec![came(&alert("a", 1))], vec![]).await;
+    let apply = async |epoch, generation| {
+        let output = EpochOutput { epoch, rows: vec![came(&alert("b", 1))], ..EpochOutput::default() };
+        world.ledger.apply(&record(epoch, generation), &output, &world.routes, &|_| None).await
+    };
+    for (epoch, generation) in [(1, 1), (3, 1), (2, 0), (2, 2)] {
+        let refused = apply(epoch, generation).await;
+        assert!(matches!(refused, Err(LedgerError::Fenced { upper: 2, holder: 1, .. })), "{refused:?}");
+    }
+    assert_eq!(apply(2, 1).await.unwrap().upper, 3);
+    assert_eq!(world.ledger.epochs_from(2).await.unwrap(), [record(2, 1)]);
+    assert_eq!(world.ledger.epochs_from(0).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn differences_are_listed() {
+    let mut world = World::new().await;
+    let (a, b) = (alert("a", 1), alert("b", 2));
+    world.epoch(vec![came(&a), came(&b)], vec![]).await;
+    let mut other = Present::default();
+    let c = alert("c", 3);
+    let changed = Alert { count: 6, ..a.clone() };
+    let rows = vec![came(&changed), came(&c)];
+    other.apply(&EpochOutput { rows, ..EpochOutput::default() });
+    let mut differences = world.ledger.reconcile(&other).await.unwrap();
+    differences.sort_by_key(|difference| format!("{difference:?}"));
+    let rule = || "rule-1".to_owned();
+    assert_eq!(
+        differences,
+        [
+            Difference::Content { alert: a.id, rule: rule() },
+            Difference::OnlyInGraph { alert: c.id, rule: rule() },
+            Difference::OnlyInLedger { alert: b.id, rule: rule() },
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_folder_is_held_by_one_and_refused_clearly() {
+    let world = World::new().await;
+    let second = Ledger::open(world.dir.path()).await.unwrap_err().to_string();
+    assert!(second.contains(&format!("is in use by process {}", std::process::id())), "{second}");
+    let missing = Reader::open(Path::new("/nonexistent")).await.unwrap_err().to_string();
+    assert!(missing.contains("there is no ledger in /nonexistent"), "{missing}");
+    let file = world.dir.path().join("plain");
+    std::fs::write(&file, "x").unwrap();
+    let below = Ledger::open(&file.join("data")).await.unwrap_err().to_string();
+    assert!(below.contains("or a part of its path, is a file"), "{below}");
+    let dir = world.dir.path().to_path_buf();
+    execute(&dir, "UPDATE meta SET value = '7' WHERE key = 'format_version'").await;
+    let World { dir: guard, ledger, .. } = world;
+    drop(ledger);
+    let newer = Ledger::open(&dir).await.unwrap_err().to_string();
+    assert!(newer.contains("has format 7, this engine knows formats up to 1; start the newer engine"), "{newer}");
+    drop(guard);
+}
+
+#[tokio::test]
+async fn facts_are_added_beside_a_running_and_a_stopped_engine() {
+    let world = World::new().await;
+    let dir = world.dir.path().to_path_buf();
+    let fact = allow("10.1.2.3/32");
+    let mut beside = ControlLog::open(&dir).await.unwrap();
+    assert_eq!(beside.fact_add(&fact, "me", "a scanner of ours", wall(1)).await.unwrap(), Some(1));
+    assert_eq!(beside.fact_add(&fact, "me", "again", wall(2)).await.unwrap(), None);
+    let entries = world.ledger.control_since(0).await.unwrap();
+    assert_eq!(entries[0].fact().unwrap(), Some((fact.clone(), 1)));
+    let World { dir: guard, ledger, .. } = world;
+    drop(ledger);
+    assert_eq!(beside.fact_remove(&fact, "me", "gone", wall(3)).await.unwrap(), Some(2));
+    let ledger = Ledger::open(&dir).await.unwrap();
+    assert_eq!(ledger.facts_at(1).await.unwrap(), [fact]);
+    assert_eq!(ledger.facts_at(2).await.unwrap(), []);
+    assert_eq!(ledger.audit_verify().await.unwrap(), None);
+    drop(guard);
+}
+
+#[tokio::test]
+async fn rule_sets_are_kept_by_hash() {
+    let world = World::new().await;
+    world.ledger.rule_set_put("abc", b"title: x", wall(1)).await.unwrap();
+    world.ledger.rule_set_put("abc", b"other", wall(1)).await.unwrap();
+    assert_eq!(world.ledger.rule_set_get("abc").await.unwrap().unwrap(), b"title: x");
+    assert_eq!(world.ledger.rule_set_get("abd").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_and_nothing_is_half_written() {
+    let mut world = World::new().await;
+    world.epoch(vec![came(&alert("a", 1))], vec![]).await;
+    // SQLite's own limit stands for the disk's: the same error at the same places.
+    sqlx::query("PRAGMA max_page_count = 1").execute(&mut *world.ledger.writer().await).await.unwrap();
+    let rows = (0..2_000).map(|n| came(&alert(&format!("u{n}"), n))).collect();
+    let output = EpochOutput { epoch: 2, rows, ..EpochOutput::default() };
+    let full = world.ledger.apply(&record(2, 1), &output, &world.routes, &|_| None).await.unwrap_err();
+    assert!(full.is_disk_full() && full.to_string().contains("free space"), "{full}");
+    sqlx::query("PRAGMA max_page_count = 1000000").execute(&mut *world.ledger.writer().await).await.unwrap();
+    world.ledger.apply(&record(2, 1), &output, &world.routes, &|_| None).await.unwrap();
+    assert_eq!(world.ledger.audit_verify().await.unwrap(), None);
+}
+
+async fn execute(dir: &Path, sql: &'static str) {
+    let mut connection = schema::writing(dir, false).connect().await.unwrap();
+    sqlx::query(sql).execute(&mut connection).await.unwrap();
+}
+
+/// Every kind of edit, at every place: the verifier finds all.
+#[tokio::test]
+async fn every_mutation_of_the_audit_chain_is_found() {
+    let mut world = World::new().await;
+    for n in 0..12 {
+        let one = alert(&format!("u{n}"), n);
+        world.epoch(vec![came(&one), incident(&[&one], 1), desired(&one, &format!("10.0.0.{n}"), 1)], vec![]).await;
+        world.work("file", Outcome::Confirmed).await;
+        world.work(BLOCK_ADDRESS, Outcome::Confirmed).await;
+    }
+    assert_eq!(world.ledger.audit_verify().await.unwrap(), None);
+    let (last, _) = world.ledger.audit_head().await.unwrap();
+    let mutations = [
+        "UPDATE audit SET at = at + 1 WHERE seq = ?1",
+        "UPDATE audit SET actor = actor || 'x' WHERE seq = ?1",
+        "UPDATE audit SET subject = substr(subject, 2) || substr(subject, 1, 1) WHERE seq = ?1",
+        "UPDATE audit SET detail = detail || ' ' WHERE seq = ?1",
+        "UPDATE audit SET actor = actor || substr(action, 1, 1), action = substr(action, 2) WHERE seq = ?1",
+        "UPDATE audit SET hash = replace(hash, substr(hash, 1, 1), 'z') WHERE seq = ?1",
+        "DELETE FROM audit WHERE seq = ?1",
+        "DELETE FROM audit WHERE seq >= ?1",
+        "UPDATE audit SET (action, detail) = (SELECT b.action || 'x', b.detail FROM audit b WHERE b.seq = ?1 % 9 + 1) WHERE seq = ?1",
+        "INSERT INTO audit SELECT seq + 100000, at, actor, action, subject, detail, prev_hash, hash FROM audit WHERE seq = ?1",
+    ];
+    let mut found = 0;
+    for seq in 1..=last {
+        for sql in mutations {
+            let mut writer = world.ledger.writer().await;
+            sqlx::query("BEGIN").execute(&mut *writer).await.unwrap();
+            let done = sqlx::query(sql).bind(seq).execute(&mut *writer).await.unwrap();
+            assert!(done.rows_affected() > 0, "{sql} at {seq}");
+            let fault = crate::audit::verify(&mut writer).await.unwrap();
+            assert!(fault.is_some(), "{sql} at {seq} was not found");
+            sqlx::query("ROLLBACK").execute(&mut *writer).await.unwrap();
+            found += 1;
+        }
+    }
+    assert!(found > 500, "{found} mutations");
+    eprintln!("audit: {found} mutations of a chain of {last}, all found");
+}
+
+/// One transaction of 100 alerts with an incident and a message each.
+#[tokio::test]
+async fn an_epoch_of_a_hundred_alerts_is_fast() {
+    let mut world = World::new().await;
+    let mut before: Vec<Alert> = Vec::new();
+    let mut best = std::time::Duration::MAX;
+    for round in 0..5u32 {
+        let now: Vec<Alert> = (0..100)
+            .map(|n| Alert { level: if round % 2 == 0 { Level::High } else { Level::Critical }, ..alert(&format!("u{n}"), n) })
+            .collect();
+        let mut rows: Vec<_> = before.iter().map(went).chain(now.iter().map(came)).collect();
+        if round == 0 {
+            rows.extend(now.iter().map(|alert| incident(&[alert], 1)));
+        }
+        world.epoch += 1;
+        let output = EpochOutput { epoch: world.epoch, rows, ..EpochOutput::default() };
+        let begun = std::time::Instant::now();
+        let applied =
+            world.ledger.apply(&record(world.epoch, 1), &output, &world.routes, &|_| None).await.unwrap();
+        best = best.min(begun.elapsed());
+        assert_eq!(applied.intents, 100);
+        before = now;
+    }
+    eprintln!("apply: 100 changed alerts, 100 messages, 200 audit records in {best:?}");
+    assert!(best < std::time::Duration::from_secs(1), "{best:?}");
+}
