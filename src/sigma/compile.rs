@@ -1,0 +1,217 @@
+//! Rules to one matcher: what refers to what, and programs by route.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use cf_types::{Detection, Entity, EntityKind, EpisodeRule, Event, Group, Item, Level, Member, Name, Predicate};
+
+use crate::{
+    parse::Parsed,
+    problem::Problem,
+    rule::{Correlation, Rule},
+};
+
+mod episodes;
+pub(crate) mod program;
+
+/// What is chosen for a whole rule set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Repeats of a plain rule's alert within this many seconds are one alert.
+    pub fold_window_s: u32,
+}
+
+impl Default for Options {
+    /// An hour: long enough that a burst is one alert, short enough that tomorrow's is another.
+    fn default() -> Options {
+        Options { fold_window_s: 3_600 }
+    }
+}
+
+/// A rule's number in its [`RuleSet`]: of this process only, never stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleIndex(pub(crate) u32);
+
+impl RuleIndex {
+    /// The number, for slices by rule.
+    #[must_use]
+    #[allow(clippy::as_conversions)] // u32 fits usize on every machine we run on
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What people see of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleInfo {
+    /// Its id.
+    pub id: Arc<str>,
+    /// Its title.
+    pub title: Arc<str>,
+    /// Its description.
+    pub description: Arc<str>,
+    /// Its level.
+    pub level: Level,
+    /// Its status, as published.
+    pub status: Option<Arc<str>>,
+    /// ATT&CK and other tags.
+    pub tags: Arc<[Arc<str>]>,
+    /// File it is from.
+    pub file: Arc<str>,
+    /// Line where it begins.
+    pub line: u32,
+    /// Whether it is a rule over detections of others.
+    pub correlation: bool,
+    /// Whether it makes alerts by itself.
+    pub alerts: bool,
+}
+
+/// A compiled, immutable set of rules; share it and give each thread a [`crate::Scanner`].
+#[derive(Debug)]
+pub struct RuleSet {
+    hash: String,
+    rules: Vec<RuleInfo>,
+    episode_rules: Vec<Arc<EpisodeRule>>,
+    /// By plain rule: where its detections count.
+    counts: Vec<Vec<Counted>>,
+    pub(crate) matcher: program::Matcher,
+}
+
+/// A plain rule's part in one episode rule.
+#[derive(Clone, Debug)]
+struct Counted {
+    rule: Arc<str>,
+    reference: u16,
+    group: Grouping,
+    /// The field whose values count: names to try, the first that is there.
+    value: Option<Name>,
+}
+
+#[derive(Clone, Debug)]
+enum Grouping {
+    /// The event's first host, user and address.
+    Fingerprint,
+    /// Field or alias as shown, and the event's field.
+    Fields(Vec<(Arc<str>, Name)>),
+}
+
+impl RuleSet {
+    /// Compiles rules. What cannot be compiled is left out and told; it never takes the others down.
+    #[must_use]
+    pub fn compile(parsed: Parsed, options: &Options) -> (RuleSet, Vec<Problem>) {
+        let Parsed { rules, correlations, mut problems, digests } = parsed;
+        let resolved = episodes::resolve(&rules, correlations, options, &mut problems);
+        let infos = rules.iter().zip(&resolved.alerting).map(|(rule, alerts)| info_of_rule(rule, *alerts));
+        let correlated = resolved.correlations.iter().map(info_of_correlation);
+        let rule_set = RuleSet {
+            hash: hash(&digests, options),
+            rules: infos.chain(correlated).collect(),
+            episode_rules: resolved.episode_rules,
+            counts: resolved.counts,
+            matcher: program::Matcher::build(&rules),
+        };
+        problems.sort_by(|left, right| (&left.file, left.line, left.column).cmp(&(&right.file, right.line, right.column)));
+        (rule_set, problems)
+    }
+
+    /// Hash of the texts it was made of, in hexadecimal; the order of the texts counts.
+    #[must_use]
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// All rules, plain ones first: [`RuleIndex::index`] is the place here.
+    #[must_use]
+    pub fn rules(&self) -> &[RuleInfo] {
+        &self.rules
+    }
+
+    /// One rule.
+    #[must_use]
+    pub fn rule(&self, rule: RuleIndex) -> Option<&RuleInfo> {
+        self.rules.get(rule.index())
+    }
+
+    /// Correlations, and one for each plain rule that alerts by itself.
+    #[must_use]
+    pub fn episode_rules(&self) -> &[Arc<EpisodeRule>] {
+        &self.episode_rules
+    }
+
+    /// One rule met one event: what the graph needs of it.
+    ///
+    /// An episode rule whose group-by fields (or counted field) the event does not have all gets no item: events that
+    /// lack a field have nothing in common.
+    ///
+    /// # Panics
+    ///
+    /// If the index is of another rule set.
+    #[must_use]
+    pub fn detection(&self, rule: RuleIndex, event: &Event) -> Detection {
+        let info = self.rules.get(rule.index()).expect("a rule index is used with the rule set that gave it");
+        let counts = self.counts.get(rule.index()).map(Vec::as_slice).unwrap_or_default();
+        Detection {
+            tenant: event.origin.tenant.clone(),
+            rule: Arc::clone(&info.id),
+            member: Member {
+                time: event.time,
+                id: event.id(),
+                declared_id: event.declared_id.as_deref().map(Arc::from),
+                position: event.position.clone(),
+            },
+            source: Arc::clone(&event.origin.source),
+            entities: event.entities.clone(),
+            items: counts.iter().filter_map(|counted| counted.item(event)).collect(),
+        }
+    }
+}
+
+impl Counted {
+    fn item(&self, event: &Event) -> Option<Item> {
+        let group = match &self.group {
+            Grouping::Fingerprint => fingerprint(&event.entities),
+            Grouping::Fields(fields) => {
+                let values = fields.iter().map(|(shown, name)| {
+                    let value = event.fields.first(*name).filter(|value| !value.is_empty())?;
+                    Some((Arc::clone(shown), Arc::from(value)))
+                });
+                Group::new(values.collect::<Option<Vec<_>>>()?)
+            }
+        };
+        let value = match self.value {
+            Some(name) => Some(Arc::from(event.fields.first(name)?)),
+            None => None,
+        };
+        Some(Item { rule: Arc::clone(&self.rule), reference: self.reference, group, value })
+    }
+}
+
+/// What repeats of one plain rule's alert have in common.
+fn fingerprint(entities: &[Entity]) -> Group {
+    let first = |kind: EntityKind| {
+        let entity = entities.iter().find(|entity| entity.kind == kind)?;
+        Some((Arc::from(kind.as_str()), Arc::clone(&entity.value)))
+    };
+    Group::new([EntityKind::Host, EntityKind::User, EntityKind::Address].into_iter().filter_map(first))
+}
+
+fn info_of_rule(rule: &Rule, alerts: bool) -> RuleInfo {
+    let Rule { id, title, description, level, status, tags, file, line, .. } = rule.clone();
+    RuleInfo { id, title, description, level, status, tags, file, line, correlation: false, alerts }
+}
+
+fn info_of_correlation((rule, alerts): &(Correlation, bool)) -> RuleInfo {
+    let Correlation { id, title, description, level, status, tags, file, line, .. } = rule.clone();
+    RuleInfo { id, title, description, level, status, tags, file, line, correlation: true, alerts: *alerts }
+}
+
+fn hash(digests: &[[u8; 32]], options: &Options) -> String {
+    let mut hasher = blake3::Hasher::new_derive_key("counterflow 2026 rule set");
+    hasher.update(&options.fold_window_s.to_le_bytes());
+    for digest in digests {
+        hasher.update(digest);
+    }
+    hasher.finalize().to_hex().to_string()
+}

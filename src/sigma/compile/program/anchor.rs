@@ -1,0 +1,380 @@
+//! Anchors: for each rule a set of literals of which one must be there, and the structures that find them.
+//!
+//! A literal of four bytes or more is found by a gram of four bytes: at the end, at the begin, or, for texts that may
+//! stand anywhere, by a bitmap of grams over which the value slides. Whatever is found is compared in full, so a gram
+//! (or an attacker's value) can cost time but never makes a match.
+
+use memchr::memmem::Finder;
+use regex_syntax::hir::{Class, Hir, HirKind};
+use rustc_hash::FxHashMap;
+
+use super::{
+    Variant,
+    node::{Node, Slots, Tests},
+    profile::Profile,
+};
+use crate::fold::folded;
+
+/// How a literal stands in a folded value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Kind {
+    Equal,
+    StartsWith,
+    EndsWith,
+    Contains,
+    /// There is a value at all.
+    Present,
+}
+
+/// A folded text that must be there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Literal {
+    pub(crate) kind: Kind,
+    pub(crate) text: Box<str>,
+}
+
+/// Where to look for what.
+#[derive(Debug, Default)]
+pub(crate) struct Plans {
+    /// Place in `plans` by slot, `NONE` for slots without.
+    by_slot: Vec<u16>,
+    plans: Vec<Plan>,
+    /// For every value of the event: keywords.
+    pub(crate) any: Option<Plan>,
+    /// Variants without an anchor.
+    pub(crate) always: Vec<u32>,
+}
+
+const NO_PLAN: u16 = u16::MAX;
+
+/// What to look for in one field.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    equal: FxHashMap<Box<str>, Vec<u32>>,
+    starts: FxHashMap<u32, Vec<Found>>,
+    ends: FxHashMap<u32, Vec<Found>>,
+    grams: Option<Grams>,
+    /// Texts below four bytes, and the few for which a bitmap is not worth it.
+    searched: Vec<(Kind, Box<str>, Finder<'static>, Vec<u32>)>,
+    present: Vec<u32>,
+    needs_text: bool,
+}
+
+#[derive(Debug)]
+struct Found {
+    text: Box<str>,
+    /// Where the gram stands in the text.
+    at: usize,
+    variants: Vec<u32>,
+}
+
+/// Contained literals from which a bitmap is made.
+const GRAMS_MIN: usize = 3;
+const GRAM_BITS: u32 = 16;
+
+#[derive(Debug)]
+struct Grams {
+    bitmap: Box<[u64; 1 << (GRAM_BITS - 6)]>,
+    by_gram: FxHashMap<u32, Vec<Found>>,
+}
+
+struct Wanted {
+    slot: u32,
+    literal: Literal,
+    cost: f32,
+}
+
+impl Plans {
+    pub(crate) fn build(variants: &[Variant], tests: &Tests, slots: &Slots, profile: &Profile) -> Plans {
+        let mut literals: FxHashMap<u32, FxHashMap<Literal, Vec<u32>>> = FxHashMap::default();
+        let mut always = Vec::new();
+        for (number, variant) in (0..).zip(variants) {
+            match clause(&variant.node, tests, slots, profile) {
+                None => always.push(number),
+                Some(wanted) => {
+                    for Wanted { slot, literal, .. } in wanted {
+                        let variants = literals.entry(slot).or_default().entry(literal).or_default();
+                        if variants.last() != Some(&number) {
+                            variants.push(number);
+                        }
+                    }
+                }
+            }
+        }
+        let any = literals.remove(&Slots::ANY).map(|literals| Plan::build(literals, profile));
+        let mut literals: Vec<_> = literals.into_iter().collect();
+        literals.sort_by_key(|(slot, _)| *slot);
+        let len = literals.last().and_then(|(slot, _)| usize::try_from(*slot).ok()).map_or(0, |slot| slot + 1);
+        let mut by_slot = vec![NO_PLAN; len];
+        let mut plans = Vec::new();
+        for (slot, literals) in literals {
+            let entry = usize::try_from(slot).ok().and_then(|slot| by_slot.get_mut(slot));
+            match (entry, u16::try_from(plans.len())) {
+                (Some(entry), Ok(number)) if number != NO_PLAN => {
+                    *entry = number;
+                    plans.push(Plan::build(literals, profile));
+                }
+                // More fields in one route than any rule set has: those rules are always evaluated.
+                _ => always.extend(literals.into_values().flatten()),
+            }
+        }
+        always.sort_unstable();
+        always.dedup();
+        Plans { by_slot, plans, any, always }
+    }
+
+    pub(crate) fn of(&self, slot: u32) -> Option<&Plan> {
+        let number = *self.by_slot.get(usize::try_from(slot).ok()?)?;
+        self.plans.get(usize::from(number))
+    }
+}
+
+/// The cheapest set of literals of which one must be there if the condition holds.
+fn clause(node: &Node, tests: &Tests, slots: &Slots, profile: &Profile) -> Option<Vec<Wanted>> {
+    match node {
+        Node::All(list) => list
+            .iter()
+            .filter_map(|node| clause(node, tests, slots, profile))
+            .min_by(|left, right| cost(left).total_cmp(&cost(right))),
+        Node::Any(list) => {
+            let mut all = Vec::new();
+            for node in list {
+                all.extend(clause(node, tests, slots, profile)?);
+            }
+            Some(all)
+        }
+        Node::Not(_) | Node::Const(true) => None,
+        Node::Const(false) => Some(Vec::new()),
+        Node::Test(number) => {
+            let test = tests.get(*number)?;
+            let field = if test.slot == Slots::ANY { "" } else { slots.field(test.slot) };
+            let wanted = test.necessary.as_ref()?.iter().map(|literal| Wanted {
+                slot: test.slot,
+                literal: literal.clone(),
+                // Any value may hold a keyword: its bytes cost more than a field's.
+                cost: profile.probability(field, literal) + if test.slot == Slots::ANY { 0.05 } else { 0.0 },
+            });
+            Some(wanted.collect())
+        }
+    }
+}
+
+fn cost(wanted: &[Wanted]) -> f32 {
+    wanted.iter().map(|wanted| wanted.cost).sum()
+}
+
+impl Plan {
+    fn build(literals: FxHashMap<Literal, Vec<u32>>, profile: &Profile) -> Plan {
+        let mut plan = Plan::default();
+        let mut literals: Vec<_> = literals.into_iter().collect();
+        literals.sort();
+        let contained = literals.iter().filter(|(literal, _)| literal.kind == Kind::Contains && literal.text.len() >= 4).count();
+        let mut grams = Vec::new();
+        for (Literal { kind, text }, variants) in literals {
+            plan.needs_text |= kind != Kind::Present;
+            let bytes = text.as_bytes();
+            match kind {
+                Kind::Present => plan.present.extend(variants),
+                Kind::Equal => plan.equal.entry(text).or_default().extend(variants),
+                Kind::StartsWith if bytes.len() >= 4 => {
+                    let gram = gram_at(bytes, 0);
+                    plan.starts.entry(gram).or_default().push(Found { text, at: 0, variants });
+                }
+                Kind::EndsWith if bytes.len() >= 4 => {
+                    let gram = gram_at(bytes, bytes.len() - 4);
+                    plan.ends.entry(gram).or_default().push(Found { text, at: 0, variants });
+                }
+                Kind::Contains if bytes.len() >= 4 && contained >= GRAMS_MIN => {
+                    let at = profile.rarest_gram(bytes);
+                    grams.push(Found { text, at, variants });
+                }
+                Kind::StartsWith | Kind::EndsWith | Kind::Contains => {
+                    let finder = Finder::new(&*text).into_owned();
+                    plan.searched.push((kind, text, finder, variants));
+                }
+            }
+        }
+        plan.grams = (!grams.is_empty()).then(|| Grams::build(grams));
+        plan.present.sort_unstable();
+        plan.present.dedup();
+        plan
+    }
+
+    /// Whether it looks at the text, or only whether there is one.
+    pub(crate) const fn needs_text(&self) -> bool {
+        self.needs_text
+    }
+
+    /// Gives the variants whose anchor is met by a folded value; some more than once.
+    pub(crate) fn scan(&self, value: &str, mut met: impl FnMut(&[u32])) {
+        if !self.present.is_empty() {
+            met(&self.present);
+        }
+        if !self.equal.is_empty()
+            && let Some(variants) = self.equal.get(value)
+        {
+            met(variants);
+        }
+        let bytes = value.as_bytes();
+        if bytes.len() >= 4 {
+            if !self.ends.is_empty()
+                && let Some(found) = self.ends.get(&gram_at(bytes, bytes.len() - 4))
+            {
+                found.iter().filter(|found| bytes.ends_with(found.text.as_bytes())).for_each(|found| met(&found.variants));
+            }
+            if !self.starts.is_empty()
+                && let Some(found) = self.starts.get(&gram_at(bytes, 0))
+            {
+                found.iter().filter(|found| bytes.starts_with(found.text.as_bytes())).for_each(|found| met(&found.variants));
+            }
+            if let Some(grams) = &self.grams {
+                grams.scan(bytes, &mut met);
+            }
+        }
+        for (kind, text, finder, variants) in &self.searched {
+            let fits = match kind {
+                Kind::StartsWith => bytes.starts_with(text.as_bytes()),
+                Kind::EndsWith => bytes.ends_with(text.as_bytes()),
+                Kind::Equal | Kind::Contains | Kind::Present => finder.find(bytes).is_some(),
+            };
+            if fits {
+                met(variants);
+            }
+        }
+    }
+}
+
+impl Grams {
+    fn build(list: Vec<Found>) -> Grams {
+        let mut grams = Grams { bitmap: Box::new([0; 1 << (GRAM_BITS - 6)]), by_gram: FxHashMap::default() };
+        for found in list {
+            let gram = gram_at(found.text.as_bytes(), found.at);
+            let (word, bit) = place(gram);
+            if let Some(word) = grams.bitmap.get_mut(word) {
+                *word |= bit;
+            }
+            grams.by_gram.entry(gram).or_default().push(found);
+        }
+        grams
+    }
+
+    fn scan(&self, bytes: &[u8], met: &mut impl FnMut(&[u32])) {
+        for (at, window) in bytes.windows(4).enumerate() {
+            let gram = gram(window);
+            let (word, bit) = place(gram);
+            if self.bitmap.get(word).is_some_and(|word| word & bit != 0) {
+                self.check(bytes, at, gram, met);
+            }
+        }
+    }
+
+    #[cold]
+    fn check(&self, bytes: &[u8], at: usize, gram: u32, met: &mut impl FnMut(&[u32])) {
+        for found in self.by_gram.get(&gram).map(Vec::as_slice).unwrap_or_default() {
+            let begin = at.checked_sub(found.at);
+            if begin.and_then(|begin| bytes.get(begin..)).is_some_and(|rest| rest.starts_with(found.text.as_bytes())) {
+                met(&found.variants);
+            }
+        }
+    }
+}
+
+pub(crate) fn gram(window: &[u8]) -> u32 {
+    window.first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+fn gram_at(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..).map_or(0, gram)
+}
+
+/// Word and bit of a gram in the bitmap (multiplicative hashing, Knuth 6.4).
+#[allow(clippy::as_conversions)] // a few bits, on every machine we run on
+const fn place(gram: u32) -> (usize, u64) {
+    let hash = gram.wrapping_mul(0x9e37_79b1) >> (32 - GRAM_BITS);
+    ((hash >> 6) as usize, 1 << (hash & 63))
+}
+
+/// Texts of which one must be in whatever the expression finds; `None` if there are none of use.
+pub(crate) fn required_of_regex(pattern: &str) -> Option<Vec<Literal>> {
+    let hir = regex_syntax::ParserBuilder::new().nest_limit(64).build().parse(pattern).ok()?;
+    let texts = required(&hir)?;
+    let literals = texts.into_iter().map(|text| Literal { kind: Kind::Contains, text: text.into() });
+    Some(literals.collect())
+}
+
+/// Alternatives beyond this are no help.
+const ALTERNATIVES_MAX: usize = 32;
+
+fn required(hir: &Hir) -> Option<Vec<String>> {
+    match hir.kind() {
+        HirKind::Concat(parts) => {
+            let mut best: Option<Vec<String>> = None;
+            let mut run = String::new();
+            let mut offer = |found: Option<Vec<String>>| {
+                if worth(found.as_ref()) > worth(best.as_ref()) {
+                    best = found;
+                }
+            };
+            for part in parts {
+                if let Some(text) = exact(part) {
+                    run.push_str(&text);
+                    continue;
+                }
+                offer((!run.is_empty()).then(|| vec![std::mem::take(&mut run)]));
+                offer(required(part));
+            }
+            offer((!run.is_empty()).then(|| vec![run]));
+            best
+        }
+        HirKind::Alternation(parts) => {
+            let mut all = Vec::new();
+            for part in parts {
+                all.extend(required(part)?);
+            }
+            (all.len() <= ALTERNATIVES_MAX).then_some(all)
+        }
+        HirKind::Repetition(repetition) if repetition.min > 0 => required(&repetition.sub),
+        HirKind::Capture(capture) => required(&capture.sub),
+        HirKind::Literal(_) | HirKind::Class(_) => exact(hir).filter(|text| !text.is_empty()).map(|text| vec![text]),
+        HirKind::Empty | HirKind::Look(_) | HirKind::Repetition(_) => None,
+    }
+}
+
+/// The shortest text decides.
+fn worth(texts: Option<&Vec<String>>) -> usize {
+    texts.and_then(|texts| texts.iter().map(String::len).min()).unwrap_or(0)
+}
+
+/// The one folded text that it finds.
+fn exact(hir: &Hir) -> Option<String> {
+    match hir.kind() {
+        HirKind::Literal(literal) => std::str::from_utf8(&literal.0).ok().map(folded),
+        HirKind::Class(Class::Unicode(class)) => {
+            let mut chars = class.iter().flat_map(|range| range.start()..=range.end()).take(5);
+            let first = folded(&chars.next()?.to_string());
+            chars.all(|c| folded(&c.to_string()) == first).then_some(first)
+        }
+        HirKind::Capture(capture) => exact(&capture.sub),
+        HirKind::Concat(parts) => parts.iter().map(exact).collect::<Option<Vec<_>>>().map(|texts| texts.concat()),
+        HirKind::Empty | HirKind::Class(Class::Bytes(_)) | HirKind::Look(_) | HirKind::Repetition(_) | HirKind::Alternation(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regular_expressions_give_what_they_need() {
+        let texts = |pattern: &str| {
+            required_of_regex(pattern).map(|list| list.iter().map(|literal| literal.text.to_string()).collect::<Vec<_>>())
+        };
+        let some = |list: &[&str]| Some(list.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(texts(r"(?i)PowerShell\s+-enc"), some(&["powershell"]));
+        assert_eq!(texts(r"ab(c|d)efgh"), some(&["efgh"]));
+        assert_eq!(texts(r"(foo|barbaz)x?"), some(&["foo", "barbaz"]));
+        assert_eq!(texts(r"\d+.*"), None);
+        assert_eq!(texts(r"(abc)*"), None);
+        assert_eq!(texts(r"(abc){2,}"), some(&["abc"]));
+    }
+}

@@ -1,0 +1,534 @@
+//! Conditions as they are evaluated: fields as slots, tests shared between rules, children in the order of their worth.
+
+use std::{net::IpAddr, sync::Arc};
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
+use cf_types::Name;
+use ipnet::IpNet;
+use memchr::memmem::Finder;
+use regex::Regex;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{
+    anchor::{Kind, Literal, required_of_regex},
+    profile::Profile,
+};
+use crate::{
+    fold::folded,
+    rule::{Comparison, Expr, Matcher, Number, Part, Pattern, Shape, Test, TimePart},
+    scan::View,
+};
+
+/// Equal values of one field from which a set is made.
+const SET_MIN: usize = 4;
+/// Contained texts of one field from which an automaton is made: below, searching each is as fast.
+const AUTOMATON_MIN: usize = 8;
+
+/// The fields that rules speak of, numbered.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    by_field: FxHashMap<Arc<str>, u32>,
+    fields: Vec<Arc<str>>,
+    by_name: Vec<u32>,
+}
+
+impl Slots {
+    /// A field that no rule speaks of.
+    pub(crate) const NONE: u32 = u32::MAX;
+    /// Not a field: any value of the event.
+    pub(crate) const ANY: u32 = u32::MAX - 1;
+
+    fn slot(&mut self, field: &Arc<str>) -> u32 {
+        if let Some(slot) = self.by_field.get(field) {
+            return *slot;
+        }
+        let slot = u32::try_from(self.fields.len()).unwrap_or(Self::NONE); // bounded by the rules' text
+        self.fields.push(Arc::clone(field));
+        self.by_field.insert(Arc::clone(field), slot);
+        slot
+    }
+
+    pub(crate) fn field(&self, slot: u32) -> &str {
+        usize::try_from(slot).ok().and_then(|slot| self.fields.get(slot)).map_or("", |field| field)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// Interns all names, so that decoders know them and slots can be found by number.
+    pub(crate) fn seal(&mut self) {
+        let names = Name::intern_all(self.fields.iter().map(|field| &**field));
+        let len = names.iter().map(|name| name.index() + 1).max().unwrap_or(0);
+        self.by_name = vec![Self::NONE; len];
+        for (slot, name) in (0..).zip(names) {
+            if let Some(entry) = self.by_name.get_mut(name.index()) {
+                *entry = slot;
+            }
+        }
+    }
+
+    pub(crate) fn of_name(&self, name: Name) -> u32 {
+        self.by_name.get(name.index()).copied().unwrap_or(Self::NONE)
+    }
+}
+
+/// All tests of a rule set; equal ones are one.
+#[derive(Debug, Default)]
+pub(crate) struct Tests {
+    list: Vec<CompiledTest>,
+    by_key: FxHashMap<String, u32>,
+}
+
+impl Tests {
+    pub(crate) fn get(&self, number: u32) -> Option<&CompiledTest> {
+        self.list.get(usize::try_from(number).ok()?)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    fn add(&mut self, key: Option<String>, make: impl FnOnce() -> CompiledTest) -> u32 {
+        if let Some(known) = key.as_ref().and_then(|key| self.by_key.get(key)) {
+            return *known;
+        }
+        let number = u32::try_from(self.list.len()).unwrap_or(u32::MAX); // bounded by the rules' text
+        self.list.push(make());
+        if let Some(key) = key {
+            self.by_key.insert(key, number);
+        }
+        number
+    }
+}
+
+/// One test on one slot.
+#[derive(Debug)]
+pub(crate) struct CompiledTest {
+    pub(crate) slot: u32,
+    pub(crate) op: Op,
+    /// If the test holds, one of these is met by a folded value; `None` if it can hold without any value.
+    pub(crate) necessary: Option<Vec<Literal>>,
+    /// How often it is expected to hold.
+    pub(crate) probability: f32,
+}
+
+/// What a value must be like.
+#[derive(Debug)]
+pub(crate) enum Op {
+    /// A text; on the folded value unless cased.
+    Text { op: TextOp, cased: bool },
+    /// One of these, folded.
+    OneOf(FxHashSet<Box<str>>),
+    /// Contains one of these, folded.
+    ContainsOneOf(AhoCorasick),
+    Regex(Regex),
+    Cidr(IpNet),
+    Compare(Comparison, Number),
+    Field { other: u32, shape: Shape, cased: bool },
+    Time(TimePart, i64),
+    Null,
+    Exists(bool),
+}
+
+/// How a text must fit.
+#[derive(Debug)]
+pub(crate) enum TextOp {
+    Equal(Box<str>),
+    StartsWith(Box<str>),
+    EndsWith(Box<str>),
+    Contains(Box<Finder<'static>>),
+    Anything,
+    Glob(Glob),
+}
+
+/// A condition.
+#[derive(Debug)]
+pub(crate) enum Node {
+    All(Box<[Node]>),
+    Any(Box<[Node]>),
+    Not(Box<Node>),
+    Test(u32),
+    Const(bool),
+}
+
+impl Node {
+    pub(crate) fn build(expr: &Expr, slots: &mut Slots, tests: &mut Tests, profile: &Profile) -> Node {
+        match expr {
+            Expr::All(list) => {
+                let mut flat = Vec::new();
+                for expr in list {
+                    match Node::build(expr, slots, tests, profile) {
+                        Node::All(inner) => flat.extend(inner),
+                        Node::Const(true) => {}
+                        Node::Const(false) => return Node::Const(false),
+                        node => flat.push(node),
+                    }
+                }
+                // What holds most rarely is asked first.
+                flat.sort_by(|left, right| left.probability(tests).total_cmp(&right.probability(tests)));
+                joined(flat, Node::All, true)
+            }
+            Expr::Any(list) => {
+                let mut flat = Vec::new();
+                let (sets, rest) = grouped(list);
+                flat.extend(sets.into_iter().map(|set| Node::Test(add_set(set, slots, tests, profile))));
+                for expr in rest {
+                    match Node::build(expr, slots, tests, profile) {
+                        Node::Any(inner) => flat.extend(inner),
+                        Node::Const(false) => {}
+                        Node::Const(true) => return Node::Const(true),
+                        node => flat.push(node),
+                    }
+                }
+                flat.sort_by(|left, right| right.probability(tests).total_cmp(&left.probability(tests)));
+                joined(flat, Node::Any, false)
+            }
+            Expr::Not(expr) => match Node::build(expr, slots, tests, profile) {
+                Node::Const(value) => Node::Const(!value),
+                Node::Not(inner) => *inner,
+                node => Node::Not(Box::new(node)),
+            },
+            Expr::Test(test) => Node::Test(add_test(test, slots, tests, profile)),
+        }
+    }
+
+    pub(crate) fn holds(&self, view: &mut View<'_, '_>) -> bool {
+        match self {
+            Node::All(list) => list.iter().all(|node| node.holds(view)),
+            Node::Any(list) => list.iter().any(|node| node.holds(view)),
+            Node::Not(node) => !node.holds(view),
+            Node::Test(number) => view.test(*number),
+            Node::Const(value) => *value,
+        }
+    }
+
+    fn probability(&self, tests: &Tests) -> f32 {
+        match self {
+            Node::All(list) => list.iter().map(|node| node.probability(tests)).fold(1.0, f32::min),
+            Node::Any(list) => list.iter().map(|node| node.probability(tests)).sum::<f32>().min(1.0),
+            Node::Not(node) => 1.0 - node.probability(tests),
+            Node::Test(number) => tests.get(*number).map_or(1.0, |test| test.probability),
+            Node::Const(value) => f32::from(u8::from(*value)),
+        }
+    }
+}
+
+fn joined(mut list: Vec<Node>, join: fn(Box<[Node]>) -> Node, empty: bool) -> Node {
+    match list.len() {
+        0 => Node::Const(empty),
+        1 => list.remove(0),
+        _ => join(list.into()),
+    }
+}
+
+/// Many texts of one field and kind.
+struct Set<'a> {
+    field: &'a Arc<str>,
+    kind: Kind,
+    texts: Vec<String>,
+}
+
+/// Parts the children of an `Any` that can become sets from the others.
+fn grouped(list: &[Expr]) -> (Vec<Set<'_>>, Vec<&Expr>) {
+    let mut sets: Vec<Set<'_>> = Vec::new();
+    let kind_of = |expr: &'_ Expr| -> Option<Kind> {
+        let Expr::Test(Test { field: Some(_), matcher: Matcher::Text { pattern, cased: false } }) = expr else { return None };
+        match pattern.parts.as_slice() {
+            [Part::Text(_)] => Some(Kind::Equal),
+            [Part::Any, Part::Text(_), Part::Any] => Some(Kind::Contains),
+            _ => None,
+        }
+    };
+    let mut rest = Vec::new();
+    let mut sizes: FxHashMap<(&str, bool), usize> = FxHashMap::default();
+    let place = |expr: &'_ Expr| -> Option<(Kind, bool)> { kind_of(expr).map(|kind| (kind, kind == Kind::Equal)) };
+    for expr in list {
+        if let (Some((_, equal)), Expr::Test(Test { field: Some(field), .. })) = (place(expr), expr) {
+            *sizes.entry((field, equal)).or_default() += 1;
+        }
+    }
+    for expr in list {
+        let Expr::Test(Test { field: Some(field), matcher: Matcher::Text { pattern, .. } }) = expr else {
+            rest.push(expr);
+            continue;
+        };
+        let Some((kind, equal)) = place(expr) else {
+            rest.push(expr);
+            continue;
+        };
+        let least = if equal { SET_MIN } else { AUTOMATON_MIN };
+        if sizes.get(&(&**field, equal)).copied().unwrap_or(0) < least {
+            rest.push(expr);
+            continue;
+        }
+        let text = pattern.parts.iter().find_map(|part| if let Part::Text(text) = part { Some(folded(text)) } else { None });
+        let text = text.unwrap_or_default();
+        match sets.iter_mut().find(|set| set.field == field && set.kind == kind) {
+            Some(set) => set.texts.push(text),
+            None => sets.push(Set { field, kind, texts: vec![text] }),
+        }
+    }
+    (sets, rest)
+}
+
+fn add_set(set: Set<'_>, slots: &mut Slots, tests: &mut Tests, profile: &Profile) -> u32 {
+    let slot = slots.slot(set.field);
+    let mut texts = set.texts;
+    texts.sort();
+    texts.dedup();
+    let key = format!("{slot} {:?} of {}", set.kind, texts.join("\u{0}"));
+    tests.add(Some(key), || {
+        let necessary: Vec<Literal> =
+            texts.iter().map(|text| Literal { kind: set.kind, text: text.as_str().into() }).collect();
+        let probability = necessary.iter().map(|literal| profile.probability(set.field, literal)).sum::<f32>().min(1.0);
+        let automaton = (set.kind == Kind::Contains)
+            .then(|| AhoCorasick::builder().kind(Some(AhoCorasickKind::ContiguousNFA)).build(&texts).ok())
+            .flatten();
+        let op = match automaton {
+            Some(automaton) => Op::ContainsOneOf(automaton),
+            None if set.kind == Kind::Equal => Op::OneOf(texts.iter().map(|text| text.as_str().into()).collect()),
+            // An automaton over texts within the limit of a rule file cannot be too big; search one by one if it is.
+            None => Op::Regex(any_of_regex(&texts)),
+        };
+        CompiledTest { slot, op, necessary: Some(necessary), probability }
+    })
+}
+
+/// The same as an automaton, without case.
+fn any_of_regex(texts: &[String]) -> Regex {
+    let pattern = texts.iter().map(|text| regex::escape(text)).collect::<Vec<_>>().join("|");
+    regex::RegexBuilder::new(&pattern)
+        .case_insensitive(true)
+        .size_limit(usize::MAX)
+        .build()
+        .expect("an alternation of escaped texts is a regular expression, and the limit of its size is off")
+}
+
+fn add_test(test: &Test, slots: &mut Slots, tests: &mut Tests, profile: &Profile) -> u32 {
+    let slot = test.field.as_ref().map_or(Slots::ANY, |field| slots.slot(field));
+    let field = test.field.as_deref().unwrap_or_default();
+    let other = match &test.matcher {
+        Matcher::Field { other, .. } => slots.slot(other),
+        _ => Slots::NONE,
+    };
+    // A regular expression does not show its flags, so no two are taken for equal.
+    let key = (!matches!(test.matcher, Matcher::Regex(_))).then(|| format!("{slot} {:?}", test.matcher));
+    tests.add(key, || {
+        let present = || Some(vec![Literal { kind: Kind::Present, text: "".into() }]);
+        let (op, necessary) = match &test.matcher {
+            Matcher::Text { pattern, cased } => {
+                let pattern = if *cased { pattern.clone() } else { folded_pattern(pattern) };
+                let necessary = vec![literal_of(&folded_pattern(&pattern))];
+                (Op::Text { op: text_op(&pattern), cased: *cased }, Some(necessary))
+            }
+            Matcher::Regex(regex) => (Op::Regex(regex.clone()), required_of_regex(regex.as_str()).or_else(present)),
+            Matcher::Cidr(net) => (Op::Cidr(*net), present()),
+            Matcher::Compare(comparison, number) => (Op::Compare(*comparison, *number), present()),
+            Matcher::Field { shape, cased, .. } => (Op::Field { other, shape: *shape, cased: *cased }, present()),
+            Matcher::Time(part, number) => (Op::Time(*part, *number), present()),
+            Matcher::Null => (Op::Null, None),
+            // An explicit null exists, but has no value that a plan would see.
+            Matcher::Exists(exists) => (Op::Exists(*exists), None),
+        };
+        let probability = necessary.as_ref().map_or(0.5, |literals| {
+            literals.iter().map(|literal| profile.probability(field, literal)).sum::<f32>().min(1.0)
+        });
+        // Regular expressions and keywords cost more: they are asked late.
+        let dear = if slot == Slots::ANY || matches!(op, Op::Regex(_)) { 0.3 } else { 0.0 };
+        CompiledTest { slot, op, necessary, probability: probability + dear }
+    })
+}
+
+fn folded_pattern(pattern: &Pattern) -> Pattern {
+    let parts = pattern.parts.iter().map(|part| match part {
+        Part::Text(text) => Part::Text(folded(text)),
+        Part::Any => Part::Any,
+        Part::One => Part::One,
+    });
+    Pattern { parts: parts.collect() }
+}
+
+fn text_op(pattern: &Pattern) -> TextOp {
+    match pattern.parts.as_slice() {
+        [] => TextOp::Equal("".into()),
+        [Part::Text(text)] => TextOp::Equal(text.as_str().into()),
+        [Part::Text(text), Part::Any] => TextOp::StartsWith(text.as_str().into()),
+        [Part::Any, Part::Text(text)] => TextOp::EndsWith(text.as_str().into()),
+        [Part::Any, Part::Text(text), Part::Any] => TextOp::Contains(Box::new(Finder::new(text).into_owned())),
+        [Part::Any] => TextOp::Anything,
+        parts => TextOp::Glob(Glob::new(parts)),
+    }
+}
+
+/// The longest text that a folded value must have somewhere.
+fn literal_of(pattern: &Pattern) -> Literal {
+    let parts = pattern.parts.as_slice();
+    let only = |kind: Kind, text: &str| Literal { kind, text: text.into() };
+    match parts {
+        [] => only(Kind::Equal, ""),
+        [Part::Text(text)] => only(Kind::Equal, text),
+        [Part::Text(text), Part::Any] => only(Kind::StartsWith, text),
+        [Part::Any, Part::Text(text)] => only(Kind::EndsWith, text),
+        _ => {
+            let texts = parts.iter().filter_map(|part| if let Part::Text(text) = part { Some(text) } else { None });
+            texts.max_by_key(|text| text.len()).map_or_else(|| only(Kind::Present, ""), |text| only(Kind::Contains, text))
+        }
+    }
+}
+
+/// A text with wildcards in general: pieces that must follow each other.
+#[derive(Debug)]
+pub(crate) struct Glob {
+    /// Between two pieces anything may stand. The first is bound to the begin, the last to the end.
+    pieces: Vec<Vec<Part>>,
+}
+
+impl Glob {
+    fn new(parts: &[Part]) -> Glob {
+        Glob { pieces: parts.split(|part| *part == Part::Any).map(<[Part]>::to_vec).collect() }
+    }
+
+    fn fits(&self, text: &str) -> bool {
+        let Some((first, rest)) = self.pieces.split_first() else { return text.is_empty() };
+        let Some(mut left) = strip(first, text) else { return false };
+        let Some((last, middle)) = rest.split_last() else { return left.is_empty() };
+        for piece in middle {
+            // The first place that fits leaves most for the others.
+            match places(left).find_map(|from| strip(piece, from)) {
+                Some(behind) => left = behind,
+                None => return false,
+            }
+        }
+        places(left).any(|from| strip(last, from).is_some_and(str::is_empty))
+    }
+}
+
+/// All ends of a text, from the whole to the empty one.
+fn places(text: &str) -> impl Iterator<Item = &str> {
+    text.char_indices().map(|(at, _)| at).chain([text.len()]).filter_map(|at| text.get(at..))
+}
+
+/// What is left of a text that begins with the piece.
+fn strip<'t>(piece: &[Part], text: &'t str) -> Option<&'t str> {
+    piece.iter().try_fold(text, |text, part| match part {
+        Part::Text(wanted) => text.strip_prefix(wanted.as_str()),
+        Part::One => {
+            let mut chars = text.chars();
+            chars.next().map(|_| chars.as_str())
+        }
+        Part::Any => Some(text),
+    })
+}
+
+impl TextOp {
+    pub(crate) fn fits(&self, text: &str) -> bool {
+        match self {
+            TextOp::Equal(wanted) => text == &**wanted,
+            TextOp::StartsWith(wanted) => text.as_bytes().starts_with(wanted.as_bytes()),
+            TextOp::EndsWith(wanted) => text.as_bytes().ends_with(wanted.as_bytes()),
+            TextOp::Contains(finder) => finder.find(text.as_bytes()).is_some(),
+            TextOp::Anything => true,
+            TextOp::Glob(glob) => glob.fits(text),
+        }
+    }
+}
+
+/// Whether a value is an address in a network; brackets and zone of IPv6 do not matter.
+pub(crate) fn in_network(net: &IpNet, text: &str) -> bool {
+    let text = text.trim().trim_start_matches('[').trim_end_matches(']');
+    let text = text.split_once('%').map_or(text, |(address, _)| address);
+    let Ok(address) = text.parse::<IpAddr>() else { return false };
+    net.contains(&address) || net.contains(&address.to_canonical())
+}
+
+/// Whether two values agree.
+pub(crate) fn agree(shape: Shape, left: &str, right: &str) -> bool {
+    match shape {
+        Shape::Equal => left == right,
+        Shape::Contains => left.contains(right),
+        Shape::StartsWith => left.starts_with(right),
+        Shape::EndsWith => left.ends_with(right),
+    }
+}
+
+/// The part of a time as `YYYY-MM-DD[ T]HH:MM[...]` writes it.
+pub(crate) fn time_part(part: TimePart, text: &str) -> Option<i64> {
+    let number = |from: usize, to: usize| -> Option<i64> {
+        text.get(from..to).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()
+    };
+    let sign = |at: usize, signs: &[u8]| text.as_bytes().get(at).is_some_and(|byte| signs.contains(byte));
+    if !(sign(4, b"-/") && sign(7, b"-/")) {
+        return None;
+    }
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    match part {
+        TimePart::Year => Some(year),
+        TimePart::Month => Some(month),
+        TimePart::Day => Some(day),
+        TimePart::Week => Some(iso_week(year, month, day)),
+        TimePart::Hour => sign(10, b" Tt").then(|| number(11, 13)).flatten(),
+        TimePart::Minute => (sign(10, b" Tt") && sign(13, b":")).then(|| number(14, 16)).flatten(),
+    }
+}
+
+/// ISO 8601: week 1 has the year's first Thursday.
+fn iso_week(year: i64, month: i64, day: i64) -> i64 {
+    let days = |year: i64, month: i64, day: i64| -> i64 {
+        // Days of the civil calendar since 0000-03-01 (Hinnant, chrono-compatible date algorithms).
+        let shifted = if month <= 2 { year - 1 } else { year };
+        let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+        365 * shifted + shifted.div_euclid(4) - shifted.div_euclid(100) + shifted.div_euclid(400) + of_year
+    };
+    let date = days(year, month, day);
+    let weekday = (date + 2).rem_euclid(7); // 0 is Monday: 0000-03-01 was a Wednesday
+    let thursday = date - weekday + 3;
+    let of = [year - 1, year, year + 1].into_iter().rfind(|year| days(*year, 1, 1) <= thursday).unwrap_or(year);
+    (thursday - days(of, 1, 1)) / 7 + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_fit_as_a_whole() {
+        for (pattern, text, fits) in [
+            ("a*b", "ab", true),
+            ("a*b", "axxb", true),
+            ("a*b", "abc", false),
+            ("*a*b*", "xxaxxbxx", true),
+            ("*a*b*", "ba", false),
+            ("?a", "ba", true),
+            ("?a", "a", false),
+            ("*?.exe", ".exe", false),
+            ("*a?c*a", "abcabxa", true),
+            ("a*?", "a", false),
+            ("a*?", "aä", true),
+            ("*ab*ab", "ab", false),
+        ] {
+            assert_eq!(Glob::new(&Pattern::parse(pattern).parts).fits(text), fits, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn weeks_are_those_of_iso_8601() {
+        for (text, week) in [
+            ("2021-01-03", 53),
+            ("2021-01-04", 1),
+            ("2024-12-30T01:02:03Z", 1),
+            ("2026-11-22 05:16:00", 47),
+            ("2016-01-03", 53),
+            ("2000-02-29", 9),
+        ] {
+            assert_eq!(time_part(TimePart::Week, text), Some(week), "{text}");
+        }
+        assert_eq!(time_part(TimePart::Hour, "2026-11-22 05:16:00"), Some(5));
+        assert_eq!(time_part(TimePart::Minute, "2026-11-22T05:16:00Z"), Some(16));
+        assert_eq!(time_part(TimePart::Hour, "2026-11-22"), None);
+        assert_eq!(time_part(TimePart::Hour, "yesterday"), None);
+    }
+}

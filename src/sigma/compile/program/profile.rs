@@ -1,0 +1,77 @@
+//! How often literals are met in ordinary traffic: decides which of a rule's necessary literals is its anchor.
+//!
+//! A wrong guess costs time, never a match, so a small sample does: for the fields that rules use most, the values that
+//! background traffic has most, with their share of events.
+
+use rustc_hash::FxHashMap;
+
+use super::anchor::{Kind, Literal, gram};
+use crate::fold::folded;
+
+/// A sample of values.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Profile {
+    /// By field: folded value and its share of all events.
+    fields: FxHashMap<Box<str>, Vec<(String, f32)>>,
+    grams: FxHashMap<u32, f32>,
+}
+
+impl Profile {
+    /// The sample in `profile.tsv`: field, events per 100,000, value.
+    pub(crate) fn built_in() -> Profile {
+        let lines = include_str!("profile.tsv").lines().filter(|line| !line.starts_with('#'));
+        let rows = lines.filter_map(|line| {
+            let mut columns = line.splitn(3, '\t');
+            let (field, share, value) = (columns.next()?, columns.next()?, columns.next()?);
+            Some((field, share.parse::<f32>().ok()? / 100_000.0, value))
+        });
+        Profile::of(rows)
+    }
+
+    /// A sample of these rows: field, share of events, value.
+    pub(crate) fn of<'a>(rows: impl IntoIterator<Item = (&'a str, f32, &'a str)>) -> Profile {
+        let mut profile = Profile::default();
+        for (field, share, value) in rows {
+            let value = folded(value);
+            for window in value.as_bytes().windows(4) {
+                *profile.grams.entry(gram(window)).or_default() += share;
+            }
+            profile.fields.entry(field.into()).or_default().push((value, share));
+        }
+        profile
+    }
+
+    /// Expected share of events in which a literal is met. For fields that are not in the sample, and texts that are in
+    /// no sampled value, a guess by length.
+    pub(crate) fn probability(&self, field: &str, literal: &Literal) -> f32 {
+        let text = &*literal.text;
+        let guess = match (literal.kind, text.len()) {
+            (Kind::Present, _) => 0.5,
+            (Kind::Equal, 0 | 1) => 0.05,
+            (Kind::Equal, _) => 0.001,
+            (_, 0..=2) => 0.3,
+            (_, 3) => 0.05,
+            (_, 4) => 0.01,
+            (_, 5..=7) => 0.004,
+            (_, 8..=15) => 0.001,
+            (_, _) => 0.0005,
+        };
+        let Some(values) = self.fields.get(field) else { return guess };
+        let met = values.iter().filter(|(value, _)| match literal.kind {
+            Kind::Present => true,
+            Kind::Equal => value == text,
+            Kind::StartsWith => value.starts_with(text),
+            Kind::EndsWith => value.ends_with(text),
+            Kind::Contains => value.contains(text),
+        });
+        let share: f32 = met.map(|(_, share)| share).sum();
+        if literal.kind == Kind::Present { share } else { share + guess }
+    }
+
+    /// Where the gram stands that is met most rarely.
+    pub(crate) fn rarest_gram(&self, bytes: &[u8]) -> usize {
+        let share = |window: &[u8]| self.grams.get(&gram(window)).copied().unwrap_or(0.0);
+        let grams = bytes.windows(4).enumerate().map(|(at, window)| (at, share(window)));
+        grams.min_by(|(_, left), (_, right)| left.total_cmp(right)).map_or(0, |(at, _)| at)
+    }
+}

@@ -1,0 +1,42 @@
+//! Sigma text to rules to one compiled matcher; pure: no I/O, no clock.
+//!
+//! [`parse`] reads texts into [`Rule`]s and [`Correlation`]s and says what is wrong with the others.
+//! [`RuleSet::compile`] makes one matcher of them, shared by threads; a cheap [`Scanner`] per thread meets events with it.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use cf_sigma::{Options, RuleSet, Scanner, Text, parse};
+//!
+//! let text = "\
+//! title: Curl
+//! id: 9b5e3a0c-5a2f-4d32-8f0f-2a37c4a3a001
+//! logsource: {product: linux, category: process_creation}
+//! detection:
+//!   tool:
+//!     Image|endswith: /curl
+//!   condition: tool
+//! ";
+//! let parsed = parse(&[Text { file: "curl.yml".into(), text: text.to_owned() }]);
+//! let (rules, problems) = RuleSet::compile(parsed, &Options::default());
+//! assert!(problems.is_empty());
+//! assert_eq!(rules.rules().len(), 1);
+//! let scanner = Scanner::new(Arc::new(rules));
+//! # let _ = scanner;
+//! ```
+
+mod problem;
+mod yaml;
+
+pub mod log_source;
+pub mod parse;
+pub mod rule;
+
+mod compile;
+mod fold;
+mod scan;
+
+pub use compile::{Options, RuleIndex, RuleInfo, RuleSet};
+pub use parse::{Parsed, Text, parse};
+pub use problem::{Problem, Severity};
+pub use rule::{Correlation, Rule};
+pub use scan::Scanner;

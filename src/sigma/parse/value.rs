@@ -1,0 +1,433 @@
+//! One field of a selection: its modifiers, and its values made into tests.
+
+use std::sync::Arc;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use regex::{Regex, RegexBuilder};
+
+use crate::{
+    parse::detection::test,
+    problem::{Place, Problems, Refused, did_you_mean, shown},
+    rule::{Comparison, Expr, Matcher, Number, Pattern, Shape, TimePart},
+    yaml::{Kind, Node},
+};
+
+/// Bytes of one compiled regular expression. The largest public one needs about 300 kB.
+const REGEX_BYTES_MAX: usize = 2 << 20;
+/// Nesting of one regular expression.
+const REGEX_DEPTH_MAX: u32 = 64;
+/// Tests that one value may become (`windash`).
+const VARIANTS_MAX: usize = 128;
+
+/// What a field's name says: the field and its modifiers.
+#[derive(Debug, Default)]
+pub(super) struct Key {
+    field: Option<Arc<str>>,
+    at: Place,
+    shape: Option<Shape>,
+    cased: bool,
+    all: bool,
+    negated: bool,
+    windash: bool,
+    expand: bool,
+    kind: KeyKind,
+    flags: RegexFlags,
+    /// base64 and wide encodings, in order.
+    encodings: Vec<Encoding>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum KeyKind {
+    #[default]
+    Text,
+    Regex,
+    Cidr,
+    Exists,
+    Field,
+    Compare(Comparison),
+    Time(TimePart),
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct RegexFlags {
+    ignore_case: bool,
+    multi_line: bool,
+    dot_all: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    Base64,
+    Base64Offset,
+    Utf16Le,
+    Utf16Be,
+    Utf16,
+}
+
+const MODIFIERS: [&str; 34] = [
+    "contains", "startswith", "endswith", "all", "cased", "windash", "base64", "base64offset", "utf16", "utf16le",
+    "utf16be", "wide", "re", "i", "m", "s", "ignorecase", "multiline", "dotall", "cidr", "exists", "fieldref", "gt",
+    "gte", "lt", "lte", "neq", "expand", "minute", "hour", "day", "week", "month", "year",
+];
+
+impl Key {
+    /// A keyword: no field, found anywhere in a value.
+    pub(super) fn keyword(at: Place) -> Key {
+        Key { at, shape: Some(Shape::Contains), ..Key::default() }
+    }
+
+    /// Splits `Field|modifier|modifier`.
+    pub(super) fn read(node: &Node, problems: &mut Problems) -> Result<Key, Refused> {
+        let Some(text) = node.text() else {
+            return Err(problems.error("field", node.at, format!("a field's name is {}", node.word()), None));
+        };
+        let mut words = text.split('|');
+        let field = words.next().unwrap_or_default().trim();
+        let mut key = if field.is_empty() {
+            Key::keyword(node.at)
+        } else {
+            Key { field: Some(Arc::from(field)), at: node.at, ..Key::default() }
+        };
+        for word in words {
+            key.apply(word, problems)?;
+        }
+        key.check(problems)?;
+        Ok(key)
+    }
+
+    fn apply(&mut self, word: &str, problems: &mut Problems) -> Result<(), Refused> {
+        if self.apply_switch(word) {
+            return Ok(());
+        }
+        let kind = match word {
+            "contains" => return self.set_shape(Shape::Contains, problems),
+            "startswith" => return self.set_shape(Shape::StartsWith, problems),
+            "endswith" => return self.set_shape(Shape::EndsWith, problems),
+            "re" => KeyKind::Regex,
+            "cidr" => KeyKind::Cidr,
+            "exists" => KeyKind::Exists,
+            "fieldref" => KeyKind::Field,
+            "gt" => KeyKind::Compare(Comparison::Gt),
+            "gte" => KeyKind::Compare(Comparison::Gte),
+            "lt" => KeyKind::Compare(Comparison::Lt),
+            "lte" => KeyKind::Compare(Comparison::Lte),
+            "minute" => KeyKind::Time(TimePart::Minute),
+            "hour" => KeyKind::Time(TimePart::Hour),
+            "day" => KeyKind::Time(TimePart::Day),
+            "week" => KeyKind::Time(TimePart::Week),
+            "month" => KeyKind::Time(TimePart::Month),
+            "year" => KeyKind::Time(TimePart::Year),
+            other => {
+                let hint = did_you_mean(other, MODIFIERS);
+                return Err(problems.error("unknown_modifier", self.at, format!("unknown modifier \"{}\"", shown(other)), hint));
+            }
+        };
+        if self.kind != KeyKind::Text {
+            return Err(self.clash(problems));
+        }
+        self.kind = kind;
+        Ok(())
+    }
+
+    /// Modifiers that only switch something on.
+    fn apply_switch(&mut self, word: &str) -> bool {
+        match word {
+            "all" => self.all = true,
+            "cased" => self.cased = true,
+            "windash" => self.windash = true,
+            "neq" => self.negated = true,
+            "expand" => self.expand = true,
+            "base64" => self.encodings.push(Encoding::Base64),
+            "base64offset" => self.encodings.push(Encoding::Base64Offset),
+            "wide" | "utf16le" => self.encodings.push(Encoding::Utf16Le),
+            "utf16be" => self.encodings.push(Encoding::Utf16Be),
+            "utf16" => self.encodings.push(Encoding::Utf16),
+            "i" | "ignorecase" => self.flags.ignore_case = true,
+            "m" | "multiline" => self.flags.multi_line = true,
+            "s" | "dotall" => self.flags.dot_all = true,
+            _ => return false,
+        }
+        true
+    }
+
+    fn set_shape(&mut self, shape: Shape, problems: &mut Problems) -> Result<(), Refused> {
+        if self.shape.is_some() && self.field.is_some() {
+            return Err(self.clash(problems));
+        }
+        self.shape = Some(shape);
+        Ok(())
+    }
+
+    fn check(&self, problems: &mut Problems) -> Result<(), Refused> {
+        let shaped = self.shape.is_some() && self.field.is_some();
+        let texty = self.windash || self.expand || !self.encodings.is_empty();
+        let flagged = self.flags.ignore_case || self.flags.multi_line || self.flags.dot_all;
+        let fits = match self.kind {
+            KeyKind::Text => !flagged,
+            KeyKind::Regex => !shaped && !texty && !self.cased,
+            KeyKind::Field => !texty && !flagged && self.field.is_some(),
+            KeyKind::Exists => !shaped && !texty && !flagged && !self.cased && !self.all && self.field.is_some(),
+            KeyKind::Cidr | KeyKind::Compare(_) | KeyKind::Time(_) => {
+                !shaped && !texty && !flagged && !self.cased && self.field.is_some()
+            }
+        };
+        // A base64 text is one text: nothing may be encoded after it, and offsets make no sense on encodings of it.
+        let base64 = self.encodings.iter().position(|encoding| matches!(encoding, Encoding::Base64 | Encoding::Base64Offset));
+        let order = base64.is_none_or(|at| at + 1 == self.encodings.len()) && self.encodings.len() <= 2;
+        if fits && order { Ok(()) } else { Err(self.clash(problems)) }
+    }
+
+    fn clash(&self, problems: &mut Problems) -> Refused {
+        let field = self.field.as_deref().unwrap_or_default();
+        let message = format!("the modifiers of \"{}\" cannot stand together", shown(field));
+        problems.error("modifiers", self.at, message, None)
+    }
+}
+
+/// Makes a condition of a field's values: any of them, or all with `all`.
+pub(super) fn read(key: &Key, values: &[Node], problems: &mut Problems) -> Result<Expr, Refused> {
+    let mut list = Vec::with_capacity(values.len());
+    for value in values {
+        let mut variants: Vec<Expr> =
+            matchers(key, value, problems)?.into_iter().map(|matcher| test(key.field.as_ref(), matcher)).collect();
+        match variants.len() {
+            1 => list.append(&mut variants),
+            _ if key.all => list.push(Expr::Any(variants)),
+            _ => list.append(&mut variants),
+        }
+    }
+    let expr = match (list.len(), key.all) {
+        (1, _) => list.remove(0),
+        (_, true) => Expr::All(list),
+        (_, false) => Expr::Any(list),
+    };
+    Ok(if key.negated { Expr::Not(Box::new(expr)) } else { expr })
+}
+
+fn matchers(key: &Key, node: &Node, problems: &mut Problems) -> Result<Vec<Matcher>, Refused> {
+    let field = key.field.as_deref().unwrap_or_default();
+    let text = match &node.kind {
+        Kind::Scalar(text) => text.as_str(),
+        Kind::Null if key.kind == KeyKind::Text && key.shape.is_none() && key.encodings.is_empty() => {
+            return Ok(vec![Matcher::Null]);
+        }
+        Kind::Null | Kind::List(_) | Kind::Map(_) => {
+            let message = format!("a value of \"{}\" is {}", shown(field), node.word());
+            return Err(problems.error("value", node.at, message, None));
+        }
+    };
+    let mut bad = |what: &str| {
+        let message = format!("the value \"{}\" of \"{}\" is {what}", shown(text), shown(field));
+        problems.error("value", node.at, message, None)
+    };
+    match key.kind {
+        KeyKind::Text => texts(key, text, node.at, problems),
+        KeyKind::Regex => regex(key, text, node.at, problems).map(|regex| vec![Matcher::Regex(regex)]),
+        KeyKind::Cidr => network(text).map(|net| vec![Matcher::Cidr(net)]).ok_or_else(|| bad("no network (`10.0.0.0/8`)")),
+        KeyKind::Exists => match text.to_ascii_lowercase().as_str() {
+            "true" | "yes" => Ok(vec![Matcher::Exists(true)]),
+            "false" | "no" => Ok(vec![Matcher::Exists(false)]),
+            _ => Err(bad("neither true nor false")),
+        },
+        KeyKind::Field => {
+            let shape = key.shape.unwrap_or(Shape::Equal);
+            Ok(vec![Matcher::Field { other: Arc::from(text), shape, cased: key.cased }])
+        }
+        KeyKind::Compare(comparison) => Number::parse(text)
+            .map(|number| vec![Matcher::Compare(comparison, number)])
+            .ok_or_else(|| bad("no number")),
+        KeyKind::Time(part) => {
+            text.parse().map(|number| vec![Matcher::Time(part, number)]).map_err(|_| bad("no whole number"))
+        }
+    }
+}
+
+/// A network; a lone address is a network of one; host bits are cut.
+fn network(text: &str) -> Option<ipnet::IpNet> {
+    let net: ipnet::IpNet = match text.parse() {
+        Ok(net) => net,
+        Err(_) => ipnet::IpNet::from(text.parse::<std::net::IpAddr>().ok()?),
+    };
+    Some(net.trunc())
+}
+
+fn texts(key: &Key, text: &str, at: Place, problems: &mut Problems) -> Result<Vec<Matcher>, Refused> {
+    if key.expand && text.matches('%').count() >= 2 {
+        let message = format!("the placeholder in \"{}\" has no value", shown(text));
+        let hint = Some("write the values into the rule in its place".to_owned());
+        return Err(problems.error("placeholder", at, message, hint));
+    }
+    let mut patterns = vec![Pattern::parse(text)];
+    if key.windash {
+        patterns = windash(text);
+    }
+    if !key.encodings.is_empty() {
+        patterns = encoded(key, &patterns, at, problems)?;
+    }
+    let (before, behind) = match key.shape {
+        Some(Shape::Contains) => (true, true),
+        Some(Shape::StartsWith) => (false, true),
+        Some(Shape::EndsWith) => (true, false),
+        Some(Shape::Equal) | None => (false, false),
+    };
+    let texts = patterns.into_iter().map(|pattern| Matcher::Text { pattern: pattern.within(before, behind), cased: key.cased });
+    Ok(texts.collect())
+}
+
+/// Every dash or slash that begins a word, in each of the forms that Windows programs take for it.
+fn windash(text: &str) -> Vec<Pattern> {
+    const DASHES: [char; 5] = ['-', '/', '–', '—', '―'];
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    let chars: Vec<char> = text.chars().collect();
+    let places: Vec<usize> = (0..chars.len())
+        .filter(|&i| matches!(chars.get(i), Some('-' | '/')))
+        .filter(|&i| i == 0 || chars.get(i - 1).is_some_and(|&c| !word(c)))
+        .filter(|&i| chars.get(i + 1).is_some_and(|&c| word(c)))
+        .collect();
+    // Independent forms for each place as long as they are few, else the same form everywhere.
+    let combinations = DASHES.len().checked_pow(u32::try_from(places.len()).unwrap_or(u32::MAX));
+    let independent = combinations.is_some_and(|count| count <= VARIANTS_MAX);
+    let count = if independent { combinations.unwrap_or(1) } else { DASHES.len() };
+    let mut patterns = vec![Pattern::parse(text)];
+    for number in 0..count {
+        let mut variant = chars.clone();
+        let mut rest = number;
+        for &place in &places {
+            if let (Some(slot), Some(dash)) = (variant.get_mut(place), DASHES.get(rest % DASHES.len())) {
+                *slot = *dash;
+            }
+            if independent {
+                rest /= DASHES.len();
+            }
+        }
+        let pattern = Pattern::parse(&variant.into_iter().collect::<String>());
+        if !patterns.contains(&pattern) {
+            patterns.push(pattern);
+        }
+    }
+    patterns
+}
+
+fn encoded(key: &Key, patterns: &[Pattern], at: Place, problems: &mut Problems) -> Result<Vec<Pattern>, Refused> {
+    let mut out = Vec::new();
+    for pattern in patterns {
+        let Some(text) = pattern.as_literal() else {
+            let message = "a value with wildcards cannot be encoded".to_owned();
+            return Err(problems.error("encoded_wildcard", at, message, Some("escape them as \\* or \\?".to_owned())));
+        };
+        let mut bytes = text.as_bytes().to_vec();
+        for encoding in &key.encodings {
+            bytes = match encoding {
+                Encoding::Utf16Le => text.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+                Encoding::Utf16Be => text.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+                Encoding::Utf16 => {
+                    [0xff, 0xfe].into_iter().chain(text.encode_utf16().flat_map(u16::to_le_bytes)).collect()
+                }
+                Encoding::Base64 => STANDARD.encode(&bytes).into_bytes(),
+                Encoding::Base64Offset => {
+                    out.extend((0..3).map(|offset| Pattern::literal(&base64_at(&bytes, offset))));
+                    continue;
+                }
+            };
+        }
+        if key.encodings.last() != Some(&Encoding::Base64Offset) {
+            // Bytes that are no text (a byte order mark) can never be met in an event, which is text.
+            let text = String::from_utf8(bytes).map_err(|_| {
+                let message = "the encoded value is no text; `base64` or `base64offset` must follow".to_owned();
+                problems.error("encoded_value", at, message, None)
+            })?;
+            out.push(Pattern::literal(&text));
+        }
+    }
+    Ok(out)
+}
+
+/// The characters that do not depend on what stands around the bytes when they begin at `offset` of a group of three.
+fn base64_at(bytes: &[u8], offset: usize) -> String {
+    let mut padded = vec![b' '; offset];
+    padded.extend_from_slice(bytes);
+    let text = STANDARD.encode(&padded);
+    let begin = [0, 2, 3].get(offset).copied().unwrap_or(0);
+    let cut = [0, 3, 2].get(padded.len() % 3).copied().unwrap_or(0);
+    text.get(begin..text.len().saturating_sub(cut)).unwrap_or_default().to_owned()
+}
+
+fn regex(key: &Key, text: &str, at: Place, problems: &mut Problems) -> Result<Regex, Refused> {
+    let built = RegexBuilder::new(text)
+        .case_insensitive(key.flags.ignore_case)
+        .multi_line(key.flags.multi_line)
+        .dot_matches_new_line(key.flags.dot_all)
+        .size_limit(REGEX_BYTES_MAX)
+        .dfa_size_limit(REGEX_BYTES_MAX)
+        .nest_limit(REGEX_DEPTH_MAX)
+        .build();
+    built.map_err(|error| {
+        let reason = match &error {
+            regex::Error::CompiledTooBig(limit) => format!("it needs more than {limit} bytes"),
+            other => other.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+        };
+        let hint = if reason.contains("look-around") || reason.contains("backreference") {
+            Some("they cannot be matched in linear time; say it with several fields or a filter".to_owned())
+        } else {
+            None
+        };
+        problems.error("regex", at, format!("could not compile the regular expression \"{}\": {reason}", shown(text)), hint)
+    })
+}
+
+/// For the plan's rules: the same texts and expressions without a Sigma key.
+pub(super) fn plain_text(text: &str, shape: Shape) -> Matcher {
+    let (before, behind) = match shape {
+        Shape::Contains => (true, true),
+        Shape::StartsWith => (false, true),
+        Shape::EndsWith => (true, false),
+        Shape::Equal => (false, false),
+    };
+    Matcher::Text { pattern: Pattern::literal(text).within(before, behind), cased: false }
+}
+
+/// For the plan's rules: a regular expression.
+pub(super) fn plain_regex(text: &str, at: Place, problems: &mut Problems) -> Result<Matcher, Refused> {
+    regex(&Key { at, ..Key::default() }, text, at, problems).map(Matcher::Regex)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::Part;
+
+    #[test]
+    fn base64_offsets_are_those_of_the_specification() {
+        // Sigma specification 2.1, appendix on modifiers: `base64offset` of "foobar".
+        let forms: Vec<String> = (0..3).map(|offset| base64_at(b"/bin/bash", offset)).collect();
+        for (offset, form) in forms.iter().enumerate() {
+            let mut around = b"xyz".get(..offset).unwrap().to_vec();
+            around.extend_from_slice(b"/bin/bash and more");
+            assert!(STANDARD.encode(&around).contains(form), "offset {offset}: {form}");
+        }
+    }
+
+    #[test]
+    fn windash_gives_each_dash_in_five_forms() {
+        assert_eq!(windash("-a").len(), 5);
+        assert_eq!(windash(" -a -b").len(), 25);
+        assert_eq!(windash("a-b").len(), 1);
+    }
+
+    #[test]
+    fn escapes_are_those_of_the_specification() {
+        let text = |text: &str| Part::Text(text.to_owned());
+        for (written, parts) in [
+            (r"a\*b", vec![text("a*b")]),
+            (r"a\\*b", vec![text(r"a\"), Part::Any, text("b")]),
+            (r"\\srv", vec![text(r"\srv")]),
+            (r"C:\x", vec![text(r"C:\x")]),
+            (r"a\?", vec![text("a?")]),
+            (r"\", vec![text(r"\")]),
+            ("a?**", vec![text("a"), Part::One, Part::Any]),
+            ("", vec![]),
+        ] {
+            assert_eq!(Pattern::parse(written).parts, parts, "{written}");
+        }
+    }
+}

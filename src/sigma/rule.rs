@@ -1,0 +1,324 @@
+//! Rules as they are meant, before anything is compiled: small trees of tests on fields.
+
+use std::sync::Arc;
+
+use cf_types::Level;
+use ipnet::IpNet;
+use regex::Regex;
+
+/// A plain rule: one event fulfils it or not.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Its id; made from name or content if the text has none.
+    pub id: Arc<str>,
+    /// Its `name`, by which correlations may refer to it.
+    pub name: Option<Arc<str>>,
+    /// Its title.
+    pub title: Arc<str>,
+    /// Its description.
+    pub description: Arc<str>,
+    /// Its level.
+    pub level: Level,
+    /// Its status, as published.
+    pub status: Option<Arc<str>>,
+    /// ATT&CK and other tags.
+    pub tags: Arc<[Arc<str>]>,
+    /// File it is from.
+    pub file: Arc<str>,
+    /// Line where its document begins.
+    pub line: u32,
+    /// What kind of log it is about.
+    pub log_source: LogSourcePattern,
+    /// What an event must fulfil.
+    pub condition: Expr,
+}
+
+/// The parts of a rule's `logsource`; a part that is not given fits everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogSourcePattern {
+    /// `windows`, `linux`, ... in lower case.
+    pub product: Option<Arc<str>>,
+    /// `process_creation`, ... in lower case.
+    pub category: Option<Arc<str>>,
+    /// `sysmon`, ... in lower case.
+    pub service: Option<Arc<str>>,
+}
+
+/// A condition on one event.
+#[derive(Clone, Debug)]
+pub enum Expr {
+    /// All hold; true if empty.
+    All(Vec<Expr>),
+    /// At least one holds; false if empty.
+    Any(Vec<Expr>),
+    /// It does not hold.
+    Not(Box<Expr>),
+    /// One test.
+    Test(Test),
+}
+
+/// One value of one field of a rule.
+#[derive(Clone, Debug)]
+pub struct Test {
+    /// The field; `None` for a keyword, which any value of the event may fulfil.
+    pub field: Option<Arc<str>>,
+    /// What a value must be like. A field of several values fulfils it if any of them does.
+    pub matcher: Matcher,
+}
+
+/// What a value must be like.
+#[derive(Clone, Debug)]
+pub enum Matcher {
+    /// A text with wildcards; without case unless `cased`.
+    Text {
+        /// The text.
+        pattern: Pattern,
+        /// Whether case counts.
+        cased: bool,
+    },
+    /// A regular expression, found anywhere.
+    Regex(Regex),
+    /// An address in a network.
+    Cidr(IpNet),
+    /// A number compared.
+    Compare(Comparison, Number),
+    /// Another field's value.
+    Field {
+        /// The other field.
+        other: Arc<str>,
+        /// How the two must agree.
+        shape: Shape,
+        /// Whether case counts.
+        cased: bool,
+    },
+    /// A part of a time.
+    Time(TimePart, i64),
+    /// No value: the field is absent or null.
+    Null,
+    /// The field is there (`true`) or not, whatever its value.
+    Exists(bool),
+}
+
+/// How a number must compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Comparison {
+    /// Less.
+    Lt,
+    /// Less or equal.
+    Lte,
+    /// Greater.
+    Gt,
+    /// Greater or equal.
+    Gte,
+}
+
+/// A number as rules and events write it. Whole numbers compare exactly, others as binary floating point.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Number {
+    /// A whole number.
+    Whole(i64),
+    /// Any other.
+    Fraction(f64),
+}
+
+impl Number {
+    /// Reads a decimal number.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Number> {
+        let text = text.trim();
+        if let Ok(whole) = text.parse() {
+            return Some(Number::Whole(whole));
+        }
+        let numeric = text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+' | b'e' | b'E'));
+        text.parse().ok().filter(|number: &f64| numeric && number.is_finite()).map(Number::Fraction)
+    }
+
+    /// How it compares; `None` never happens for numbers that were parsed.
+    #[must_use]
+    pub fn compare(self, other: Number) -> Option<std::cmp::Ordering> {
+        match (self, other) {
+            (Number::Whole(left), Number::Whole(right)) => Some(left.cmp(&right)),
+            (left, right) => left.float().partial_cmp(&right.float()),
+        }
+    }
+
+    #[allow(clippy::as_conversions, clippy::cast_precision_loss)] // a comparison with a fraction is not exact anyway
+    const fn float(self) -> f64 {
+        match self {
+            Number::Whole(whole) => whole as f64,
+            Number::Fraction(fraction) => fraction,
+        }
+    }
+}
+
+impl Comparison {
+    /// Whether `left` compares so with `right`.
+    #[must_use]
+    pub fn holds(self, left: Number, right: Number) -> bool {
+        left.compare(right).is_some_and(|order| match self {
+            Comparison::Lt => order.is_lt(),
+            Comparison::Lte => order.is_le(),
+            Comparison::Gt => order.is_gt(),
+            Comparison::Gte => order.is_ge(),
+        })
+    }
+}
+
+/// How two texts must agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Shape {
+    /// Equal.
+    Equal,
+    /// The other is within.
+    Contains,
+    /// It begins with the other.
+    StartsWith,
+    /// It ends with the other.
+    EndsWith,
+}
+
+/// A part of a time (in UTC, as the value writes it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TimePart {
+    /// 0 to 59.
+    Minute,
+    /// 0 to 23.
+    Hour,
+    /// Day of the month.
+    Day,
+    /// ISO 8601 week.
+    Week,
+    /// 1 to 12.
+    Month,
+    /// The year.
+    Year,
+}
+
+/// A text with wildcards.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pattern {
+    /// Its parts; no two texts and no two `Any` stand beside each other.
+    pub parts: Vec<Part>,
+}
+
+/// A piece of a [`Pattern`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// These characters.
+    Text(String),
+    /// `*`: any characters, or none.
+    Any,
+    /// `?`: one character.
+    One,
+}
+
+impl Pattern {
+    /// Reads a Sigma text: `*` and `?` are wildcards, `\` before `*`, `?` or `\` takes their meaning away.
+    #[must_use]
+    pub fn parse(text: &str) -> Pattern {
+        let mut pattern = Pattern::default();
+        let mut chars = text.chars().peekable();
+        while let Some(c) = chars.next() {
+            match c {
+                '\\' if matches!(chars.peek(), Some('*' | '?' | '\\')) => {
+                    pattern.push_char(chars.next().unwrap_or('\\'));
+                }
+                '*' => pattern.push_any(),
+                '?' => pattern.parts.push(Part::One),
+                other => pattern.push_char(other),
+            }
+        }
+        pattern
+    }
+
+    /// A text without wildcards.
+    #[must_use]
+    pub fn literal(text: &str) -> Pattern {
+        let parts = if text.is_empty() { Vec::new() } else { vec![Part::Text(text.to_owned())] };
+        Pattern { parts }
+    }
+
+    /// The text, if there are no wildcards.
+    #[must_use]
+    pub fn as_literal(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [] => Some(""),
+            [Part::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// With `*` before and behind as asked.
+    #[must_use]
+    pub fn within(mut self, before: bool, behind: bool) -> Pattern {
+        if before && self.parts.first() != Some(&Part::Any) {
+            self.parts.insert(0, Part::Any);
+        }
+        if behind && self.parts.last() != Some(&Part::Any) {
+            self.parts.push(Part::Any);
+        }
+        self
+    }
+
+    pub(crate) fn push_any(&mut self) {
+        if self.parts.last() != Some(&Part::Any) {
+            self.parts.push(Part::Any);
+        }
+    }
+
+    pub(crate) fn push_char(&mut self, c: char) {
+        if let Some(Part::Text(text)) = self.parts.last_mut() {
+            text.push(c);
+        } else {
+            self.parts.push(Part::Text(c.to_string()));
+        }
+    }
+}
+
+/// A correlation: a rule over the detections of others.
+#[derive(Clone, Debug)]
+pub struct Correlation {
+    /// Its id.
+    pub id: Arc<str>,
+    /// Its `name`.
+    pub name: Option<Arc<str>>,
+    /// Its title.
+    pub title: Arc<str>,
+    /// Its description.
+    pub description: Arc<str>,
+    /// Its level.
+    pub level: Level,
+    /// Its status.
+    pub status: Option<Arc<str>>,
+    /// ATT&CK and other tags.
+    pub tags: Arc<[Arc<str>]>,
+    /// File it is from.
+    pub file: Arc<str>,
+    /// Line where its document begins.
+    pub line: u32,
+    /// Ids or names of the rules it refers to, as written, with line and column.
+    pub references: Vec<Reference>,
+    /// Fields or aliases to group by, in its order.
+    pub group_by: Vec<Arc<str>>,
+    /// Alias -> (reference as written -> field).
+    pub aliases: Vec<(Arc<str>, Vec<(Arc<str>, Arc<str>)>)>,
+    /// Window in seconds.
+    pub timespan_s: i64,
+    /// What makes a window a hit.
+    pub predicate: cf_types::Predicate,
+    /// The field whose values `value_count` counts.
+    pub value_field: Option<Arc<str>>,
+    /// Whether the rules it refers to alert by themselves as well.
+    pub generate: bool,
+}
+
+/// A reference to a rule by id or name.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    /// Id or name.
+    pub to: Arc<str>,
+    /// Line, from 1.
+    pub line: u32,
+    /// Column, from 1.
+    pub column: u32,
+}
