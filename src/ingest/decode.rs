@@ -17,10 +17,16 @@ use crate::options::{Source, SourceTable};
 mod entities;
 mod generic;
 mod json;
+mod names;
+mod pam;
 mod sink;
 mod spans;
+mod sshd;
+mod sudo;
+mod syslog;
 mod text;
 mod time;
+mod web;
 mod windows;
 
 use self::{
@@ -91,7 +97,6 @@ struct Work {
     log_sources: FxHashMap<LogSource, Arc<LogSource>>,
     windows: Arc<LogSource>,
     entities: EntityTables,
-    text: text::Text,
 }
 
 /// What an event gets from its decoder besides fields.
@@ -112,7 +117,6 @@ impl Decoder {
     #[must_use]
     pub fn with(table: Arc<SourceTable>, want: Want) -> Decoder {
         let json = Json::new(table.depth_max());
-        let text = text::Text::new();
         let entities = EntityTables::new();
         let work = Work {
             names: Names::current(),
@@ -121,7 +125,6 @@ impl Decoder {
             log_sources: FxHashMap::default(),
             windows: Arc::new(LogSource { product: Some(Arc::from("windows")), ..LogSource::default() }),
             entities,
-            text,
         };
         Decoder { table, want, json, work }
     }
@@ -339,7 +342,7 @@ impl Work {
             depth_max: source.depth_max,
             taken: None,
         };
-        let found = self.text.decode(line, assume, &mut sink)?;
+        let found = text::decode(line, assume, &mut sink)?;
         let log_source = self.log_source(found.product, found.category, found.service, source);
         Ok(Head { time: found.time, declared_id: None, log_source })
     }

@@ -123,7 +123,7 @@ pub(crate) fn parse_iso(text: &str, assume: Assume<'_>) -> Option<(Time, TimeBas
 }
 
 impl Assume<'_> {
-    fn zoned_micros(&self, local: i64) -> Option<Time> {
+    pub(crate) fn zoned_micros(&self, local: i64) -> Option<Time> {
         if *self.zone == TimeZone::UTC {
             return Some(Time::from_micros(local));
         }
@@ -132,12 +132,18 @@ impl Assume<'_> {
     }
 }
 
-/// Date and time as microseconds since 1970 as if they were UTC, and what follows them.
+/// Date (`-` or `/` between) and time as microseconds since 1970 as if they were UTC, and what follows them.
 pub(crate) fn parse_local(text: &[u8]) -> Option<(i64, &[u8])> {
     let (year, rest) = digits(text, 4)?;
-    let (dash, rest) = separated(rest, b'-');
+    let (dash, rest, separator) = match separated(rest, b'/') {
+        (true, rest) => (true, rest, b"/"),
+        _ => {
+            let (dash, rest) = separated(rest, b'-');
+            (dash, rest, b"-")
+        }
+    };
     let (month, rest) = digits(rest, 2)?;
-    let rest = if dash { rest.strip_prefix(b"-")? } else { rest };
+    let rest = if dash { rest.strip_prefix(separator)? } else { rest };
     let (day, rest) = digits(rest, 2)?;
     let days = days_of(year, month, day)?;
     let midnight = days * MICROS_PER_DAY;
@@ -241,6 +247,11 @@ fn parse_fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     let micros = after.iter().take(len).chain(std::iter::repeat(&b'0')).take(6);
     let micros = micros.fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0'));
     Some((micros, after.get(len..)?))
+}
+
+/// `+02:00`, `+0200` or `+02` in seconds, and nothing else.
+pub(crate) fn parse_offset_of(word: &[u8]) -> Option<i64> {
+    parse_offset(word)
 }
 
 fn parse_offset(text: &[u8]) -> Option<i64> {

@@ -1,0 +1,188 @@
+//! Access logs in the common and the combined format (nginx, Apache), and the error logs of both.
+
+use cf_types::{Name, Time, TimeBasis};
+
+use super::{
+    names::KNOWN,
+    sink::{Broken, Sink},
+    sshd::put_address,
+    text::Found,
+    time::{Assume, parse_access_log, parse_ctime, parse_local},
+};
+
+/// Whether this program's messages may be access log lines.
+pub(crate) fn is_server(program: &str) -> bool {
+    let program = program.as_bytes();
+    [b"nginx".as_slice(), b"apache", b"httpd", b"lighttpd", b"haproxy", b"caddy", b"traefik", b"web"]
+        .iter()
+        .any(|server| program.get(..server.len()).is_some_and(|head| head.eq_ignore_ascii_case(server)))
+}
+
+/// One request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Access<'a> {
+    host: Option<&'a str>,
+    client: &'a str,
+    user: &'a str,
+    time: Time,
+    request: &'a str,
+    status: &'a str,
+    bytes: &'a str,
+    referer: Option<&'a str>,
+    agent: Option<&'a str>,
+}
+
+/// `[VHOST ]CLIENT IDENT USER [TIME] "REQUEST" STATUS BYTES["REFERER" "AGENT"...]`.
+pub(crate) fn parse_access(line: &str) -> Option<Access<'_>> {
+    // The time's bracket is found by what it holds: user names may hold brackets and blanks.
+    let (at, time) = line.match_indices(" [").take(4).find_map(|(at, _)| {
+        let inner = line.get(at + 2..)?.split(']').next()?;
+        Some((at, parse_access_log(inner)?))
+    })?;
+    let (first, rest) = line.get(..at)?.split_once(' ')?;
+    let is_client = |word: &str| word.parse::<std::net::IpAddr>().is_ok();
+    let (host, client, rest) = match rest.split_once(' ') {
+        Some((second, rest)) if !is_client(first) && is_client(second) => (Some(first), second, rest),
+        _ => (None, first, rest),
+    };
+    let (_ident, user) = rest.split_once(' ')?;
+    let after = line.get(at + 2..)?.split_once("] \"")?.1;
+    let (request, after) = quoted(after)?;
+    let mut words = after.trim_start().splitn(3, ' ');
+    let (status, bytes) = (words.next()?, words.next().unwrap_or("-"));
+    if status.len() != 3 || !status.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let mut rest = words.next().unwrap_or("");
+    let mut next_quoted = || {
+        let (inner, after) = quoted(rest.trim_start().strip_prefix('"')?)?;
+        rest = after;
+        Some(inner)
+    };
+    let (referer, agent) = (next_quoted(), next_quoted());
+    Some(Access { host, client, user, time, request, status, bytes, referer, agent })
+}
+
+/// The text up to the closing quote, and what follows it; `\"` does not close.
+fn quoted(text: &str) -> Option<(&str, &str)> {
+    let mut escaped = false;
+    let end = text.bytes().position(|byte| {
+        let closes = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        closes
+    })?;
+    Some((text.get(..end)?, text.get(end + 1..)?))
+}
+
+impl<'a> Access<'a> {
+    /// Adds its fields.
+    ///
+    /// `cs-uri-query` has two values: the query, and the whole target. W3C means the former; most public rules for web
+    /// servers look for paths in it, and mean the latter.
+    pub(crate) fn put(&self, sink: &mut Sink<'_>) -> Result<Found<'a>, Broken> {
+        let known = &*KNOWN;
+        let mut put = |name: Name, value: &str| sink.text(name, value);
+        for name in [known.c_ip, known.source_ip] {
+            put(name, self.client)?;
+        }
+        put(known.cs_username, self.user)?;
+        put(known.request, self.request)?;
+        put(known.event_type, "http_request")?;
+        let mut words = self.request.splitn(2, ' ');
+        let method = words.next().unwrap_or("");
+        if let Some(rest) = words.next().filter(|_| is_method(method)) {
+            let (target, version) = match rest.rsplit_once(' ') {
+                Some((target, version)) if version.starts_with("HTTP/") => (target, Some(version)),
+                _ => (rest, None),
+            };
+            let (stem, query) = target.split_once('?').map_or((target, None), |(stem, query)| (stem, Some(query)));
+            put(known.cs_method, method)?;
+            for name in [known.cs_uri, known.c_uri] {
+                put(name, target)?;
+            }
+            for name in [known.cs_uri_stem, known.path] {
+                put(name, stem)?;
+            }
+            for value in query.into_iter().chain([target]) {
+                put(known.cs_uri_query, value)?;
+            }
+            if let Some(version) = version {
+                put(known.cs_version, version)?;
+            }
+        }
+        for name in [known.sc_status, known.status] {
+            put(name, self.status)?;
+        }
+        put(known.sc_bytes, self.bytes)?;
+        if let Some(referer) = self.referer {
+            put(known.cs_referer, referer)?;
+        }
+        for name in [known.cs_user_agent, known.c_useragent] {
+            if let Some(agent) = self.agent {
+                put(name, agent)?;
+            }
+        }
+        if let Some(host) = self.host {
+            put(known.cs_host, host)?;
+        }
+        Ok(Found { category: Some("webserver"), time: Some((self.time, TimeBasis::Declared)), ..Found::default() })
+    }
+}
+
+fn is_method(word: &str) -> bool {
+    !word.is_empty() && word.len() <= 32 && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-' || byte == b'_')
+}
+
+/// One line of an error log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Error<'a> {
+    service: &'static str,
+    time: (Time, TimeBasis),
+    level: &'a str,
+    client: Option<&'a str>,
+    message: &'a str,
+}
+
+/// Apache's `[Sun Dec 04 04:47:44 2005] [error] [client 1.2.3.4:5] text`, nginx's
+/// `2022/04/02 13:39:51 [error] 8#8: *1 text, client: 1.2.3.4, server: ..`.
+pub(crate) fn parse_error<'a>(line: &'a str, assume: Assume<'_>) -> Option<Error<'a>> {
+    if let Some((time, rest)) = line.strip_prefix('[').and_then(|rest| rest.split_once("] [")) {
+        let time = (parse_ctime(time, assume)?, TimeBasis::Assumed);
+        let (level, message) = rest.split_once("] ")?;
+        let level = level.rsplit(':').next().unwrap_or(level);
+        let client = rest.split_once("[client ").and_then(|(_, client)| client.split(']').next()).map(without_port);
+        return Some(Error { service: "apache", time, level, client, message });
+    }
+    let head = line.get(..19).filter(|head| head.as_bytes().get(4) == Some(&b'/'))?;
+    let (local, rest) = parse_local(head.as_bytes())?;
+    let level = line.get(19..)?.strip_prefix(" [")?.split(']').next()?;
+    let message = line.get(19..)?.split_once("] ")?.1;
+    message.split_once('#').filter(|(pid, _)| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let client = message.rsplit_once(", client: ").and_then(|(_, client)| client.split([',', ' ']).next());
+    let time = assume.zoned_micros(local).filter(|_| rest.is_empty())?;
+    Some(Error { service: "nginx", time: (time, TimeBasis::Assumed), level, client, message })
+}
+
+impl<'a> Error<'a> {
+    /// Adds its fields.
+    pub(crate) fn put(&self, sink: &mut Sink<'_>) -> Result<Found<'a>, Broken> {
+        let known = &*KNOWN;
+        sink.text(known.message, self.message)?;
+        sink.text(known.level, self.level)?;
+        if let Some(client) = self.client {
+            put_address(client, sink)?;
+        }
+        Ok(Found { service: Some(self.service), time: Some(self.time), ..Found::default() })
+    }
+}
+
+/// `1.2.3.4` of `1.2.3.4:55309`, `::1` of `::1:37752` (as Apache writes it).
+fn without_port(text: &str) -> &str {
+    if text.parse::<std::net::IpAddr>().is_ok() && !text.contains(':') {
+        return text;
+    }
+    match text.rsplit_once(':') {
+        Some((address, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && address.parse::<std::net::IpAddr>().is_ok() => address,
+        _ => text,
+    }
+}
