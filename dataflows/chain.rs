@@ -16,7 +16,7 @@ use cf_types::{Cell, Episode, EpisodeKey, EpisodeRule, Epoch};
 use differential_dataflow::VecCollection;
 use timely::dataflow::{StreamVec, channels::pact::Pipeline};
 
-use crate::{correlate::CellItem, detect::Rules, epochs::per_epoch_with};
+use crate::{correlate::CellItem, detect::Rules, epochs::{changes, per_epoch_with}};
 
 /// How many correlations may stand on one another.
 pub const LEVELS: usize = 4;
@@ -73,8 +73,8 @@ pub(crate) fn chain<'s>(
     rules: StreamVec<'s, Epoch, Arc<dyn Rules>>,
 ) -> StreamVec<'s, Epoch, (usize, CellItem, isize)> {
     let mut state = Chain::default();
-    per_epoch_with(episodes.inner, Pipeline, rules, "Chain", move |_epoch, changes, rules, out| {
-        state.epoch(changes.into_iter().map(|(episode, _, diff)| (episode, diff)), rules.into_iter().next_back());
+    per_epoch_with(changes(episodes), Pipeline, rules, "Chain", move |_epoch, changes, rules, out| {
+        state.epoch(changes, rules.into_iter().next_back());
         out.extend(state.changes());
     })
 }
@@ -94,8 +94,18 @@ struct Chain {
 }
 
 impl Chain {
-    fn epoch(&mut self, changes: impl Iterator<Item = (Episode, isize)>, rules: Option<Arc<dyn Rules>>) {
+    fn epoch(&mut self, changes: Vec<(Episode, isize)>, rules: Option<Arc<dyn Rules>>) {
         if let Some(rules) = rules {
+            // A rule that moves to another level, or refers to others than before, begins empty there: nothing of it is
+            // taken back.
+            let levels = Levels::of(rules.episode_rules());
+            let stays = |upper: &EpisodeRule, level| {
+                let mut same = rules.episode_rules().iter().filter(|rule| rule.id == upper.id);
+                levels.level(&upper.id) == Some(level) && same.any(|rule| rule.references == upper.references)
+            };
+            for referring in self.uppers.values_mut() {
+                referring.retain(|(upper, level, _)| stays(upper, *level));
+            }
             self.count_all(-1);
             self.uppers = uppers(rules.episode_rules());
             self.rules = Some(rules);

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use cf_types::Epoch;
+use differential_dataflow::{AsCollection, VecCollection};
 use timely::{
     container::CapacityContainerBuilder,
     dataflow::{
@@ -94,6 +95,46 @@ where
             }
         },
     )
+}
+
+/// A collection's updates, each travelling in its own epoch.
+///
+/// Differential may send an update under the capability of an earlier epoch (a join or a reduce that did several at
+/// once does); what acts per epoch must not take it for one of that epoch.
+pub(crate) fn changes<'s, D: Clone + 'static>(
+    collection: VecCollection<'s, Epoch, D, isize>,
+) -> StreamVec<'s, Epoch, (D, isize)> {
+    collection.inner.unary::<CapacityContainerBuilder<Vec<_>>, _, _, _>(Pipeline, "Changes", |_capability, _info| {
+        |input, output| {
+            input.for_each_stamp(|stamp, batches| {
+                let mut by_epoch: BTreeMap<Epoch, Vec<(D, isize)>> = BTreeMap::new();
+                for (data, epoch, diff) in batches.flat_map(|batch| batch.drain(..)) {
+                    by_epoch.entry(epoch).or_default().push((data, diff));
+                }
+                for (epoch, mut changes) in by_epoch {
+                    output.session(&stamp.delayed(&epoch, 0)).give_iterator(changes.drain(..));
+                }
+            });
+        }
+    })
+}
+
+/// The other way round: changes as a collection, each at the epoch that it travels in.
+pub(crate) fn at_epoch<'s, D: Clone + 'static>(
+    changes: StreamVec<'s, Epoch, (D, isize)>,
+) -> VecCollection<'s, Epoch, D, isize> {
+    changes
+        .unary::<CapacityContainerBuilder<Vec<_>>, _, _, _>(Pipeline, "AtEpoch", |_capability, _info| {
+            |input, output| {
+                input.for_each_stamp(|stamp, batches| {
+                    let Some(capability) = stamp.retain_least(0) else { return };
+                    let epoch = *capability.time();
+                    let changes = batches.flat_map(|batch| batch.drain(..));
+                    output.session(&capability).give_iterator(changes.map(|(data, diff)| (data, epoch, diff)));
+                });
+            }
+        })
+        .as_collection()
 }
 
 /// The first eight bytes of an id as a number to spread work by. Ids are BLAKE3, so nobody can aim at one worker.

@@ -12,7 +12,7 @@
 use std::sync::{Arc, mpsc::Sender};
 
 use cf_types::{Detection, Epoch, EpochOutput, Event, Fact, Row, Time};
-use differential_dataflow::{AsCollection, VecCollection, input::InputSession};
+use differential_dataflow::input::InputSession;
 use timely::{
     dataflow::{
         InputHandle, ProbeHandle, StreamVec,
@@ -31,6 +31,7 @@ use crate::{
     dedup::{Deduped, Local, dedup},
     desire::desire,
     detect::{Detected, Given, Matched, Rules, detect},
+    epochs::{at_epoch, changes},
     incident::incidents,
     risk::risk,
     sink::{Change, sink},
@@ -133,7 +134,7 @@ impl Graph {
                 });
                 let correlated = correlate(own, own_rules, limits.clone().map(Limit));
                 items = items.concat(chain::chain(correlated.episodes.clone(), rules.clone()));
-                found.push(correlated.episodes.inner.map(|(episode, _, diff)| alert::Change::Episode(episode, diff)));
+                found.push(changes(correlated.episodes).map(|(episode, diff)| alert::Change::Episode(episode, diff)));
                 found.push(correlated.lineage.map(alert::Change::Lineage));
             }
             found.push(deduped.clone().flat_map(born));
@@ -148,10 +149,10 @@ impl Graph {
                 desire(alerts, facts).map(Row::Desired),
             ];
 
-            let changes = rows.map(|rows| rows.inner.map(|(row, _, diff)| Change::Row(row, diff)));
+            let rows = rows.map(|rows| changes(rows).map(|(row, diff)| Change::Row(row, diff)));
             let lineage = told.concat(remaining).flat_map(lineage);
             let other = [begun, deduped.flat_map(account), lineage, watermarks.map(Change::Watermark)];
-            sink(scope.concatenate(changes.into_iter().chain(other)), output).probe_with(&probe);
+            sink(scope.concatenate(rows.into_iter().chain(other)), output).probe_with(&probe);
         });
         Graph { given, rules, recalled, signals, facts, probe, begun: None }
     }
@@ -205,28 +206,6 @@ impl Graph {
     pub fn done(&self, epoch: Epoch) -> bool {
         !self.probe.less_equal(&epoch)
     }
-}
-
-/// A stream of changes as a collection: each at the epoch that it travels in.
-fn at_epoch<'s, D: Clone + 'static>(
-    changes: StreamVec<'s, Epoch, (D, isize)>,
-) -> VecCollection<'s, Epoch, D, isize> {
-    use timely::{
-        container::CapacityContainerBuilder,
-        dataflow::{channels::pact::Pipeline, operators::generic::Operator},
-    };
-    changes
-        .unary::<CapacityContainerBuilder<Vec<_>>, _, _, _>(Pipeline, "AtEpoch", |_capability, _info| {
-            |input, output| {
-                input.for_each_stamp(|stamp, batches| {
-                    let Some(capability) = stamp.retain_least(0) else { return };
-                    let epoch = *capability.time();
-                    let changes = batches.flat_map(|batch| batch.drain(..));
-                    output.session(&capability).give_iterator(changes.map(|(data, diff)| (data, epoch, diff)));
-                });
-            }
-        })
-        .as_collection()
 }
 
 fn seen(detected: Detected) -> Option<Signal> {

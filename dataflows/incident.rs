@@ -19,11 +19,11 @@ use std::{
 };
 
 use cf_types::{Alert, AlertId, Cell, Entity, EntityKind, Epoch, Incident, IncidentId, Tenant};
-use differential_dataflow::{AsCollection, VecCollection};
+use differential_dataflow::VecCollection;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::{channels::pact::Exchange, operators::vec::Map};
 
-use crate::epochs::per_epoch;
+use crate::epochs::{at_epoch, changes, per_epoch};
 
 /// The most alerts of one incident.
 pub const ALERTS_MAX: usize = 10_000;
@@ -33,16 +33,15 @@ pub(crate) fn incidents<'s>(
     alerts: VecCollection<'s, Epoch, Alert, isize>,
     window: Cell,
 ) -> VecCollection<'s, Epoch, Incident, isize> {
-    let nodes = alerts.inner.map(|(alert, _, diff)| {
+    let nodes = changes(alerts).map(|(alert, diff)| {
         let Alert { tenant, id, anchor, entities, .. } = alert;
         (Node { tenant, anchor, id, entities }, diff)
     });
     let mut state = Incidents { window, alerts_max: ALERTS_MAX, ..Incidents::default() };
     // Not worker 0: it has the sink.
-    per_epoch(nodes, Exchange::new(|_: &(Node, isize)| 1), "Incidents", move |epoch, nodes, out| {
-        out.extend(state.epoch(nodes).into_iter().map(|(incident, diff)| (incident, epoch, diff)));
-    })
-    .as_collection()
+    at_epoch(per_epoch(nodes, Exchange::new(|_: &(Node, isize)| 1), "Incidents", move |_epoch, nodes, out| {
+        out.extend(state.epoch(nodes));
+    }))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -22,7 +22,7 @@ use timely::dataflow::{
 
 use crate::{
     alert::Told,
-    epochs::{per_epoch, spread},
+    epochs::{changes, per_epoch, spread},
 };
 
 /// Withdraws what allow facts forbid.
@@ -31,8 +31,8 @@ pub(crate) fn suppress<'s>(
     facts: VecCollection<'s, Epoch, Fact, isize>,
 ) -> StreamVec<'s, Epoch, Told> {
     let forbidden = forbidden(alerts.clone(), facts);
-    let alerts = alerts.inner.map(|(alert, _, diff)| Change::Alert(alert, diff));
-    let forbidden = forbidden.inner.map(|((id, fact), _, diff)| Change::Forbidden(id, fact, diff));
+    let alerts = changes(alerts).map(|(alert, diff)| Change::Alert(alert, diff));
+    let forbidden = changes(forbidden).map(|((id, fact), diff)| Change::Forbidden(id, fact, diff));
     let by_id = Exchange::new(|change: &Change| spread(&change.id().0));
     let mut state = Suppress::default();
     per_epoch(alerts.concat(forbidden), by_id, "Suppress", move |_epoch, changes, out| state.epoch(changes, out))

@@ -1,0 +1,113 @@
+//! The whole graph against a from-scratch oracle, and against itself with other workers and orders of arrival.
+
+#![allow(unreachable_pub)] // modules of a test
+
+mod oracle;
+mod site;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use cf_types::{EpochOutput, Event, Fact, Row};
+use site::{Input, Random, TestRules, accumulate, all_facts, bounded, random_events, run};
+
+const EPOCHS: usize = 8;
+
+/// Epochs of these events in this order, with facts that come and go at random; and the facts there are after each.
+fn inputs(random: &mut Random, rules: &Arc<TestRules>, events: &[Event]) -> (Vec<Input>, Vec<BTreeSet<Fact>>) {
+    let mut inputs = vec![Input::default(); EPOCHS];
+    for (at, event) in events.iter().enumerate() {
+        inputs[at * EPOCHS / events.len()].events.push(event.clone());
+    }
+    inputs[0].rules = Some(Arc::clone(rules));
+    let mut facts = BTreeSet::new();
+    let mut present = Vec::new();
+    for input in &mut inputs {
+        for fact in all_facts() {
+            if random.below(3) == 0 {
+                let diff = if facts.remove(&fact) { -1 } else { i64::from(facts.insert(fact.clone())) };
+                input.facts.push((fact, diff));
+            }
+        }
+        present.push(facts.clone());
+    }
+    (inputs, present)
+}
+
+#[test]
+fn every_epoch_equals_the_oracle() {
+    let rules = Arc::new(TestRules::new());
+    let (mut alerts, mut suppressed, mut deep) = (0, 0, 0);
+    for seed in 0..8 {
+        let mut random = Random(seed);
+        let mut events = random_events(&mut random, 160);
+        random.shuffle(&mut events);
+        let (inputs, facts) = inputs(&mut random, &rules, &events);
+        let outputs = run(1, &bounded(), &inputs);
+        assert_eq!(outputs.len(), EPOCHS);
+        let mut seen = Vec::new();
+        for epoch in 0..EPOCHS {
+            seen.extend(inputs[epoch].events.iter().cloned());
+            let got = accumulate(&outputs[..=epoch]);
+            let expect = oracle::rows(&rules, &seen, &facts[epoch], bounded().incident_window_s);
+            assert_same(&got, &expect, &format!("seed {seed}, epoch {epoch}"));
+            let of = |rule: &str| got.iter().filter(|row| matches!(row, Row::Alert(a) if &*a.rule == rule)).count();
+            (alerts, deep) = (alerts + got.len(), deep + of("again"));
+        }
+        suppressed += outputs.iter().map(|output| output.lineage.len()).sum::<usize>();
+    }
+    // Else the comparison would be of nothing with nothing.
+    assert!(alerts > 5_000 && suppressed > 50 && deep > 5, "{alerts} rows, {suppressed} lineages, {deep} deep");
+}
+
+#[test]
+fn workers_order_and_repeats_do_not_matter() {
+    let rules = Arc::new(TestRules::new());
+    for seed in 100..104 {
+        let mut random = Random(seed);
+        let mut events = random_events(&mut random, 300);
+        events.sort_by_key(|event| event.time);
+        let (inputs, facts) = inputs(&mut random, &rules, &events);
+        let expect = oracle::rows(&rules, &events, facts.last().unwrap(), bounded().incident_window_s);
+        let base = run(1, &bounded(), &inputs);
+        assert_same(&accumulate(&base), &expect, &format!("seed {seed}"));
+
+        for workers in [1, 2, 4] {
+            // The same epochs: every output is the same, word for word.
+            let same = run(workers, &bounded(), &inputs);
+            for (got, expect) in same.iter().zip(&base) {
+                assert_same(&got.rows, &expect.rows, &format!("seed {seed}, {workers} workers, epoch {}", got.epoch));
+            }
+            assert_eq!(text(&same), text(&base), "seed {seed}, {workers} workers");
+
+            // Shuffled across epochs, 20 % given twice: what it adds up to is the same.
+            let mut shuffled = events.clone();
+            shuffled.extend(events.iter().filter(|_| random.below(5) == 0).map(|event| {
+                let mut repeat = event.clone();
+                repeat.position.offset += 1_000_000;
+                repeat
+            }));
+            random.shuffle(&mut shuffled);
+            let mut other = inputs.clone();
+            other.iter_mut().for_each(|input| input.events.clear());
+            for event in shuffled {
+                other[random.below(EPOCHS)].events.push(event);
+            }
+            let outputs = run(workers, &bounded(), &other);
+            assert_same(&accumulate(&outputs), &expect, &format!("seed {seed}, {workers} workers, shuffled"));
+            let detections = outputs.iter().map(|output| output.detections.len()).sum::<usize>();
+            assert_eq!(detections, events.len(), "repeats are dropped");
+        }
+    }
+}
+
+/// Shows only what differs.
+#[track_caller]
+fn assert_same<T: PartialEq + std::fmt::Debug>(got: &[T], expect: &[T], what: &str) {
+    let missing: Vec<_> = expect.iter().filter(|one| !got.contains(one)).collect();
+    let extra: Vec<_> = got.iter().filter(|one| !expect.contains(one)).collect();
+    assert!(missing.is_empty() && extra.is_empty(), "{what}: missing {missing:#?}, extra {extra:#?}");
+}
+
+fn text(outputs: &[EpochOutput]) -> String {
+    format!("{outputs:#?}")
+}
