@@ -71,7 +71,17 @@ pub struct Episodes {
     limit: Cell,
     cells: Cells,
     pieces: Vec<Piece>, // those that are not sealed
+    kept: Option<Box<KeptWindow>>,
     rule_changed: bool,
+}
+
+/// The window before the last cell, kept where filling it again for every epoch would cost too much: a spray of a
+/// million user names has a million values in its window.
+#[derive(Debug)]
+struct KeptWindow {
+    window: Window,
+    begin: Cell, // cells before it have left
+    end: Cell,   // cells from here on have not entered
 }
 
 impl Episodes {
@@ -79,7 +89,7 @@ impl Episodes {
     #[must_use]
     pub fn new(key: EpisodeKey, rule: Arc<EpisodeRule>, limit: Cell) -> Episodes {
         let cells = Cells::new(rule.references.len());
-        Episodes { key, cut: rule.cut(), rule, limit, cells, pieces: Vec::new(), rule_changed: false }
+        Episodes { key, cut: rule.cut(), rule, limit, cells, pieces: Vec::new(), kept: None, rule_changed: false }
     }
 
     /// Cuts by another grid than the rule's. For tests: the rule's is too long to be reached by random input.
@@ -153,6 +163,7 @@ impl Episodes {
             return;
         }
         let (Some((from, _)), Some((_, to))) = (dirty.first().copied(), dirty.last().copied()) else { return };
+        self.kept = self.kept.take().filter(|kept| kept.end <= from);
         for (from, to) in dirty {
             self.judge(from, to);
         }
@@ -173,7 +184,9 @@ impl Episodes {
 
         let references = self.rule.references.len();
         let mut first = self.pieces.first_mut();
-        self.cells.drop_before(limit.saturating_sub(self.rule.timespan), |items| {
+        let needed = limit.saturating_sub(self.rule.timespan);
+        self.kept = self.kept.take().filter(|kept| kept.begin >= needed); // cells that are dropped cannot leave it
+        self.cells.drop_before(needed, |items| {
             // Only the first piece can reach back to here: a later one begins after a hit of this one, and that hit
             // is at most a timespan below the limit, else the piece were sealed.
             if let Some(piece) = first.as_deref_mut().filter(|piece| piece.anchor <= items.cell) {
@@ -217,19 +230,33 @@ impl Episodes {
     /// Says anew which windows that end in `[from, to]` are hits.
     fn judge(&mut self, from: Cell, to: Cell) {
         let timespan = self.rule.timespan;
-        let mut window = Window::new(&self.rule.predicate, self.rule.references.len());
-        let mut tail = self.cells.seek(from.saturating_sub(timespan));
-        window.fill(&self.cells, from.saturating_sub(timespan), from);
-        let mut at = self.cells.seek(from);
+        let KeptWindow { mut window, mut begin, end } = match self.kept.take().filter(|kept| kept.end <= from) {
+            Some(kept) => *kept,
+            None => {
+                let begin = from.saturating_sub(timespan);
+                let mut window = Window::new(&self.rule.predicate, self.rule.references.len());
+                window.fill(&self.cells, begin, from);
+                KeptWindow { window, begin, end: from }
+            }
+        };
+        let mut tail = self.cells.seek(begin);
+        let mut at = self.cells.seek(end);
+        let mut last = at;
         while let Some(items) = self.cells.get(at).filter(|items| items.cell <= to) {
-            let begin = items.cell.saturating_sub(timespan);
+            begin = items.cell.saturating_sub(timespan);
             window.enter(items);
             while let Some(items) = self.cells.get(tail).filter(|items| items.cell < begin) {
                 window.leave(items);
                 tail = self.cells.after(tail);
             }
             self.cells.set_hit(at, window.hit(begin));
+            last = at;
             at = self.cells.after(at);
+        }
+        // At the end of all cells the window is worth keeping: items mostly come in order.
+        if let (None, Some(items)) = (self.cells.get(at), self.cells.get(last)) {
+            let end = items.cell;
+            self.kept = window.before_last(items).map(|window| Box::new(KeptWindow { window, begin, end }));
         }
     }
 
@@ -257,6 +284,7 @@ impl Episodes {
             self.cells.set_hit(at, None);
             at = self.cells.after(at);
         }
+        self.kept = None;
         self.judge(self.limit, Cell::MAX);
         self.cells.refresh(Cell::MIN, Cell::MAX);
         let all = (Cell::MIN, Cell::MAX);

@@ -10,6 +10,9 @@ use super::cells::{CellItems, Cells};
 /// Latest cells, one per reference.
 type Latest = SmallVec<[Option<Cell>; 2]>;
 
+/// A window of fewer values is not kept. Few in this crate's own tests, so that small random input has it kept.
+const VALUES_KEPT: usize = if cfg!(test) { 2 } else { 64 };
+
 /// What is known of the cells in a window. Cells enter in order; they leave in order, where that matters.
 #[derive(Debug)]
 pub(super) enum Window {
@@ -90,6 +93,13 @@ impl Window {
             }
             Window::Together { .. } | Window::Ordered { .. } => {}
         }
+    }
+
+    /// The window as it was before the last cell entered, if filling it anew would cost more than keeping it.
+    pub(super) fn before_last(mut self, last: &CellItems) -> Option<Window> {
+        let values = if let Window::Values { counts, .. } = &self { counts.len() } else { 0 };
+        self.leave(last);
+        (values >= VALUES_KEPT).then_some(self)
     }
 
     /// The predicate's count if the window that begins at `from` is a hit.
