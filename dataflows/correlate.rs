@@ -177,7 +177,8 @@ struct Keys {
     index: HashMap<EpisodeKey, usize>,
     slots: Vec<Option<Slot>>,
     free: Vec<usize>,
-    /// When a slot has to be looked at: not after the limit has passed this cell. One entry per slot.
+    /// When a slot has to be looked at: once the limit has reached this cell. One entry per slot; it may be too early,
+    /// because an item in order would move it every time.
     due: BTreeSet<(Cell, usize)>,
 }
 
@@ -284,7 +285,9 @@ impl Keys {
         }
         self.limit = Some(limit);
         while let Some((_, at)) = self.due.first().copied().filter(|(due, _)| *due <= limit) {
-            let Some(slot) = self.slots.get_mut(at).and_then(Option::as_mut) else { break };
+            self.due.pop_first();
+            let Some(slot) = self.slots.get_mut(at).and_then(Option::as_mut) else { continue };
+            slot.due = None;
             slot.episodes.advance(limit, diff);
             self.settle(at);
         }
@@ -293,12 +296,11 @@ impl Keys {
     /// Frees a slot that keeps nothing, and notes when another has to be looked at.
     fn settle(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at).and_then(Option::as_mut) else { return };
-        let due = slot.episodes.due();
-        if due != slot.due {
-            self.due.extend(due.map(|due| (due, at)));
-            if let Some(before) = mem::replace(&mut slot.due, due) {
-                self.due.remove(&(before, at));
+        if let Some(due) = slot.episodes.due().filter(|due| slot.due.is_none_or(|noted| *due < noted)) {
+            if let Some(noted) = slot.due.replace(due) {
+                self.due.remove(&(noted, at));
             }
+            self.due.insert((due, at));
         }
         if slot.episodes.is_empty() {
             self.free(at);

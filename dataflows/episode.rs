@@ -163,7 +163,6 @@ impl Episodes {
             return;
         }
         let (Some((from, _)), Some((_, to))) = (dirty.first().copied(), dirty.last().copied()) else { return };
-        self.kept = self.kept.take().filter(|kept| kept.end <= from);
         for (from, to) in dirty {
             self.judge(from, to);
         }

@@ -19,7 +19,7 @@ fn main() -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     let many = |n: i64| (0..ITEMS).map(move |i| (i % n, i));
     let late = |i: i64, cell: Cell| if i % 10 == 0 { cell - 1_800 } else { cell };
-    let count = Predicate::EventCount(Condition::at_least(5));
+    let count = Predicate::EventCount(Condition::at_least(3));
     let values = Predicate::ValueCount(Condition::at_least(20));
     let cases: [(&str, &Predicate, i64, Vec<(i64, Cell)>); 5] = [
         ("one key, 100 s", &count, 100, many(1).map(|(key, i)| (key, i / 10_000)).collect()),
