@@ -26,11 +26,23 @@ pub enum QueryError {
         /// The limit.
         max: usize,
     },
+    /// It names a table that there is not.
+    #[error("there is no table {name:?}{}; tables: {tables}", hint.map(|hint| format!("; did you mean {hint:?}?")).unwrap_or_default())]
+    NoTable {
+        /// The name in the statement.
+        name: String,
+        /// The nearest that there is.
+        hint: Option<&'static str>,
+        /// All that there are.
+        tables: String,
+    },
     /// The statement is wrong, or it failed while running.
     #[error("{0}")]
     Sql(String),
     /// It needs more memory than a query may have.
-    #[error("the query needs more memory than is allowed ({mib} MiB): {reason}; hint: narrow it by time or select fewer columns")]
+    #[error(
+        "the query needs more memory than is allowed ({mib} MiB): {reason}; hint: narrow it by time or select fewer columns"
+    )]
     Memory {
         /// The limit.
         mib: usize,
@@ -46,6 +58,14 @@ pub enum QueryError {
 }
 
 impl QueryError {
+    pub(crate) fn no_table(name: &str, tables: impl Iterator<Item = &'static str>) -> QueryError {
+        let tables: Vec<_> = tables.collect();
+        let name: String = name.chars().take(64).collect();
+        let near = tables.iter().map(|table| (strsim::damerau_levenshtein(&name, table), *table)).min();
+        let hint = near.filter(|(edits, table)| edits * 3 <= table.len()).map(|(_, table)| table);
+        QueryError::NoTable { name, hint, tables: tables.join(", ") }
+    }
+
     pub(crate) fn new(error: &DataFusionError, memory_bytes: usize) -> QueryError {
         match error.find_root() {
             DataFusionError::ResourcesExhausted(reason) => {
@@ -60,9 +80,19 @@ impl QueryError {
 /// Without the layers of the library's names, on one line.
 fn readable(text: &str) -> String {
     let mut text = text.trim();
-    const LAYERS: &[&str] = &["Error during planning: ", "Schema error: ", "SQL error: ", "Execution error: "];
+    const LAYERS: &[&str] = &[
+        "Error during planning: ",
+        "Schema error: ",
+        "SQL error: ",
+        "Execution error: ",
+        "Arrow error: ",
+        "Parser error: ",
+    ];
     while let Some(rest) = LAYERS.iter().find_map(|layer| text.strip_prefix(layer)) {
         text = rest;
+    }
+    if text.starts_with("RecursionLimitExceeded") {
+        return "the statement is nested too deep".to_owned();
     }
     let parser = text.strip_prefix("ParserError(\"").and_then(|rest| rest.strip_suffix("\")"));
     parser.map_or_else(|| text.replace('\n', " "), |rest| rest.replace("\\\"", "\"").replace("\\'", "'"))

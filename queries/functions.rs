@@ -9,9 +9,9 @@ use datafusion::{
         datatypes::DataType,
     },
     error::Result,
-    scalar::ScalarValue,
     logical_expr::{ColumnarValue, ScalarUDF, Signature, SimpleScalarUDF, Volatility},
     prelude::SessionContext,
+    scalar::ScalarValue,
 };
 
 use crate::json_path::find;
@@ -53,9 +53,7 @@ fn function(
     returns: DataType,
     row: impl Fn(&[Option<&str>]) -> Option<String> + Send + Sync + 'static,
 ) -> ScalarUDF {
-    by_row(name, arguments, returns, move |texts, rows| {
-        Arc::new(each(texts, rows, &row).collect::<StringViewArray>())
-    })
+    by_row(name, arguments, returns, move |texts, rows| Arc::new(each(texts, rows, &row).collect::<StringViewArray>()))
 }
 
 fn numbers(name: &str, row: impl Fn(&[Option<&str>]) -> Option<f64> + Send + Sync + 'static) -> ScalarUDF {
@@ -75,7 +73,11 @@ fn by_row(
         let rows = arrays.first().map_or(0, |array| array.len());
         let result = column(&texts, rows);
         let constant = arguments.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
-        if constant { ScalarValue::try_from_array(&result, 0).map(ColumnarValue::Scalar) } else { Ok(ColumnarValue::Array(result)) }
+        if constant {
+            ScalarValue::try_from_array(&result, 0).map(ColumnarValue::Scalar)
+        } else {
+            Ok(ColumnarValue::Array(result))
+        }
     };
     ScalarUDF::from(SimpleScalarUDF::new_with_signature(name, signature, returns, Arc::new(work)))
 }

@@ -109,7 +109,8 @@ fn layout(schema: &Schema, sample: &[Line], width: usize) -> Layout {
         .iter()
         .enumerate()
         .map(|(i, field)| {
-            let cells = sample.iter().filter_map(|line| line.get(i)?.as_deref()).map(|cell| shown(cell).chars().count());
+            let cells =
+                sample.iter().filter_map(|line| line.get(i)?.as_deref()).map(|cell| shown(cell).chars().count());
             (cells.max().unwrap_or(0).max(shown(field.name()).chars().count()), field.data_type().is_numeric())
         })
         .collect();

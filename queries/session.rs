@@ -14,6 +14,7 @@ use cf_types::Epoch;
 use datafusion::{
     arrow::{array::RecordBatch, datatypes::SchemaRef},
     catalog::TableProvider,
+    common::TableReference,
     datasource::{empty::EmptyTable, provider_as_source, view::ViewTable},
     error::DataFusionError,
     execution::{
@@ -37,10 +38,21 @@ const EVENTS_DISTINCT: &str = "events_distinct";
 const EVENTS_DISTINCT_SQL: &str = "
     SELECT * EXCEPT (delivery, identity), identity AS id FROM (
         SELECT * EXCEPT (id), event_identity(tenant, source, event_id, id, raw) AS identity, row_number() OVER (
-            PARTITION BY event_identity(tenant, source, event_id, id, raw) ORDER BY origin, \"offset\", \"index\"
+            PARTITION BY event_identity(tenant, source, event_id, id, raw) ORDER BY origin, record_offset, record_index
         ) AS delivery
         FROM events
     ) WHERE delivery = 1";
+
+/// Name of the schema that holds our tables.
+pub(crate) const SCHEMA: &str = "history";
+
+fn tables() -> impl Iterator<Item = &'static str> {
+    Table::ALL.into_iter().map(Table::name).chain([EVENTS_DISTINCT])
+}
+
+fn known(name: &str) -> bool {
+    tables().any(|table| table == name)
+}
 
 /// What queries may use.
 #[derive(Clone, Debug)]
@@ -118,7 +130,7 @@ impl Session {
     fn context(&self) -> SessionContext {
         let mut config = SessionConfig::new()
             .with_information_schema(true)
-            .with_default_catalog_and_schema("counterflow", "history")
+            .with_default_catalog_and_schema("counterflow", SCHEMA)
             .with_target_partitions(self.options.threads);
         config.options_mut().execution.parquet.pushdown_filters = true;
         config.options_mut().execution.parquet.reorder_filters = true;
@@ -130,8 +142,18 @@ impl Session {
     /// Makes all tables known, and opens those that the statement names.
     async fn register(&self, context: &SessionContext, statement: &Statement) -> Result<(), QueryError> {
         let failed = |error: DataFusionError| self.error(&error);
-        let references = context.state().resolve_table_references(statement).map_err(failed)?;
+        let state = context.state();
+        let references = state.resolve_table_references(statement).map_err(failed)?;
         let mut named: BTreeSet<&str> = references.iter().map(|reference| reference.table()).collect();
+        let own = |reference: &&TableReference| reference.schema().is_none_or(|schema| schema == SCHEMA);
+        if let Some(unknown) = references
+            .iter()
+            .filter(own)
+            .map(|reference| reference.table())
+            .find(|name| !known(name) && !state.table_functions().contains_key(*name))
+        {
+            return Err(QueryError::no_table(unknown, tables()));
+        }
         if named.contains(EVENTS_DISTINCT) {
             named.insert(Table::Events.name());
         }
@@ -186,11 +208,7 @@ impl Session {
 
 async fn run(context: &SessionContext, statement: Statement) -> Result<SendableRecordBatchStream, DataFusionError> {
     let plan = context.state().statement_to_plan(statement).await?;
-    SQLOptions::new()
-        .with_allow_ddl(false)
-        .with_allow_dml(false)
-        .with_allow_statements(false)
-        .verify_plan(&plan)?;
+    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false).verify_plan(&plan)?;
     context.execute_logical_plan(plan).await?.execute_stream().await
 }
 

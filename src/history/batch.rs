@@ -260,13 +260,17 @@ impl Rows {
 impl Builder {
     fn of(kind: Kind) -> Builder {
         match kind {
-            Kind::Word | Kind::Text => Builder::Text(StringBuilder::new()),
-            Kind::Words => Builder::Words(ListBuilder::new(StringBuilder::new()).with_field(words_element())),
-            Kind::Integer => Builder::Integer(Int64Builder::new()),
-            Kind::Float => Builder::Float(Float64Builder::new()),
-            Kind::Time => Builder::Time(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
-            Kind::Bytes => Builder::Bytes(BinaryBuilder::new()),
-            Kind::Day => Builder::Day(Date32Builder::new()),
+            // Nothing reserved: an epoch of a quiet source has one row, and Arrow's default is room for a thousand.
+            Kind::Word | Kind::Text => Builder::Text(StringBuilder::with_capacity(0, 0)),
+            Kind::Words => {
+                let values = StringBuilder::with_capacity(0, 0);
+                Builder::Words(ListBuilder::with_capacity(values, 0).with_field(words_element()))
+            }
+            Kind::Integer => Builder::Integer(Int64Builder::with_capacity(0)),
+            Kind::Float => Builder::Float(Float64Builder::with_capacity(0)),
+            Kind::Time => Builder::Time(TimestampMicrosecondBuilder::with_capacity(0).with_timezone("UTC")),
+            Kind::Bytes => Builder::Bytes(BinaryBuilder::with_capacity(0, 0)),
+            Kind::Day => Builder::Day(Date32Builder::with_capacity(0)),
         }
     }
 

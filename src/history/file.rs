@@ -99,7 +99,8 @@ impl<'a> Selection<'a> {
         }
         let buffered: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
-        let mut selection = Selection { table, batches, days, epochs, rows, bytes_per_row: bytes / buffered.max(1) + 1 };
+        let mut selection =
+            Selection { table, batches, days, epochs, rows, bytes_per_row: bytes / buffered.max(1) + 1 };
         selection.limit_days();
         selection.days.values_mut().filter(|places| !places.is_sorted()).for_each(|places| places.sort_unstable());
         selection

@@ -55,7 +55,8 @@ pub struct IncidentRevision {
     pub revised_at: Time,
 }
 
-/// One step of an action. Its epoch must be the same when it is given again after a restart: take it from the ledger.
+/// One step of an action. Its epoch must be one that was not committed yet (a step made after epoch e was applied belongs
+/// to e + 1), and the same when it is given again after a restart: the ledger keeps it.
 #[derive(Clone, Debug)]
 pub struct ActionStep {
     /// Whose.
@@ -277,8 +278,8 @@ impl Row for EpochEntry {
 fn position(rows: &mut Rows, position: &Position) {
     rows.text("origin", &position.origin);
     rows.integer("line", position.line);
-    rows.integer("offset", position.offset);
-    rows.integer("index", position.index);
+    rows.integer("record_offset", position.offset);
+    rows.integer("record_index", position.index);
 }
 
 fn entities(rows: &mut Rows, entities: &[Entity]) {

@@ -183,13 +183,15 @@ const fn may(name: &'static str, kind: Kind, meaning: &'static str) -> Column {
 }
 
 const TENANT: Column = must("tenant", Kind::Word, "whose it is");
-const DAY: Column = may("day", Kind::Day, "partition: the day (UTC) of its time; null for days that hold next to nothing");
+const DAY: Column =
+    may("day", Kind::Day, "partition: the day (UTC) of its time; null for days that hold next to nothing");
 const EPOCH: Column = must("epoch", Kind::Integer, "the epoch that made it");
 const SOURCE: Column = must("source", Kind::Word, "name of the source in the settings");
 const ORIGIN: Column = must("origin", Kind::Word, "file, or stream of the spool");
 const LINE: Column = must("line", Kind::Integer, "line where the record begins, from 1; 0 where there are none");
-const OFFSET: Column = must("offset", Kind::Integer, "byte in the file, or row in the spool");
-const INDEX: Column = must("index", Kind::Integer, "which event of the record, from 0");
+const OFFSET: Column =
+    must("record_offset", Kind::Integer, "where the record begins: byte in the file, or row in the spool");
+const INDEX: Column = must("record_index", Kind::Integer, "which event of the record, from 0");
 const ENTITIES: Column = must("entities", Kind::Words, "whom it speaks of, each as kind:value");
 
 const EVENTS: &[Column] = &[

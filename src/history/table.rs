@@ -115,9 +115,9 @@ impl Appender {
 
 fn locate(folder: &Path, table: Table) -> Result<DeltaTable, HistoryError> {
     let failed = |error| HistoryError::delta("open", table)(error);
-    let text = folder.to_str().ok_or_else(|| {
-        failed(DeltaTableError::InvalidTableLocation(format!("{} is not UTF-8", folder.display())))
-    })?;
+    let text = folder
+        .to_str()
+        .ok_or_else(|| failed(DeltaTableError::InvalidTableLocation(format!("{} is not UTF-8", folder.display()))))?;
     let url = ensure_table_uri(text).map_err(failed)?;
     DeltaTableBuilder::from_url(url).and_then(DeltaTableBuilder::build).map_err(failed)
 }

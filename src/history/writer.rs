@@ -9,7 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arrow::{array::BooleanArray, array::RecordBatch, compute::filter_record_batch};
+use arrow::{
+    array::BooleanArray,
+    array::RecordBatch,
+    compute::{concat_batches, filter_record_batch},
+};
 use cf_types::Epoch;
 use tokio::runtime::{Builder, Runtime};
 
@@ -20,6 +24,12 @@ use crate::{
     schema::Table,
     table::Appender,
 };
+
+/// A batch below this is small.
+const SMALL_BYTES: usize = 1 << 20;
+
+/// So many small batches in a row are joined.
+const SMALL_MAX: usize = 64;
 
 /// How the writer works.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +85,8 @@ pub struct Writer {
 struct Buffered {
     appender: Appender,
     batches: Vec<RecordBatch>,
+    /// How many at the end of `batches` came one by one and are small.
+    small: usize,
     bytes: usize,
     /// A commit failed: its outcome is unknown until the log was read anew.
     unsure: bool,
@@ -99,7 +111,7 @@ impl Writer {
         let mut tables = Vec::with_capacity(Table::ALL.len());
         for table in Table::ALL {
             let appender = runtime.block_on(Box::pin(Appender::open(history, table)))?;
-            tables.push(Buffered { appender, batches: Vec::new(), bytes: 0, unsure: false });
+            tables.push(Buffered { appender, batches: Vec::new(), small: 0, bytes: 0, unsure: false });
         }
         Ok(Writer { runtime: Some(runtime), tables, options })
     }
@@ -132,8 +144,7 @@ impl Writer {
         let Some(buffered) = self.tables.get_mut(batch.table.position()) else { return };
         let last = buffered.appender.last_epoch();
         if epochs_of(&batch.rows).any(|epoch| epoch > last) {
-            buffered.bytes += batch.bytes();
-            buffered.batches.push(batch.rows);
+            buffered.push(batch.rows);
         }
     }
 
@@ -172,6 +183,22 @@ impl Drop for Writer {
 }
 
 impl Buffered {
+    /// Small batches (an epoch of a quiet source) are joined: each costs some kilobytes beside its rows.
+    fn push(&mut self, rows: RecordBatch) {
+        let bytes = rows.get_array_memory_size();
+        self.small = if bytes < SMALL_BYTES { self.small + 1 } else { 0 };
+        self.bytes += bytes;
+        self.batches.push(rows);
+        if self.small < SMALL_MAX {
+            return;
+        }
+        let small = self.batches.split_off(self.batches.len().saturating_sub(self.small));
+        self.small = 0;
+        let joined = small.first().and_then(|first| concat_batches(&first.schema(), &small).ok());
+        self.batches.extend(joined.map_or(small, |joined| vec![joined]));
+        self.bytes = self.batches.iter().map(RecordBatch::get_array_memory_size).sum();
+    }
+
     fn commit(
         &mut self,
         runtime: &Runtime,
@@ -208,13 +235,13 @@ impl Buffered {
             match later.true_count() {
                 0 => {}
                 all if all == batch.num_rows() => kept.push(batch),
-                _ => kept.push(
-                    filter_record_batch(&batch, &later).map_err(|source| HistoryError::Arrow { table, source })?,
-                ),
+                _ => kept
+                    .push(filter_record_batch(&batch, &later).map_err(|source| HistoryError::Arrow { table, source })?),
             }
         }
         self.bytes = kept.iter().map(RecordBatch::get_array_memory_size).sum();
         self.batches = kept;
+        self.small = 0;
         Ok(())
     }
 }

@@ -376,3 +376,62 @@ fn kills_at_any_moment_leave_each_epoch_exactly_once() {
     assert_eq!(rows_by_epoch(dir.path(), Table::Epochs), whole(1));
     println!("{kills} kills, {ahead} times a table was ahead");
 }
+
+#[test]
+fn small_batches_are_joined_and_cost_little() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = Writer::open(dir.path(), OPTIONS).unwrap();
+    for epoch in 1..=1_000 {
+        writer.write(epoch, &[event(epoch, time("2026-01-05T14:00:00Z"))]).unwrap();
+    }
+    let per_row = writer.buffered_bytes() / 1_000;
+    assert!(per_row < 1_500, "{per_row} bytes per buffered row");
+    let committed = writer.commit(999).unwrap();
+    assert_eq!(committed.tables.first().map(|table| (table.rows, table.files)), Some((999, 1)));
+    writer.commit(1_000).unwrap();
+    let expected = (1..=1_000).map(|epoch| (epoch, 1)).collect();
+    assert_eq!(rows_by_epoch(dir.path(), Table::Events), expected);
+}
+
+/// Real Windows events: what they take on disk. Prints what building and encoding cost, which debug builds inflate.
+#[test]
+fn real_records_are_stored_small() {
+    let shared = std::env::var("COUNTERFLOW_SHARED")
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared").to_owned());
+    let Ok(file) = std::fs::File::open(Path::new(&shared).join("data/events/otrf_windows_400k.jsonl.zst")) else {
+        eprintln!("skipped: no {shared}/data/events/otrf_windows_400k.jsonl.zst");
+        return;
+    };
+    let lines = BufReader::new(zstd::Decoder::new(file).unwrap()).lines().map(Result::unwrap).take(20_000);
+    let template = event(0, time("2026-01-05T14:00:00Z"));
+    let events: Vec<Event> = lines
+        .zip(0_u32..)
+        .map(|(line, i)| Event {
+            declared_id: Some(format!("host/Security/{i}").into()),
+            time: template.time.plus_micros(i64::from(i) * 1_000),
+            raw: Bytes::from(line),
+            ..event(u64::from(i) * 1_700, template.time)
+        })
+        .collect();
+    let raw: usize = events.iter().map(|event| event.raw.len()).sum();
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = Writer::open(dir.path(), OPTIONS).unwrap();
+    let begun = std::time::Instant::now();
+    let mut builder = EventBatch::new();
+    events.iter().for_each(|event| builder.push(1, event));
+    writer.append(builder.finish().unwrap());
+    let built = begun.elapsed();
+    let committed = writer.commit(1).unwrap();
+    let table = committed.tables.first().unwrap();
+    let per_event = |time: std::time::Duration| time.as_nanos() / 20_000;
+    eprintln!(
+        "build {} ns, encode {} ns per event on 2 threads; commit {:?}; {} of {raw} raw bytes in {} files",
+        per_event(built),
+        per_event(table.encoding),
+        table.committing,
+        table.bytes,
+        table.files,
+    );
+    let stored = usize::try_from(table.bytes).unwrap();
+    assert!(stored * 100 < raw * 12, "{stored} of {raw} raw bytes");
+}
