@@ -150,6 +150,11 @@ pub struct Try {
 pub enum Outcome {
     /// The effect is there, verified as far as the receiver allows.
     Confirmed,
+    /// An action's effect was there already, until then.
+    ConfirmedUntil {
+        /// When it ends.
+        until: Time,
+    },
     /// The effect is not there. `retry_at`: try again then; `None`: never (dead letter).
     Failed {
         /// When to try again.
@@ -280,12 +285,16 @@ impl Ledger {
         let store = LedgerError::store("note an outcome");
         let intent = &begun.intent;
         let (state, due, verify) = match outcome {
-            Outcome::Confirmed => ("confirmed", None, false),
+            Outcome::Confirmed | Outcome::ConfirmedUntil { .. } => ("confirmed", None, false),
             Outcome::Failed { retry_at: Some(at) } => ("planned", Some(at.micros()), false),
             Outcome::Unknown { retry_at: Some(at) } => ("planned", Some(at.micros()), true),
             Outcome::Failed { retry_at: None } | Outcome::Unknown { retry_at: None } => ("failed", None, false),
             Outcome::Refused => ("refused", None, false),
             Outcome::DryRun => ("dry_run", None, false),
+        };
+        let until = match outcome {
+            Outcome::ConfirmedUntil { until } => *until,
+            _ => now.plus_micros(i64::from(intent.ttl_s().unwrap_or(0)).saturating_mul(1_000_000)),
         };
         let mut writer = self.writer().await;
         let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
@@ -307,7 +316,7 @@ impl Ledger {
             return Err(LedgerError::Intent { intent: intent.id, step: "finished", wanted: "being tried" });
         }
         let action = match intent.action {
-            Some(action) => finish_action(&mut transaction, intent, action, state, now).await?,
+            Some(action) => finish_action(&mut transaction, intent, action, state, until, now).await?,
             None => None,
         };
         let name = match (state, outcome) {
@@ -401,10 +410,10 @@ async fn finish_action(
     intent: &Intent,
     action: i64,
     intent_state: &str,
+    until: Time,
     now: Time,
 ) -> Result<Option<&'static str>, LedgerError> {
     let store = LedgerError::store("note an action's state");
-    let until = now.plus_micros(i64::from(intent.ttl_s().unwrap_or(0)).saturating_mul(1_000_000));
     let (sql, state) = match (intent.operation, intent_state) {
         // Meanwhile nobody may want it any more (`undoing`): then only the times are noted, its undoing waits behind.
         (Operation::Block, "confirmed") => (
