@@ -25,7 +25,7 @@ use std::{
     sync::Arc,
 };
 
-use cf_types::{Cell, Epoch, Episode, EpisodeKey, EpisodeRule, Lineage};
+use cf_types::{Cell, Episode, EpisodeKey, EpisodeRule, Epoch, Lineage};
 use differential_dataflow::{AsCollection, VecCollection};
 use rustc_hash::FxHasher;
 use serde::{Deserialize, Serialize};
@@ -122,8 +122,8 @@ pub fn correlate<'scope>(
                     continue;
                 };
                 let output = keys.epoch(input);
-                let episodes = output.episodes.into_iter().map(|(episode, diff)| (episode, epoch, diff));
-                episodes_out.session(&for_episodes).give_iterator(episodes);
+                let rows = output.episodes.into_iter().map(|(episode, diff)| (episode, epoch, diff));
+                episodes_out.session(&for_episodes).give_iterator(rows);
                 lineage_out.session(&for_lineage).give_iterator(output.lineage.into_iter());
                 refused_out.session(&for_refused).give_iterator(output.refused.into_iter());
             }

@@ -244,8 +244,8 @@ impl Episodes {
         while let Some(items) = self.cells.get(at).filter(|items| items.cell <= to) {
             begin = items.cell.saturating_sub(timespan);
             window.enter(items);
-            while let Some(items) = self.cells.get(tail).filter(|items| items.cell < begin) {
-                window.leave(items);
+            while let Some(gone) = self.cells.get(tail).filter(|gone| gone.cell < begin) {
+                window.leave(gone);
                 tail = self.cells.after(tail);
             }
             self.cells.set_hit(at, window.hit(begin));

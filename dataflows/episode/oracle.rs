@@ -33,12 +33,11 @@ pub(crate) fn oracle(
     let items: Vec<&(OracleItem, u64)> = items
         .iter()
         .filter(|(item, count)| {
-            *count > 0
-                && usize::from(item.reference) < rule.references.len()
-                && (!valued || item.value.is_some())
+            *count > 0 && usize::from(item.reference) < rule.references.len() && (!valued || item.value.is_some())
         })
         .collect();
-    let within = |from: Cell, to: Cell| items.iter().copied().filter(move |(item, _)| from <= item.cell && item.cell <= to);
+    let within =
+        |from: Cell, to: Cell| items.iter().copied().filter(move |(item, _)| from <= item.cell && item.cell <= to);
 
     let cells: BTreeSet<Cell> = items.iter().map(|(item, _)| item.cell).collect();
     let hits: Vec<(Cell, u64)> = cells

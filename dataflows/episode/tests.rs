@@ -193,7 +193,8 @@ impl Case {
     fn compare(&self, seen: &mut Seen) {
         let want = self.want();
         let told: Vec<&Episode> = self.told.values().collect();
-        let mut episodes: Vec<&Episode> = want.iter().map(|want| &want.episode).chain(&self.sealed_by_old_rules).collect();
+        let mut episodes: Vec<&Episode> =
+            want.iter().map(|want| &want.episode).chain(&self.sealed_by_old_rules).collect();
         episodes.sort_by_key(|episode| episode.id());
         assert_eq!(told, episodes, "seed {}", self.seed);
         let is_final = want.iter().filter(|want| want.final_above < self.limit).map(|want| want.episode.id());
@@ -222,7 +223,8 @@ impl Case {
         }
         self.episodes.set_rule(Arc::new(changed.clone()));
         if (changed.timespan, &changed.predicate) != (self.rule.timespan, &self.rule.predicate) {
-            self.sealed_by_old_rules = self.told.values().filter(|told| self.sealed.contains(&told.id())).cloned().collect();
+            self.sealed_by_old_rules =
+                self.told.values().filter(|told| self.sealed.contains(&told.id())).cloned().collect();
             self.hits_from = self.limit;
             let seen_from = self.limit.saturating_sub(self.rule.timespan);
             self.items.retain(|item, _| item.cell >= seen_from);
@@ -325,7 +327,8 @@ fn check(predicate: Predicate, references: i64, events: &str, want: &str) {
         diff.removed.iter().for_each(|episode| assert!(told.remove(episode)));
         told.extend(diff.added);
     }
-    let mut lines: Vec<_> = told.iter().map(|e| (e.anchor, format!("{}-{} x{}", e.anchor, e.last_cell, e.count))).collect();
+    let mut lines: Vec<_> =
+        told.iter().map(|e| (e.anchor, format!("{}-{} x{}", e.anchor, e.last_cell, e.count))).collect();
     lines.sort();
     let got: Vec<String> = lines.into_iter().map(|(_, line)| line).collect();
     assert_eq!(got.join(", "), want);
@@ -371,7 +374,8 @@ fn three_distinct_values_count_once_each() {
 #[test]
 fn an_endless_run_is_cut_and_a_short_one_over_midnight_is_not() {
     let day = 86_400;
-    let mut episodes = Episodes::new(key(), Arc::new(rule(Predicate::EventCount(Condition::at_least(1)), 1, 300)), Cell::MIN);
+    let mut episodes =
+        Episodes::new(key(), Arc::new(rule(Predicate::EventCount(Condition::at_least(1)), 1, 300)), Cell::MIN);
     let mut told = BTreeSet::new();
     for cell in (day - 200..4 * day).step_by(200) {
         let mut diff = Diff::default();

@@ -113,7 +113,9 @@ impl Window {
             Window::Together { latest } => {
                 latest.iter().all(|latest| latest.is_some_and(|cell| cell >= from)).then_some(0)
             }
-            Window::Ordered { begins } => begins.last().is_some_and(|begin| begin.is_some_and(|cell| cell >= from)).then_some(0),
+            Window::Ordered { begins } => {
+                begins.last().is_some_and(|begin| begin.is_some_and(|cell| cell >= from)).then_some(0)
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::{fs, io::Write, sync::Arc};
 
 use cf_dataflows::correlate::{CellItem, Correlated, Limit, correlate};
-use cf_types::{Cell, Condition, Epoch, EpisodeKey, EpisodeRule, Group, Level, Predicate, Tenant};
+use cf_types::{Cell, Condition, EpisodeKey, EpisodeRule, Epoch, Group, Level, Predicate, Tenant};
 use differential_dataflow::input::InputSession;
 use timely::dataflow::{
     ProbeHandle,
@@ -24,8 +24,18 @@ fn main() -> std::io::Result<()> {
     let cases: [(&str, &Predicate, i64, Vec<(i64, Cell)>); 5] = [
         ("one key, 100 s", &count, 100, many(1).map(|(key, i)| (key, i / 10_000)).collect()),
         ("100,000 keys, 1,000 s", &count, 100, many(100_000).map(|(key, i)| (key, i / 1_000)).collect()),
-        ("100,000 keys, 10 % half an hour late", &count, 100, many(100_000).map(|(key, i)| (key, late(i, i / 1_000))).collect()),
-        ("100 keys, a day, 10 % half an hour late", &count, 1_000, many(100).map(|(key, i)| (key, late(i, i / 12))).collect()),
+        (
+            "100,000 keys, 10 % half an hour late",
+            &count,
+            100,
+            many(100_000).map(|(key, i)| (key, late(i, i / 1_000))).collect(),
+        ),
+        (
+            "100 keys, a day, 10 % half an hour late",
+            &count,
+            1_000,
+            many(100).map(|(key, i)| (key, late(i, i / 12))).collect(),
+        ),
         ("100 keys, 1,000 s, distinct values", &values, 100, many(100).map(|(key, i)| (key, i / 1_000)).collect()),
     ];
     for (name, predicate, epochs, items) in cases {

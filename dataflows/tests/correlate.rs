@@ -11,7 +11,7 @@ use std::{
 
 use cf_dataflows::correlate::{CellItem, Correlated, Limit, correlate};
 use cf_types::{
-    AlertId, Cell, Condition, Epoch, Episode, EpisodeKey, EpisodeRule, Group, Level, Lineage, Predicate, Tenant,
+    AlertId, Cell, Condition, Episode, EpisodeKey, EpisodeRule, Epoch, Group, Level, Lineage, Predicate, Tenant,
 };
 use differential_dataflow::input::InputSession;
 use oracle::{OracleItem, oracle};
@@ -126,11 +126,17 @@ fn record<'scope, D: Clone + 'static>(
 }
 
 /// What the definitions give for the items that were not refused.
-fn want(rules: &[Arc<EpisodeRule>], items: &BTreeMap<CellItem, isize>, limit: Cell) -> (BTreeSet<Episode>, BTreeSet<AlertId>) {
+fn want(
+    rules: &[Arc<EpisodeRule>],
+    items: &BTreeMap<CellItem, isize>,
+    limit: Cell,
+) -> (BTreeSet<Episode>, BTreeSet<AlertId>) {
     let mut keys: BTreeMap<&EpisodeKey, Vec<(OracleItem, u64)>> = BTreeMap::new();
     for (item, count) in items {
         let CellItem { cell, reference, value, .. } = item.clone();
-        keys.entry(&item.key).or_default().push((OracleItem { cell, reference, value }, u64::try_from(*count).unwrap()));
+        keys.entry(&item.key)
+            .or_default()
+            .push((OracleItem { cell, reference, value }, u64::try_from(*count).unwrap()));
     }
     let mut episodes = BTreeSet::new();
     let mut sealed = BTreeSet::new();
