@@ -85,11 +85,10 @@ type First = (EpisodeKey, Cell);
 /// The state of one worker: pure.
 #[derive(Default)]
 struct Chain {
-    rules: Option<Arc<dyn Rules>>,
     /// By the rule referred to: who refers to it, at what level, at which place.
     uppers: BTreeMap<Arc<str>, Vec<(Arc<EpisodeRule>, usize, u16)>>,
-    /// An example of each, and how often it is there. Of plain rules too: whether a rule is plain can change.
-    episodes: BTreeMap<First, (Episode, isize)>,
+    /// How often each is there. Of plain rules too: whether a rule is plain can change.
+    episodes: BTreeMap<First, isize>,
     pending: BTreeMap<(usize, CellItem), isize>,
 }
 
@@ -108,15 +107,14 @@ impl Chain {
             }
             self.count_all(-1);
             self.uppers = uppers(rules.episode_rules());
-            self.rules = Some(rules);
             self.count_all(1);
         }
         for (episode, diff) in changes {
-            self.count(&episode, diff);
-            let first = (episode.key.clone(), episode.first_hit);
-            let entry = self.episodes.entry(first.clone()).or_insert((episode, 0));
-            entry.1 += diff;
-            if entry.1 == 0 {
+            let first = (episode.key, episode.first_hit);
+            self.count(&first, diff);
+            let times = self.episodes.entry(first.clone()).or_default();
+            *times += diff;
+            if *times == 0 {
                 self.episodes.remove(&first);
             }
         }
@@ -130,19 +128,18 @@ impl Chain {
 
     fn count_all(&mut self, sign: isize) {
         let episodes = std::mem::take(&mut self.episodes);
-        for (episode, times) in episodes.values() {
-            self.count(episode, sign * times);
+        for (first, times) in &episodes {
+            self.count(first, sign * times);
         }
         self.episodes = episodes;
     }
 
-    fn count(&mut self, episode: &Episode, diff: isize) {
-        let (Some(rules), Some(uppers)) = (&self.rules, self.uppers.get(&episode.key.rule)) else { return };
-        for (upper, level, reference) in uppers {
-            let Some(item) = rules.chained(upper, *reference, episode) else { continue };
-            let tenant = episode.key.tenant.clone();
-            let key = EpisodeKey { tenant, rule: Arc::clone(&upper.id), group: item.group };
-            let item = CellItem { key, cell: episode.first_hit, reference: *reference, value: item.value };
+    /// An episode has a group and no fields: rules that refer to it group by the same fields (`cf-sigma` refuses
+    /// others), and count no values.
+    fn count(&mut self, (key, cell): &First, diff: isize) {
+        for (upper, level, reference) in self.uppers.get(&key.rule).into_iter().flatten() {
+            let key = EpisodeKey { rule: Arc::clone(&upper.id), ..key.clone() };
+            let item = CellItem { key, cell: *cell, reference: *reference, value: None };
             *self.pending.entry((*level, item)).or_default() += diff;
         }
     }

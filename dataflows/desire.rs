@@ -1,35 +1,115 @@
 //! Desired actions: what policies want done because of alerts.
 //!
 //! In: changes of the alerts that remain, and facts. Out: changes of one row per (action, target, alert); when several
-//! policies want the same because of the same alert, the longest time counts. Key: tenant, then action, target and
-//! alert. Memory: the alerts with an address, and the policies. What is done about it is the reconciler's.
+//! policies want the same because of the same alert, the longest time counts. Key: alert id; policies go to every
+//! worker. Memory: the alerts with an address, and the policies. Output appears when the epoch is complete. What is
+//! done about it is the reconciler's.
+//!
+//! A sealed alert's wishes stay as they were: a new policy does not reach back behind the horizon, and an alert that is
+//! sealed at birth wants nothing done. They go when the alert goes.
 
-use cf_types::{ActionId, ActionKind, Alert, DesiredAction, Entity, EntityKind, Epoch, Fact, FactBody, fact::Policy};
+use std::collections::{BTreeMap, BTreeSet};
+
+use cf_types::{
+    ActionId, ActionKind, Alert, AlertId, AlertState, DesiredAction, Entity, EntityKind, Epoch, Fact, FactBody, Tenant,
+    fact::Policy,
+};
 use differential_dataflow::VecCollection;
+use timely::dataflow::{
+    channels::pact::Exchange,
+    operators::vec::{Broadcast, Map},
+};
+
+use crate::epochs::{at_epoch, changes, per_epoch_with, spread};
 
 /// Meets alerts with policies.
 pub(crate) fn desire<'s>(
     alerts: VecCollection<'s, Epoch, Alert, isize>,
     facts: VecCollection<'s, Epoch, Fact, isize>,
 ) -> VecCollection<'s, Epoch, DesiredAction, isize> {
-    let policies = facts.flat_map(|fact| match fact.body {
-        FactBody::Policy(policy) => Some((fact.tenant, policy)),
+    let policies = changes(facts).flat_map(|(fact, diff)| match fact.body {
+        FactBody::Policy(policy) => Some(((fact.tenant, policy), diff)),
         FactBody::Allow { .. } => None,
     });
-    // Without its gauges: an alert's count may change a thousand times without a word to the policies.
-    let alerts = alerts.filter(|alert| !targets(alert).is_empty()).map(|alert| {
-        (alert.tenant.clone(), Alert { last_cell: alert.anchor, count: 0, reference_counts: Vec::new(), peak: 0, ..alert })
-    });
-    alerts
-        .join_map(policies, |_, alert, policy| if fits(policy, alert) { wishes(policy, alert) } else { Vec::new() })
-        .flat_map(|wishes| wishes)
-        .map(|(wish, ttl_s)| ((wish.tenant.clone(), wish.id, wish.alert), (ttl_s, wish)))
-        .reduce(|_, wishes, rows| {
-            if let Some(((ttl_s, wish), _)) = wishes.last() {
-                rows.push((DesiredAction { ttl_s: *ttl_s, ..wish.clone() }, 1isize));
+    let by_id = Exchange::new(|(alert, _): &(Alert, isize)| spread(&alert.id.0));
+    let mut state = Desire::default();
+    at_epoch(per_epoch_with(changes(alerts), by_id, policies.broadcast(), "Desire", move |_epoch, alerts, policies, out| {
+        out.extend(state.epoch(alerts, policies));
+    }))
+}
+
+/// The state of one worker: pure.
+#[derive(Default)]
+struct Desire {
+    policies: BTreeMap<(Tenant, Policy), isize>,
+    entries: BTreeMap<AlertId, Entry>,
+}
+
+#[derive(Default)]
+struct Entry {
+    alerts: BTreeMap<Alert, isize>,
+    told: BTreeSet<DesiredAction>,
+}
+
+impl Desire {
+    /// Takes one epoch's changes in; gives what changed, sorted.
+    fn epoch(
+        &mut self,
+        alerts: Vec<(Alert, isize)>,
+        policies: Vec<((Tenant, Policy), isize)>,
+    ) -> Vec<(DesiredAction, isize)> {
+        let mut touched: BTreeSet<AlertId> = BTreeSet::new();
+        if !policies.is_empty() {
+            touched.extend(self.entries.keys());
+        }
+        for (policy, diff) in policies {
+            *self.policies.entry(policy).or_default() += diff;
+        }
+        self.policies.retain(|_, times| *times != 0);
+        for (alert, diff) in alerts.into_iter().filter(|(alert, _)| targets(alert).next().is_some()) {
+            touched.insert(alert.id);
+            *self.entries.entry(alert.id).or_default().alerts.entry(alert).or_default() += diff;
+        }
+        let mut out = Vec::new();
+        for id in touched {
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            entry.alerts.retain(|_, times| *times != 0);
+            let now = match entry.alerts.keys().next() {
+                Some(alert) if alert.state == AlertState::Sealed => continue,
+                Some(alert) => wishes(alert, self.policies.keys()),
+                None => BTreeSet::new(),
+            };
+            out.extend(entry.told.difference(&now).map(|wish| (wish.clone(), -1)));
+            out.extend(now.difference(&entry.told).map(|wish| (wish.clone(), 1)));
+            entry.told = now;
+            if entry.alerts.is_empty() {
+                self.entries.remove(&id);
             }
-        })
-        .map(|(_, wish)| wish)
+        }
+        out.sort_unstable();
+        out
+    }
+}
+
+/// What all policies together want done because of an alert.
+fn wishes<'a>(alert: &Alert, policies: impl Iterator<Item = &'a (Tenant, Policy)>) -> BTreeSet<DesiredAction> {
+    let mut longest: BTreeMap<(ActionKind, &Entity), u32> = BTreeMap::new();
+    for (_, policy) in policies.filter(|(tenant, policy)| *tenant == alert.tenant && fits(policy, alert)) {
+        for target in targets(alert) {
+            let ttl_s = longest.entry((policy.action, target)).or_default();
+            *ttl_s = policy.ttl_s.max(*ttl_s);
+        }
+    }
+    let wish = |((kind, target), ttl_s): ((ActionKind, &Entity), u32)| DesiredAction {
+        tenant: alert.tenant.clone(),
+        id: ActionId::of(&alert.tenant, kind.as_str(), &target.value),
+        kind,
+        target: target.value.clone(),
+        ttl_s,
+        alert: alert.id,
+        anchor: alert.anchor,
+    };
+    longest.into_iter().map(wish).collect()
 }
 
 /// Whether all conditions of a policy hold.
@@ -40,20 +120,6 @@ fn fits(policy: &Policy, alert: &Alert) -> bool {
 }
 
 /// The entities that actions apply to.
-fn targets(alert: &Alert) -> Vec<&Entity> {
-    alert.entities.iter().filter(|entity| entity.kind == EntityKind::Address).collect()
-}
-
-fn wishes(policy: &Policy, alert: &Alert) -> Vec<(DesiredAction, u32)> {
-    let ActionKind::BlockAddress = policy.action;
-    let wish = |entity: &Entity| DesiredAction {
-        tenant: alert.tenant.clone(),
-        id: ActionId::of(&alert.tenant, policy.action.as_str(), &entity.value),
-        kind: policy.action,
-        target: entity.value.clone(),
-        ttl_s: policy.ttl_s,
-        alert: alert.id,
-        anchor: alert.anchor,
-    };
-    targets(alert).into_iter().map(|entity| (wish(entity), policy.ttl_s)).collect()
+fn targets(alert: &Alert) -> impl Iterator<Item = &Entity> {
+    alert.entities.iter().filter(|entity| entity.kind == EntityKind::Address)
 }

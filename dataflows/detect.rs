@@ -5,9 +5,11 @@
 //! Key: none, events stay on their worker. Memory: none beyond the rule set's scanner. Output appears at once; nothing
 //! waits for the epoch to end.
 
+mod sigma;
+
 use std::{collections::BTreeMap, sync::Arc};
 
-use cf_types::{Detection, Episode, EpisodeRule, Epoch, Event, Item, Origin, Time};
+use cf_types::{Detection, EpisodeRule, Epoch, Event, Origin, Time};
 use serde::{Deserialize, Serialize};
 use timely::{
     container::CapacityContainerBuilder,
@@ -21,11 +23,6 @@ pub trait Rules: Send + Sync {
 
     /// Makes a matcher for one worker.
     fn matcher(self: Arc<Self>) -> Box<dyn Matcher>;
-
-    /// The part that an episode of a correlation takes in a rule that refers to it at place `reference`, if any.
-    fn chained(&self, upper: &EpisodeRule, reference: u16, lower: &Episode) -> Option<Item> {
-        Some(Item { rule: Arc::clone(&upper.id), reference, group: lower.key.group.clone(), value: None })
-    }
 }
 
 /// Finds the rules that an event meets; one per worker, so it may keep buffers.

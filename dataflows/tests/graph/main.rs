@@ -2,6 +2,8 @@
 
 #![allow(unreachable_pub)] // modules of a test
 
+mod changes;
+mod horizon;
 mod oracle;
 mod site;
 
@@ -37,9 +39,9 @@ fn inputs(random: &mut Random, rules: &Arc<TestRules>, events: &[Event]) -> (Vec
 fn every_epoch_equals_the_oracle() {
     let rules = Arc::new(TestRules::new());
     let (mut alerts, mut suppressed, mut deep) = (0, 0, 0);
-    for seed in 0..8 {
+    for seed in 0..10 {
         let mut random = Random(seed);
-        let mut events = random_events(&mut random, 160);
+        let mut events = random_events(&mut random, 240);
         random.shuffle(&mut events);
         let (inputs, facts) = inputs(&mut random, &rules, &events);
         let outputs = run(1, &bounded(), &inputs);
@@ -56,7 +58,7 @@ fn every_epoch_equals_the_oracle() {
         suppressed += outputs.iter().map(|output| output.lineage.len()).sum::<usize>();
     }
     // Else the comparison would be of nothing with nothing.
-    assert!(alerts > 5_000 && suppressed > 50 && deep > 5, "{alerts} rows, {suppressed} lineages, {deep} deep");
+    assert!(alerts > 2_000 && suppressed > 50 && deep > 20, "{alerts} rows, {suppressed} lineages, {deep} deep");
 }
 
 #[test]
@@ -109,5 +111,5 @@ fn assert_same<T: PartialEq + std::fmt::Debug>(got: &[T], expect: &[T], what: &s
 }
 
 fn text(outputs: &[EpochOutput]) -> String {
-    format!("{outputs:#?}")
+    format!("{outputs:?}")
 }

@@ -187,7 +187,7 @@ pub fn random_events(random: &mut Random, count: u64) -> Vec<Event> {
     (0..count)
         .map(|id| {
             let burst = i64::try_from(random.below(6)).unwrap() * 1_000;
-            let at = burst + i64::try_from(random.below(400)).unwrap();
+            let at = burst + i64::try_from(random.below(120)).unwrap();
             let kind = KINDS[[0, 0, 0, 0, 1, 2, 3][random.below(7)]];
             let (host, user, address) = (random.below(4), random.below(4), random.below(5));
             event("s", id, at, &format!("{kind} h{host} u{user} 10.0.{}.{address}", address % 2))

@@ -1,0 +1,198 @@
+//! Unbounded input: the watermark, what is refused behind and ahead of it, what is sealed, and restarts.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use cf_dataflows::GraphOptions;
+use cf_types::{AlertState, EpochOutput, Lineage, RejectCode, Row};
+
+use crate::{
+    assert_same,
+    site::{BEGIN, Input, Random, TestRules, accumulate, allow, event, policy, random_events, received, run},
+    text,
+};
+
+fn options() -> GraphOptions {
+    GraphOptions { horizon_s: Some(1_000), max_ahead_s: 300, disorder_s: 10, incident_window_s: 700 }
+}
+
+/// One epoch per list of events.
+fn epochs(events: &[&[(i64, i64, &str)]]) -> Vec<Input> {
+    let mut id = 0;
+    let mut inputs: Vec<Input> = Vec::new();
+    for epoch in events {
+        let mut input = Input::default();
+        for (at, at_receipt, text) in *epoch {
+            id += 1;
+            input.events.push(received("s", id, *at, *at_receipt, text));
+        }
+        inputs.push(input);
+    }
+    inputs[0].rules = Some(Arc::new(TestRules::new()));
+    inputs
+}
+
+/// `+scan 10 open x1` an alert came, `-...` it went, `sealed` an id was, `late`/`ahead` a reject, `W10` the watermark
+/// is there; epochs parted by ` | `.
+fn show(outputs: &[EpochOutput]) -> String {
+    let mut watermark = None;
+    let epochs = outputs.iter().map(|output| {
+        let mut words = Vec::new();
+        for (row, diff) in &output.rows {
+            if let Row::Alert(alert) = row {
+                let state = if alert.state == AlertState::Open { "open" } else { "sealed" };
+                let sign = if *diff > 0 { '+' } else { '-' };
+                words.push(format!("{sign}{} {} {state} x{}", alert.rule, alert.anchor - BEGIN, alert.count));
+            }
+        }
+        words.extend(output.lineage.iter().map(|lineage| match lineage {
+            Lineage::Sealed(_) => "sealed".to_owned(),
+            Lineage::Suppressed { .. } => "suppressed".to_owned(),
+            Lineage::SupersededBy { .. } => "superseded".to_owned(),
+            Lineage::SplitFrom { .. } => "split".to_owned(),
+        }));
+        words.extend(output.rejects.iter().map(|reject| match reject.code {
+            RejectCode::TooLate => format!("late at {}", reject.position.line),
+            RejectCode::TooFarAhead => format!("ahead at {}", reject.position.line),
+            other => format!("{other:?}"),
+        }));
+        if output.watermark != watermark {
+            watermark = output.watermark;
+            words.extend(watermark.map(|time| format!("W{}", time.cell() - BEGIN)));
+        }
+        words.join(", ")
+    });
+    epochs.collect::<Vec<_>>().join(" | ")
+}
+
+#[track_caller]
+fn check(inputs: &[Input], expect: &str) {
+    for workers in [1, 2] {
+        assert_eq!(show(&run(workers, &options(), inputs)), expect, "{workers} workers");
+    }
+}
+
+#[test]
+fn what_lies_behind_the_horizon_is_sealed_and_stays() {
+    check(
+        &epochs(&[&[(0, 0, "scan h u 10.0.0.1")], &[(2_000, 2_000, "none h u 10.0.0.1")], &[(2_001, 2_001, "ok h u -")]]),
+        "+scan 0 open x1, W-10 | -scan 0 open x1, +scan 0 sealed x1, sealed, W1990 | W1991",
+    );
+}
+
+#[test]
+fn what_comes_too_late_is_refused_for_correlation_but_alerts_by_itself() {
+    check(
+        &epochs(&[
+            &[(2_000, 2_000, "ok h u -")],
+            // Limit 990. The scan's rule alerts by itself; failed logins only count in others.
+            &[(500, 2_000, "scan h u 10.0.0.1"), (989, 2_000, "fail h u 10.0.0.1"), (990, 2_000, "fail h u 10.0.0.1")],
+            &[(500, 2_000, "scan h v 10.0.0.1")],
+        ]),
+        "W1990 | +scan 500 sealed x1, late at 3 | ",
+    );
+}
+
+#[test]
+fn the_limit_of_an_epoch_rules_the_epochs_after_it() {
+    check(
+        &epochs(&[&[(2_000, 2_000, "ok h u -"), (500, 2_000, "scan h u 10.0.0.1")], &[(3_000, 3_000, "ok h u -")]]),
+        "+scan 500 sealed x1, sealed, W1990 | W2990",
+    );
+}
+
+#[test]
+fn what_is_ahead_of_its_receipt_neither_counts_nor_moves_the_watermark() {
+    check(
+        &epochs(&[&[(300, 0, "ok h u -"), (301, 0, "scan h u 10.0.0.1"), (301, 0, "fail h u 10.0.0.1")]]),
+        "+scan 301 sealed x1, ahead at 3, W290",
+    );
+}
+
+#[test]
+fn an_idle_source_does_not_hold_the_watermark() {
+    let mut inputs = vec![Input::default(); 3];
+    inputs[0].events = vec![event("a", 1, 100, "ok h u -"), event("b", 2, 50, "ok h u -")];
+    inputs[1].events = vec![event("a", 3, 200, "ok h u -")];
+    inputs[2].events = vec![event("a", 4, 300, "ok h u -")];
+    inputs[2].idle = vec!["b".into()];
+    check(&inputs, "W40 |  | W290");
+}
+
+#[test]
+fn no_fact_changes_what_is_sealed() {
+    let mut inputs = epochs(&[&[(0, 0, "scan h u 10.0.0.1")], &[(2_000, 2_000, "ok h u -")], &[], &[]]);
+    inputs[0].facts = vec![(policy("block", cf_types::Level::Low, &[], 60), 1)];
+    inputs[2].facts = vec![(allow("10.0.0.0/8"), 1), (policy("longer", cf_types::Level::Low, &[], 600), 1)];
+    inputs[3].rules = Some(Arc::new(TestRules::new().without("scan")));
+    let outputs = run(1, &options(), &inputs);
+    assert_eq!(accumulate(&outputs), accumulate(&outputs[..2]));
+    let desired = accumulate(&outputs).into_iter().filter_map(|row| match row {
+        Row::Desired(action) => Some(action.ttl_s),
+        _ => None,
+    });
+    assert_eq!(desired.collect::<Vec<_>>(), [60]);
+}
+
+#[test]
+fn the_same_epochs_give_the_same_outputs_on_any_number_of_workers() {
+    for seed in 200..203 {
+        let mut random = Random(seed);
+        let mut events = random_events(&mut random, 240);
+        events.sort_by_key(|event| event.time);
+        // A tenth comes late, some far behind the horizon; some are given twice.
+        for _ in 0..24 {
+            let late = events.remove(random.below(150));
+            events.insert(150 + random.below(80), late);
+        }
+        let repeats: Vec<_> = events.iter().filter(|_| random.below(10) == 0).cloned().collect();
+        events.extend(repeats);
+        let mut inputs: Vec<Input> =
+            events.chunks(20).map(|events| Input { events: events.to_vec(), ..Input::default() }).collect();
+        inputs[0].rules = Some(Arc::new(TestRules::new()));
+        inputs[3].facts = vec![(allow("10.0.0.0/24"), 1)];
+        inputs[9].facts = vec![(allow("10.0.0.0/24"), -1)];
+        let base = run(1, &options(), &inputs);
+        let sealed = base.iter().flat_map(|output| &output.lineage).filter(|one| matches!(one, Lineage::Sealed(_)));
+        let (sealed, rejects) = (sealed.count(), base.iter().map(|output| output.rejects.len()).sum::<usize>());
+        assert!(sealed > 10 && rejects > 5, "{sealed} sealed, {rejects} rejects");
+        for workers in [2, 4] {
+            let other = run(workers, &options(), &inputs);
+            for (got, expect) in other.iter().zip(&base) {
+                assert_same(&got.rows, &expect.rows, &format!("seed {seed}, {workers} workers, epoch {}", got.epoch));
+            }
+            assert_eq!(text(&other), text(&base), "seed {seed}, {workers} workers");
+        }
+    }
+}
+
+#[test]
+fn recalled_detections_bring_the_open_alerts_back() {
+    for workers in [1, 2] {
+        let mut random = Random(7);
+        let mut events = random_events(&mut random, 240);
+        events.sort_by_key(|event| event.time);
+        let mut inputs: Vec<Input> =
+            events.chunks(30).map(|events| Input { events: events.to_vec(), ..Input::default() }).collect();
+        inputs[0].rules = Some(Arc::new(TestRules::new()));
+        let whole = run(workers, &options(), &inputs);
+        let cut = 5;
+        // The facts log has the detections, the ledger the watermark; what follows comes as it came. One repeat, too.
+        let mut restarted = vec![Input {
+            rules: inputs[0].rules.clone(),
+            recalled: whole[..cut].iter().flat_map(|output| output.detections.clone()).collect(),
+            limit: whole[cut - 1].watermark,
+            ..Input::default()
+        }];
+        restarted.extend(inputs[cut..].iter().cloned());
+        restarted[1].events.extend(inputs[cut - 1].events.first().cloned());
+        let again = run(workers, &options(), &restarted);
+        let open = |outputs: &[EpochOutput]| {
+            let rows = accumulate(outputs).into_iter();
+            rows.filter(|row| matches!(row, Row::Alert(alert) if alert.state == AlertState::Open)).collect::<BTreeSet<_>>()
+        };
+        assert!(open(&whole).len() > 10);
+        assert_eq!(open(&again), open(&whole), "{workers} workers");
+        let detections = |outputs: &[EpochOutput]| outputs.iter().flat_map(|o| o.detections.clone()).count();
+        assert_eq!(detections(&again), detections(&whole[cut..]), "recalled ones are not given out again");
+    }
+}
