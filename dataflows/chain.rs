@@ -159,3 +159,75 @@ fn uppers(rules: &[Arc<EpisodeRule>]) -> BTreeMap<Arc<str>, Vec<(Arc<EpisodeRule
     }
     uppers
 }
+
+#[cfg(test)]
+mod tests {
+    use cf_types::{Condition, Level, Predicate};
+
+    use super::*;
+
+    /// `b:a c` = rule b refers to a and c. Shown is each rule's level, `-` where there is none.
+    #[track_caller]
+    fn check(rules: &str, expect: &str) {
+        let rules: Vec<_> = rules.split(", ").map(rule).collect();
+        let levels = Levels::of(&rules);
+        let shown = rules.iter().map(|rule| levels.level(&rule.id).map_or("-".into(), |level| level.to_string()));
+        assert_eq!(shown.collect::<Vec<_>>().join(" "), expect);
+        assert_eq!(too_deep(&rules).len(), expect.matches('-').count());
+    }
+
+    fn rule(text: &str) -> Arc<EpisodeRule> {
+        let (id, references) = text.split_once(':').unwrap();
+        Arc::new(EpisodeRule {
+            id: id.into(),
+            title: id.into(),
+            level: Level::Low,
+            tags: Arc::from([]),
+            references: references.split(' ').map(Arc::from).collect(),
+            timespan: 1,
+            predicate: Predicate::EventCount(Condition::at_least(1)),
+            alerts: true,
+        })
+    }
+
+    #[test]
+    fn a_level_is_one_more_than_the_highest_below() {
+        check("a:a, b:x, c:b a, d:c b", "0 0 1 2");
+    }
+
+    #[test]
+    fn a_rule_that_counts_its_own_detections_is_no_level_below() {
+        check("a:a, b:a", "0 0");
+    }
+
+    #[test]
+    fn circles_and_towers_have_none() {
+        check("a:b, b:a, c:x", "- - 0");
+        check("a:a b, b:x", "- 0");
+        check("a:x, b:a, c:b, d:c, e:d, f:e, g:a", "0 1 2 3 - - 1");
+    }
+
+    fn episode(rule: &str, first_hit: Cell) -> Episode {
+        let key = EpisodeKey { tenant: Default::default(), rule: rule.into(), group: Default::default() };
+        let kind = cf_types::AnchorKind::Item;
+        let reference_counts = Vec::new();
+        Episode { key, kind, anchor: 0, last_cell: 9, first_hit, count: 1, reference_counts, peak: 0 }
+    }
+
+    #[test]
+    fn only_a_change_of_the_first_hit_is_a_change_above() {
+        let mut state = Chain { uppers: uppers(&[rule("a:x"), rule("b:a")]), ..Chain::default() };
+        let grown = Episode { count: 2, ..episode("a", 5) };
+        for (changes, expect) in [
+            (vec![(episode("a", 5), 1)], vec![(5, 1)]),
+            (vec![(episode("a", 5), -1), (grown.clone(), 1)], vec![]),
+            (vec![(grown, -1), (episode("a", 4), 1)], vec![(4, 1), (5, -1)]),
+            (vec![(episode("a", 4), -1)], vec![(4, -1)]),
+        ] {
+            state.epoch(changes, None);
+            let got: Vec<_> = state.changes().map(|(_, item, diff)| (item.cell, diff)).collect();
+            assert_eq!(got, expect);
+        }
+        assert!(state.episodes.is_empty());
+    }
+}

@@ -199,3 +199,73 @@ fn incident(nodes: &[&Node]) -> Option<Incident> {
         entities: entities.into_iter().cloned().collect(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `a10 x y` = an alert named `a` at 10 s with entities x and y, `-a10 x y` = it goes; epochs parted by `|`. The
+    /// window is 100 s, an incident has three alerts at the most. Shown are the incidents after each epoch.
+    #[track_caller]
+    fn check(input: &str, expect: &str) {
+        let mut state = Incidents { window: 100, alerts_max: 3, ..Incidents::default() };
+        let mut present: BTreeMap<Incident, isize> = BTreeMap::new();
+        let shown = input.split('|').map(|epoch| {
+            let changes = epoch.split(',').map(str::trim).filter(|text| !text.is_empty()).map(change).collect();
+            for (incident, diff) in state.epoch(changes) {
+                *present.entry(incident).or_default() += diff;
+            }
+            present.retain(|_, times| *times != 0);
+            assert!(present.values().all(|times| *times == 1));
+            let name = |(_, id): &Place| char::from(id.0[0]);
+            let mut incidents: Vec<String> =
+                present.keys().map(|incident| incident.alerts.iter().map(name).collect()).collect();
+            incidents.sort();
+            incidents.join(" ")
+        });
+        assert_eq!(shown.collect::<Vec<_>>().join(" | "), expect, "{input}");
+    }
+
+    fn change(text: &str) -> (Node, isize) {
+        let (text, diff) = text.strip_prefix('-').map_or((text, 1), |text| (text, -1));
+        let (alert, entities) = text.split_once(' ').unwrap_or((text, ""));
+        let kind = |name: &str| if name.starts_with('p') { EntityKind::Process } else { EntityKind::Host };
+        let node = Node {
+            tenant: Tenant::default(),
+            anchor: alert[1..].parse().unwrap(),
+            id: AlertId([alert.as_bytes()[0]; 16]),
+            entities: entities.split_whitespace().filter_map(|name| Entity::of(kind(name), name)).collect(),
+        };
+        (node, diff)
+    }
+
+    #[test]
+    fn shared_entities_connect_within_the_window() {
+        check("a0 x, b100 x, c201 x", "ab c");
+        check("a0 x, b50 y, c60 x y", "abc");
+        check("a0, b0, c0 p1, d0 p1", "a b c d");
+    }
+
+    #[test]
+    fn a_bridge_merges_and_its_end_parts() {
+        check("a0 x, c200 x | b100 x | -b100 x", "a c | abc | a c");
+        check("a0 x, b10 x y, c20 y | -b10 x y | b10 x y", "abc | a c | abc");
+    }
+
+    #[test]
+    fn others_are_not_touched() {
+        check("a0 x, b0 y | c10 x | -a0 x", "a b | ac b | b c");
+    }
+
+    #[test]
+    fn going_and_coming_in_one_epoch_is_no_change() {
+        check("a0 x, b10 x | -a0 x, a0 x | -a0 x, a0 y", "ab | ab | a b");
+    }
+
+    #[test]
+    fn too_large_ones_are_cut_on_the_grid_and_then_by_number() {
+        // At most three: the grid of 100 s cuts at 100 and 200; the second piece still has four.
+        check("a0 x, b90 x, c110 x, d120 x, e130 x, f140 x, g210 x", "ab cde f g");
+        check("a0 x, b90 x, c110 x | d120 x | -b90 x", "abc | ab cd | a cd");
+    }
+}
