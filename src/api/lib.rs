@@ -1,0 +1,148 @@
+//! REST: events in; health, metrics, facts, incidents and alerts out.
+//!
+//! | route | what |
+//! |---|---|
+//! | `POST /api/v1/events` | events, answered once they are durable in the spool |
+//! | `GET /api/v1/health` | how each component is |
+//! | `GET /api/v1/metrics`, `/metrics` | the text format of Prometheus |
+//! | `GET /api/v1/facts`, `/facts/{kind}`; `POST`, `DELETE /facts/{kind}` | the control log's facts |
+//! | `GET /api/v1/incidents`, `/incidents/{number}`, `/alerts` | what the ledger says |
+//!
+//! Every error is `{"error": {"code": .., "message": ..}}`. Bad input never gives a 5xx; those say that this process or
+//! its disk is in trouble. There is no login yet: the caller listens on loopback only, and what is not for shippers
+//! refuses a `Host` that a page in somebody's browser could have made up ([`guard`]).
+
+use std::{path::PathBuf, sync::Arc};
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware,
+    routing::{get, post},
+};
+use cf_ingest::receive::SpoolAccept;
+use cf_ledger::Reader;
+use cf_spool::Spool;
+use cf_types::Tenant;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+
+mod body;
+mod error;
+mod events;
+mod facts;
+mod guard;
+pub mod health;
+pub mod metrics;
+mod serve;
+mod views;
+
+pub use error::ApiError;
+pub use health::{Condition, Health};
+pub use metrics::Page;
+pub use serve::serve;
+
+/// Bounds of the API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiOptions {
+    /// Bytes of the longest body, also after decompression; a longer one is answered with 413.
+    pub body_bytes_max: u32,
+    /// Bytes of all bodies in memory at once; beyond it senders are answered with 429.
+    pub bodies_bytes_max: u32,
+    /// Records in one body; those beyond it are rejected.
+    pub records_max: u32,
+    /// Bytes of the longest event; a longer one is rejected. Should be the `record_bytes_max` of the source `http`.
+    pub record_bytes_max: u32,
+    /// Seconds that one request's body may take to arrive; then 408.
+    pub body_s: u32,
+    /// Seconds that a request's head may take to arrive, also on a connection that is kept; then it is closed.
+    pub head_s: u32,
+    /// Connections at once; more wait to be accepted.
+    pub connections_max: u32,
+}
+
+impl Default for ApiOptions {
+    fn default() -> ApiOptions {
+        ApiOptions {
+            body_bytes_max: 16 << 20,
+            bodies_bytes_max: 128 << 20,
+            records_max: 100_000,
+            record_bytes_max: 1 << 20,
+            body_s: 30,
+            head_s: 75, // as nginx keeps connections
+            connections_max: 512,
+        }
+    }
+}
+
+/// What the routes work on; cheap to clone.
+#[derive(Clone)]
+pub struct ApiState {
+    pub(crate) accept: Arc<SpoolAccept>,
+    pub(crate) spool: Arc<Spool>,
+    pub(crate) tenant: Tenant,
+    pub(crate) reader: Reader,
+    pub(crate) dir: PathBuf,
+    pub(crate) health: Arc<Health>,
+    pub(crate) metrics: Arc<dyn Fn(&mut Page) + Send + Sync>,
+    pub(crate) requests: Arc<metrics::Requests>,
+    pub(crate) options: ApiOptions,
+    pub(crate) bodies: Arc<Semaphore>,
+}
+
+impl ApiState {
+    /// State over a spool and the ledger of the data folder `dir`. `metrics` writes the engine's part of the page.
+    #[must_use]
+    pub fn new(
+        spool: Arc<Spool>,
+        reader: Reader,
+        dir: PathBuf,
+        health: Arc<Health>,
+        metrics: Arc<dyn Fn(&mut Page) + Send + Sync>,
+        options: ApiOptions,
+    ) -> ApiState {
+        let tenant = Tenant::default();
+        let kib = usize::try_from(options.bodies_bytes_max / 1_024).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        ApiState {
+            accept: Arc::new(SpoolAccept::new(Arc::clone(&spool), tenant.clone())),
+            spool,
+            tenant,
+            reader,
+            dir,
+            health,
+            metrics,
+            requests: Arc::default(),
+            options,
+            bodies: Arc::new(Semaphore::new(kib)),
+        }
+    }
+}
+
+/// All routes.
+#[must_use]
+pub fn router(state: ApiState) -> Router {
+    let guarded = Router::new()
+        .route("/api/v1/facts", get(facts::list))
+        .route("/api/v1/facts/{kind}", get(facts::list_kind).post(facts::add).delete(facts::remove))
+        .route("/api/v1/incidents", get(views::incidents))
+        .route("/api/v1/incidents/{number}", get(views::incident))
+        .route("/api/v1/alerts", get(views::alerts))
+        .route_layer(middleware::from_fn(guard::local_name));
+    Router::new()
+        .route("/api/v1/events", post(events::receive))
+        .route("/api/v1/health", get(health::show))
+        .route("/api/v1/metrics", get(metrics::show))
+        .route("/metrics", get(metrics::show))
+        .merge(guarded)
+        .fallback(error::not_found)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(middleware::from_fn_with_state(state.clone(), metrics::count))
+        // Ours counts and answers in our form; this one is for what does not use ours.
+        .layer(DefaultBodyLimit::max(64 << 10))
+        .with_state(state)
+}
+
+#[cfg(test)]
+mod tests;
