@@ -17,6 +17,7 @@ use crate::decode::year_of;
 
 mod evtx;
 mod frame;
+mod scan;
 
 /// What the caller knows of a file.
 #[derive(Clone, Debug)]
@@ -147,11 +148,24 @@ fn is_zstd(magic: &[u8]) -> bool {
         || matches!(magic, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
 
-/// Reads the first bytes and gives them back in front of the rest.
+/// Reads the first bytes and gives them back in front of the rest. Where reading them fails after some (a damaged
+/// compressed file), the error comes behind these.
 fn peek(mut input: Box<dyn Read + Send>, len: u64) -> io::Result<(Vec<u8>, Box<dyn Read + Send>)> {
     let mut head = Vec::new();
-    input.by_ref().take(len).read_to_end(&mut head)?;
-    Ok((head.clone(), Box::new(io::Cursor::new(head).chain(input))))
+    match input.by_ref().take(len).read_to_end(&mut head) {
+        Ok(_) => Ok((head.clone(), Box::new(io::Cursor::new(head).chain(input)))),
+        Err(error) if head.is_empty() => Err(error),
+        Err(error) => Ok((head.clone(), Box::new(io::Cursor::new(head).chain(Failed(Some(error)))))),
+    }
+}
+
+/// An input that has failed already.
+struct Failed(Option<io::Error>);
+
+impl Read for Failed {
+    fn read(&mut self, _buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.take().map_or(Ok(0), Err)
+    }
 }
 
 fn unix_time(time: std::time::SystemTime) -> Option<Time> {
@@ -228,3 +242,6 @@ fn month_and_day(line: &[u8]) -> Option<(i8, i8)> {
     let day = day.fold(0_i8, |sum, digit| sum.saturating_mul(10).saturating_add(i8::try_from(digit - b'0').unwrap_or(0)));
     (day > 0).then_some((i8::try_from(month + 1).ok()?, day))
 }
+
+#[cfg(test)]
+mod tests;
