@@ -391,7 +391,7 @@ fn answers_come_as_table_and_csv() {
         (0 rows)
     "#]]);
     let long = run(&case.session, "SELECT value FROM generate_series(1, 20000)", Format::Table(80)).unwrap();
-    assert!(long.ends_with("20000\n(20000 rows)\n"), "{}", &long[long.len() - 40..]);
+    assert!(long.ends_with("20000\n(20000 rows)\n"));
 }
 
 #[test]

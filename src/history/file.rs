@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     ops::Range,
-    path::{Path, PathBuf},
+    path::Path,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -203,9 +203,9 @@ impl<'a> Selection<'a> {
             writer.write(&interleave_record_batch(&batches, &rows).map_err(arrow)?).map_err(parquet)?;
         }
         let metadata = writer.finish().map_err(parquet)?;
-        let file = writer.inner();
-        file.sync_all().map_err(HistoryError::file("write", path))?;
-        let size = file.metadata().map_err(HistoryError::file("write", path))?.len();
+        let written = writer.inner();
+        written.sync_all().map_err(HistoryError::file("write", path))?;
+        let size = written.metadata().map_err(HistoryError::file("write", path))?.len();
         if let Some(parent) = path.parent() {
             sync_folder(parent)?;
         }
@@ -236,7 +236,7 @@ pub(crate) fn sync_folder(path: &Path) -> Result<(), HistoryError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(HistoryError::file("write", path))
 }
 
-fn make_folder(parent: &Path, path: &PathBuf) -> Result<(), HistoryError> {
+fn make_folder(parent: &Path, path: &Path) -> Result<(), HistoryError> {
     match fs::create_dir(path) {
         Ok(()) => sync_folder(parent),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),

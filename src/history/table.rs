@@ -87,13 +87,15 @@ impl Appender {
     pub(crate) async fn append(&mut self, adds: Vec<Add>, epoch: Epoch) -> Result<u64, HistoryError> {
         let failed = |error| HistoryError::delta("commit to", self.table)(error);
         let version = i64::try_from(epoch).unwrap_or(i64::MAX);
+        let state = self.opened.delta.snapshot().map_err(failed)?;
+        let checkpoint = (state.version() + 2).is_multiple_of(CHECKPOINT_COMMITS.into()); // its version is the next
         // No retries: there is one writer, so a version that is taken means that what we believe of the table is wrong.
         let properties = CommitProperties::default()
             .with_application_transaction(Transaction::new(self.table.name(), version))
+            .with_cleanup_expired_logs(Some(checkpoint))
             .with_max_retries(0);
         let operation =
             DeltaOperation::Write { mode: SaveMode::Append, partition_by: Some(vec!["day".into()]), predicate: None };
-        let state = self.opened.delta.snapshot().map_err(failed)?;
         let commit = CommitBuilder::from(properties)
             .with_actions(adds.into_iter().map(Action::Add).collect())
             .build(Some(state), self.opened.delta.log_store(), operation)
@@ -140,8 +142,8 @@ async fn create(folder: &Path, table: Table) -> Result<Opened, HistoryError> {
         .with_columns(table.delta())
         .with_partition_columns(["day"])
         .with_configuration_property(TableProperty::CheckpointInterval, Some(CHECKPOINT_COMMITS.to_string()))
-        // A commit every 10 to 30 s: two days of small log files are some ten thousand.
-        .with_configuration_property(TableProperty::LogRetentionDuration, Some("interval 2 days"))
+        // A commit every 5 to 30 s: a day of small log files are some ten thousand, and each commit lists them.
+        .with_configuration_property(TableProperty::LogRetentionDuration, Some("interval 1 days"))
         .await
         .map_err(HistoryError::delta("create", table))?;
     Ok(Opened { delta, last_epoch: 0 })

@@ -378,6 +378,26 @@ fn kills_at_any_moment_leave_each_epoch_exactly_once() {
 }
 
 #[test]
+fn a_long_log_is_checkpointed_and_says_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = Writer::open(dir.path(), OPTIONS).unwrap();
+    let mut times = Vec::new();
+    for epoch in 1..=105 {
+        writer.write(epoch, &[entry(epoch)]).unwrap();
+        let committed = writer.commit(epoch).unwrap();
+        times.extend(committed.tables.iter().map(|table| table.committing));
+    }
+    times.sort();
+    eprintln!("commits of one row: median {:?}, longest {:?}", times.get(52), times.last());
+    let log = dir.path().join("epochs/_delta_log");
+    assert!(log.join("00000000000000000099.checkpoint.parquet").exists());
+    drop(writer);
+    let writer = Writer::open(dir.path(), OPTIONS).unwrap();
+    assert_eq!(writer.last_epoch(Table::Epochs), 105);
+    assert_eq!(rows_by_epoch(dir.path(), Table::Epochs).len(), 105);
+}
+
+#[test]
 fn small_batches_are_joined_and_cost_little() {
     let dir = tempfile::tempdir().unwrap();
     let mut writer = Writer::open(dir.path(), OPTIONS).unwrap();
