@@ -1,0 +1,159 @@
+//! Sigma text through the whole graph: from rule files to alerts.
+
+use std::sync::{Arc, mpsc};
+
+use cf_dataflows::{Batch, Graph, GraphOptions};
+use cf_sigma::{Options, RuleSet, Text, parse};
+use cf_types::{
+    Entity, EntityKind, Event, Fields, LogSource, Name, Origin, Position, Row, Scalar, Tenant, Time, TimeBasis,
+    record::Framing,
+};
+use expect_test::{Expect, expect};
+
+const RULES: &str = "\
+title: Failed login
+id: 11111111-1111-4111-8111-111111111111
+name: failed
+logsource: {product: linux, service: sshd}
+detection:
+  selection: {outcome: failure}
+  condition: selection
+level: low
+---
+title: Login
+id: 22222222-2222-4222-8222-222222222222
+name: login
+logsource: {product: linux, service: sshd}
+detection:
+  selection: {outcome: success}
+  condition: selection
+level: informational
+---
+title: Root shell
+id: 33333333-3333-4333-8333-333333333333
+logsource: {product: linux, service: sshd}
+detection:
+  selection: {user: root}
+  condition: selection
+level: medium
+---
+title: Guessing
+id: 44444444-4444-4444-8444-444444444444
+name: guessing
+correlation:
+  type: event_count
+  rules: [failed]
+  group-by: [address]
+  timespan: 1m
+  condition: {gte: 3}
+level: high
+---
+title: Guessed
+id: 55555555-5555-4555-8555-555555555555
+correlation:
+  type: temporal_ordered
+  rules: [guessing, login]
+  group-by: [address]
+  timespan: 5m
+  generate: true
+level: critical
+";
+
+/// `at outcome user address`, one event per line.
+fn events(text: &str) -> Vec<Event> {
+    let names = Name::intern_all(["outcome", "user", "address"]);
+    let origin = Arc::new(Origin {
+        tenant: Tenant::default(),
+        source: "ssh".into(),
+        received_at: Time::from_seconds(0),
+        year: None,
+        framing: Framing::Record,
+    });
+    let log_source =
+        Arc::new(LogSource { product: Some("linux".into()), category: None, service: Some("sshd".into()) });
+    let event = |(line, text): (usize, &str)| {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let mut fields = Fields::default();
+        names.iter().zip(&words[1..]).for_each(|(name, word)| fields.push(*name, word, Scalar::Text));
+        Event {
+            origin: origin.clone(),
+            position: Position { origin: "log".into(), offset: line.try_into().unwrap(), line: line.try_into().unwrap(), index: 0 },
+            declared_id: None,
+            time: Time::from_seconds(words[0].parse().unwrap()),
+            time_basis: TimeBasis::Declared,
+            log_source: log_source.clone(),
+            fields,
+            entities: [(EntityKind::User, words[2]), (EntityKind::Address, words[3])]
+                .into_iter()
+                .filter_map(|(kind, value)| Entity::of(kind, value))
+                .collect(),
+            raw: text.to_owned().into(),
+        }
+    };
+    text.lines().enumerate().map(event).collect()
+}
+
+/// The alerts of all events in one epoch.
+#[track_caller]
+fn check(input: &str, expect: Expect) {
+    let parsed = parse(&[Text { file: "rules.yml".into(), text: RULES.to_owned() }]);
+    let (rules, problems) = RuleSet::compile(parsed, &Options::default());
+    assert!(problems.is_empty(), "{problems:?}");
+    let events = events(input);
+    let (sender, outputs) = mpsc::channel();
+    timely::execute_directly(move |worker| {
+        let options = GraphOptions { horizon_s: None, ..GraphOptions::default() };
+        let mut graph = Graph::build(worker, &options, Some(sender));
+        graph.feed(Batch { epoch: 1, rules: Some(Arc::new(rules)), events, ..Batch::default() });
+        graph.advance_to(2);
+        while !graph.done(1) {
+            worker.step_or_park(None);
+        }
+    });
+    let shown = outputs.iter().flat_map(|output| output.rows).filter_map(|(row, _)| match row {
+        Row::Alert(alert) => Some(format!(
+            "{} {} {}..{} x{} {}\n",
+            alert.title,
+            alert.group.iter().map(|(field, value)| format!("{field}={value}")).collect::<Vec<_>>().join(" "),
+            alert.anchor,
+            alert.last_cell,
+            alert.count,
+            alert.score
+        )),
+        _ => None,
+    });
+    let mut shown: Vec<String> = shown.collect();
+    shown.sort();
+    expect.assert_eq(&shown.concat());
+}
+
+#[test]
+fn guessing_that_ends_in_a_login_is_told_with_its_parts() {
+    check(
+        "10 failure root 10.0.0.9\n\
+         11 failure root 10.0.0.9\n\
+         12 failure eve 10.0.0.9\n\
+         13 failure eve 10.0.0.8\n\
+         99 success root 10.0.0.9",
+        expect![[r#"
+            Guessed address=10.0.0.9 12..99 x2 9.5
+            Guessing address=10.0.0.9 10..12 x3 7.5
+            Login address=10.0.0.9 user=root 99..99 x1 1.0
+            Root shell address=10.0.0.9 user=root 10..99 x3 5.0
+        "#]],
+    );
+}
+
+#[test]
+fn a_login_before_the_guessing_is_none_that_was_guessed() {
+    check(
+        "9 success eve 10.0.0.9\n\
+         10 failure eve 10.0.0.9\n\
+         11 failure eve 10.0.0.9\n\
+         12 failure eve 10.0.0.9",
+        expect![[r#"
+            Guessing address=10.0.0.9 10..12 x3 7.5
+            Login address=10.0.0.9 user=eve 9..9 x1 1.0
+        "#]],
+    );
+}
