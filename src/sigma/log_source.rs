@@ -34,7 +34,7 @@ pub fn entries(pattern: &LogSourcePattern) -> Vec<Entry> {
         let rows = CATEGORIES.iter().filter(|row| row.category == category && fits(&pattern.product, row.product));
         return rows
             .flat_map(|row| {
-                let channels = services().filter(|service| service.service == row.service).flat_map(|service| service.channels);
+                let channels = services().filter(|service| service.service == row.service && service.product == row.product).flat_map(|service| service.channels);
                 channels.map(move |channel| Entry { channel, category: Some(row) })
             })
             .collect();
@@ -84,12 +84,21 @@ pub fn fits_declared(pattern: &LogSourcePattern, declared: &LogSource) -> bool {
     let same = |row: Option<&str>, value: Option<&str>| {
         row.is_none_or(|row| value.is_some_and(|value| value.eq_ignore_ascii_case(row)))
     };
-    IMPLIED
+    let mut implied = IMPLIED
         .iter()
-        .filter(|row| same(row.product, product) && same(row.category, category) && same(row.service, service))
-        .any(|row| {
-            fits(product, row.also_category.or(category), row.also_service.or(service))
-        })
+        .filter(|row| same(row.product, product) && same(row.category, category) && same(row.service, service));
+    implied.any(|row| fits(product, row.also_category.or(category), row.also_service.or(service)))
+        || (goes_to_syslog(declared) && fits(product, category, Some("syslog")))
+}
+
+/// A Linux program's messages are in syslog, but for those that have a log of their own.
+fn goes_to_syslog(declared: &LogSource) -> bool {
+    let service = declared.service.as_deref().filter(|_| declared.category.is_none());
+    let own = |service: &str| {
+        let elsewhere = IMPLIED.iter().filter(|row| row.also_service == Some("auth")).filter_map(|row| row.service);
+        elsewhere.chain(["auth", "auditd", "sysmon"]).any(|name| name.eq_ignore_ascii_case(service))
+    };
+    declared.product.as_deref() == Some("linux") && service.is_some_and(|service| !own(service))
 }
 
 #[cfg(test)]
@@ -138,6 +147,9 @@ mod tests {
         ] {
             assert_eq!(fits_declared(&rule, &sshd), fits, "{rule:?}");
         }
+        assert!(!fits_declared(&pattern("linux", "", "syslog"), &sshd));
+        assert!(fits_declared(&pattern("linux", "", "syslog"), &declared("linux", "", "named")));
+        assert!(!fits_declared(&pattern("linux", "", "syslog"), &declared("linux", "", "auditd")));
         let nginx = declared("nginx", "webserver", "nginx");
         assert!(fits_declared(&pattern("", "webserver", ""), &nginx));
         assert!(fits_declared(&pattern("", "", "nginx"), &nginx));

@@ -104,7 +104,10 @@ pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a s
     known
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.chars().count() / 4)
+        .filter(|(distance, candidate)| {
+            let len = candidate.chars().count();
+            *distance < len && *distance <= 1 + len / 4
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| format!("did you mean \"{candidate}\"?"))
 }

@@ -220,8 +220,7 @@ impl Reader {
 }
 
 fn scalar(text: Cow<'_, str>, style: ScalarStyle) -> Kind {
-    let plain = style == ScalarStyle::Plain;
-    if plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL") {
+    if style == ScalarStyle::Plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL") {
         Kind::Null
     } else {
         Kind::Scalar(text.into_owned())

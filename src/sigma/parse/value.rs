@@ -12,8 +12,8 @@ use crate::{
     yaml::{Kind, Node},
 };
 
-/// Bytes of one compiled regular expression. The largest public one needs about 300 kB.
-const REGEX_BYTES_MAX: usize = 2 << 20;
+/// Bytes of one compiled regular expression. `\w{1,64}` of a public rule needs more than two MiB.
+const REGEX_BYTES_MAX: usize = 10 << 20;
 /// Nesting of one regular expression.
 const REGEX_DEPTH_MAX: u32 = 64;
 /// Tests that one value may become (`windash`).

@@ -1,7 +1,7 @@
 //! How often literals are met in ordinary traffic: decides which of a rule's necessary literals is its anchor.
 //!
 //! A wrong guess costs time, never a match, so a small sample does: for the fields that rules use most, the values that
-//! background traffic has most, with their share of events.
+//! background traffic has most and a sample of the others, with their share of the events that have the field.
 
 use rustc_hash::FxHashMap;
 
@@ -11,13 +11,13 @@ use crate::fold::folded;
 /// A sample of values.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Profile {
-    /// By field: folded value and its share of all events.
+    /// By field: folded value and its share of the events that have the field.
     fields: FxHashMap<Box<str>, Vec<(String, f32)>>,
     grams: FxHashMap<u32, f32>,
 }
 
 impl Profile {
-    /// The sample in `profile.tsv`: field, events per 100,000, value.
+    /// The sample in `profile.tsv`: field, events with it per 100,000 that have the field, value.
     pub(crate) fn built_in() -> Profile {
         let lines = include_str!("profile.tsv").lines().filter(|line| !line.starts_with('#'));
         let rows = lines.filter_map(|line| {
@@ -46,7 +46,7 @@ impl Profile {
     pub(crate) fn probability(&self, field: &str, literal: &Literal) -> f32 {
         let text = &*literal.text;
         let guess = match (literal.kind, text.len()) {
-            (Kind::Present, _) => 0.5,
+            (Kind::Present, _) => 1.0,
             (Kind::Equal, 0 | 1) => 0.05,
             (Kind::Equal, _) => 0.001,
             (_, 0..=2) => 0.3,
@@ -58,14 +58,14 @@ impl Profile {
         };
         let Some(values) = self.fields.get(field) else { return guess };
         let met = values.iter().filter(|(value, _)| match literal.kind {
-            Kind::Present => true,
+            Kind::Present => false,
             Kind::Equal => value == text,
             Kind::StartsWith => value.starts_with(text),
             Kind::EndsWith => value.ends_with(text),
             Kind::Contains => value.contains(text),
         });
         let share: f32 = met.map(|(_, share)| share).sum();
-        if literal.kind == Kind::Present { share } else { share + guess }
+        share + guess
     }
 
     /// Where the gram stands that is met most rarely.

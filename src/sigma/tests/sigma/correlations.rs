@@ -1,0 +1,223 @@
+//! Correlations and the plan's rules: what the graph gets of them.
+
+use cf_sigma::{Options, RuleSet, Scanner, Severity, parse};
+use cf_types::{Condition, Predicate};
+use expect_test::{Expect, expect};
+
+use crate::world::{event, log_source, rules, text};
+
+const BASE: &str = "title: Failed\nname: failed\nid: 11111111-0000-0000-0000-000000000001\nlogsource: {product: p}\ndetection:\n  s: {event: failed}\n  condition: s\n";
+const OTHER: &str = "title: Passed\nname: passed\nid: 11111111-0000-0000-0000-000000000002\nlogsource: {product: p}\ndetection:\n  s: {event: passed}\n  condition: s\n";
+
+fn correlation(id: &str, body: &str) -> String {
+    format!("title: C {id}\nid: {id}\nlevel: high\ncorrelation:\n  {}\n", body.trim().replace('\n', "\n  "))
+}
+
+/// Episode rules, one a line.
+#[track_caller]
+fn check(texts: &[&str], expect: &Expect) {
+    let texts: Vec<_> = texts.iter().map(|rule| text("c.yml", rule)).collect();
+    let (rules, problems) = RuleSet::compile(parse(&texts), &Options::default());
+    let mut lines: Vec<String> = rules
+        .episode_rules()
+        .iter()
+        .map(|rule| {
+            let short = |id: &str| id.trim_start_matches("11111111-0000-0000-0000-0000000000").to_owned();
+            let references: Vec<String> = rule.references.iter().map(|id| short(id)).collect();
+            let predicate = match &rule.predicate {
+                Predicate::EventCount(Condition { gte: Some(n), .. }) => format!("event_count>={n}"),
+                Predicate::ValueCount(Condition { gt: Some(n), .. }) => format!("value_count>{n}"),
+                other => format!("{other:?}"),
+            };
+            format!("{} of {} {}s {} alerts={}", short(&rule.id), references.join(","), rule.timespan, predicate, rule.alerts)
+        })
+        .collect();
+    lines.extend(problems.iter().map(|problem| format!("{:?} {problem}", problem.severity)));
+    expect.assert_eq(&(lines.join("\n") + "\n"));
+}
+
+#[test]
+fn rules_that_are_referred_to_do_not_alert_unless_generated() {
+    let count = "type: event_count\nrules: [failed]\ngroup-by: [user]\ntimespan: 5m\ncondition: {gte: 3}";
+    check(&[BASE, OTHER, &correlation("c", count)], &expect![[r#"
+        c of 01 300s event_count>=3 alerts=true
+        02 of 02 3600s event_count>=1 alerts=true
+    "#]]);
+    check(&[BASE, &correlation("c", &format!("{count}\ngenerate: true"))], &expect![[r#"
+        c of 01 300s event_count>=3 alerts=true
+        01 of 01 3600s event_count>=1 alerts=true
+    "#]]);
+}
+
+#[test]
+fn all_types_and_spans_are_read() {
+    let values = "type: value_count\nrules: [11111111-0000-0000-0000-000000000001]\ngroup-by: [user]\ntimespan: 2h\ncondition: {field: host, gt: 4}";
+    let ordered = "type: temporal_ordered\nrules: [failed, passed]\ngroup-by: [user]\ntimespan: 1d";
+    let temporal = "type: temporal\nrules: [failed, passed]\ntimespan: 30s\ncondition: {gte: 2}";
+    check(&[BASE, OTHER, &correlation("v", values), &correlation("o", ordered), &correlation("t", temporal)], &expect![[r#"
+        v of 01 7200s value_count>4 alerts=true
+        o of 01,02 86400s TemporalOrdered alerts=true
+        t of 01,02 30s Temporal alerts=true
+    "#]]);
+}
+
+#[test]
+fn correlations_chain() {
+    let inner = "type: event_count\nrules: [failed]\ngroup-by: [user]\ntimespan: 5m\ncondition: {gte: 3}";
+    let outer = "type: temporal_ordered\nrules: [inner, passed]\ngroup-by: [user]\ntimespan: 10m";
+    check(&[BASE, OTHER, &correlation("inner", inner), &correlation("outer", outer)], &expect![[r#"
+        inner of 01 300s event_count>=3 alerts=false
+        outer of inner,02 600s TemporalOrdered alerts=true
+    "#]]);
+}
+
+#[test]
+fn bad_references_are_refused_and_take_down_only_what_needs_them() {
+    let to = |rules: &str| format!("type: event_count\nrules: [{rules}]\ntimespan: 5m\ncondition: {{gte: 3}}");
+    check(
+        &[BASE, &correlation("a", &to("faild")), &correlation("b", &to("a")), &correlation("x", &to("y")), &correlation("y", &to("x")), &correlation("z", &to("z"))],
+        &expect![[r#"
+            01 of 01 3600s event_count>=1 alerts=true
+            Error rule "C x" (c.yml:1): the correlation refers to itself through others
+            Error rule "C y" (c.yml:1): the correlation refers to itself through others
+            Error rule "C a" (c.yml:6): unknown rule "faild"; did you mean "failed"?
+            Error rule "C z" (c.yml:6): the correlation refers to itself
+            Error rule "C b" (c.yml:6): unknown rule "a"
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_not_evaluated_is_said() {
+    check(
+        &[
+            BASE,
+            &correlation("s", "type: value_sum\nrules: [failed]\ntimespan: 5m\ncondition: {field: n, gte: 3}"),
+            &correlation("m", "type: event_count\nrules: [failed]\ntimespan: 2M\ncondition: {gte: 3}"),
+            &correlation("e", "type: event_cuont\nrules: [failed]\ntimespan: 2m\ncondition: {gte: 3}"),
+            &correlation("b", "type: event_count\nrules: [failed]\ntimespan: 2m\ncondition: {gte: many}"),
+            &correlation("t", "type: temporal\nrules: [failed]\ntimespan: 2m\ncondition: failed and not passed"),
+            &correlation("v", "type: value_count\nrules: [failed]\ntimespan: 2m\ncondition: {gte: 2}"),
+        ],
+        &expect![[r#"
+            01 of 01 3600s event_count>=1 alerts=true
+            Error rule "C s" (c.yml:5): correlations of type "value_sum" are not yet evaluated
+            Error rule "C e" (c.yml:5): unknown correlation type "event_cuont"; did you mean "event_count"?
+            Error rule "C m" (c.yml:7): "2M" is no time span; months and years have no fixed length; give days, as `30d`
+            Error rule "C t" (c.yml:8): conditions on temporal correlations are not yet evaluated; leave `condition` out: then all of its rules must be met
+            Error rule "C v" (c.yml:8): `value_count` needs the field whose values are counted; add `field:` to `condition`
+            Error rule "C b" (c.yml:8): the bound "gte" is no whole number from 0
+        "#]],
+    );
+}
+
+/// Items of the first rule that the event meets: `rule#reference group value`.
+#[track_caller]
+fn check_items(texts: &[&str], fields: &[(&str, Option<&str>)], expect: &[&str]) {
+    let rules = rules(texts);
+    let event = event(log_source("p", "", ""), fields, "{}");
+    let mut hits = Vec::new();
+    Scanner::new(rules.clone()).scan(&event, &mut hits);
+    let detection = rules.detection(hits[0], &event);
+    let items: Vec<String> = detection
+        .items
+        .iter()
+        .map(|item| format!("{}#{} {} {}", item.rule, item.reference, item.group.to_json(), item.value.as_deref().unwrap_or("-")))
+        .collect();
+    assert_eq!(items, expect);
+}
+
+#[test]
+fn items_have_all_group_fields_or_are_none() {
+    let count = correlation("c", "type: event_count\nrules: [failed]\ngroup-by: [user, source_ip]\ntimespan: 5m\ncondition: {gte: 3}\ngenerate: true");
+    let failed = ("event", Some("failed"));
+    let (user, ip) = (("user", Some("eve")), ("source_ip", Some("192.0.2.1")));
+    let plain = r#"11111111-0000-0000-0000-000000000001#0 {"address":"192.0.2.1","user":"eve"} -"#;
+    check_items(&[BASE, &count], &[failed, user, ip], &[r#"c#0 {"source_ip":"192.0.2.1","user":"eve"} -"#, plain]);
+    check_items(&[BASE, &count], &[failed, user], &[r#"11111111-0000-0000-0000-000000000001#0 {"user":"eve"} -"#]);
+}
+
+#[test]
+fn aliases_name_each_rules_own_field() {
+    let aliased = correlation(
+        "c",
+        "type: temporal\nrules: [failed, passed]\ngroup-by: [address]\ntimespan: 5m\naliases:\n  address:\n    failed: source_ip\n    passed: IpAddress",
+    );
+    check_items(&[BASE, OTHER, &aliased], &[("event", Some("failed")), ("source_ip", Some("192.0.2.1"))], &[r#"c#0 {"address":"192.0.2.1"} -"#]);
+    check_items(&[BASE, OTHER, &aliased], &[("event", Some("passed")), ("IpAddress", Some("192.0.2.2"))], &[r#"c#1 {"address":"192.0.2.2"} -"#]);
+    check_items(&[BASE, OTHER, &aliased], &[("event", Some("passed")), ("source_ip", Some("192.0.2.2"))], &[]);
+}
+
+#[test]
+fn values_are_counted_by_field() {
+    let values = correlation("v", "type: value_count\nrules: [failed]\ngroup-by: [user]\ntimespan: 5m\ncondition: {field: host, gte: 3}");
+    let (failed, user) = (("event", Some("failed")), ("user", Some("eve")));
+    check_items(&[BASE, &values], &[failed, user, ("host", Some("h1"))], &[r#"v#0 {"user":"eve"} h1"#]);
+    check_items(&[BASE, &values], &[failed, user], &[]);
+}
+
+/// The plan's own example, word for word (formats.md 5.2, DET-06).
+const PLAN: &str = r#"rule:
+  id: rule-001
+  name: "Multiple Failed Login Attempts"
+  description: "Detects brute force login attempts"
+  severity: high
+  
+  conditions:
+    - field: event_type
+      operator: equals
+      value: "authentication_failed"
+    - field: source_ip
+      operator: count
+      threshold: 5
+      timewindow: 5m
+  
+  actions:
+    - type: create_incident
+      priority: high
+    - type: execute_playbook
+      playbook: "account-lockout"
+    - type: notify
+      channels: ["slack", "pagerduty"]
+"#;
+
+#[test]
+fn the_plans_rule_loads_unmodified() {
+    check(&[PLAN], &expect![[r#"
+        rule-001 of rule-001#conditions 300s event_count>=5 alerts=true
+        Warning rule "Multiple Failed Login Attempts" (c.yml:19): the playbook "account-lockout" is not there; the rule is loaded, this action does nothing
+        Warning rule "Multiple Failed Login Attempts" (c.yml:21): the channels "slack", "pagerduty" are not there; the rule is loaded, this action does nothing
+    "#]]);
+    check_items(&[PLAN], &[("event_type", Some("authentication_failed")), ("source_ip", Some("192.0.2.7"))], &[r#"rule-001#0 {"source_ip":"192.0.2.7"} -"#]);
+}
+
+#[test]
+fn the_plans_operators_are_those_of_a_table() {
+    for (operator, value, met, not_met) in [
+        ("equals", "abc", "ABC", "abcd"),
+        ("not_equals", "abc", "x", "abc"),
+        ("contains", "b", "abc", "ac"),
+        ("startswith", "ab", "abc", "cab"),
+        ("starts_with", "ab", "abc", "cab"),
+        ("endswith", "bc", "abc", "bca"),
+        ("ends_with", "bc", "abc", "bca"),
+        ("regex", "'^a.c$'", "abc", "abbc"),
+        ("in", "[x, abc]", "abc", "y"),
+        ("gt", "5", "6", "5"),
+        ("gte", "5", "5", "4"),
+        ("lt", "5", "4", "5"),
+        ("lte", "5", "5", "6"),
+        ("equals", "'a*'", "a*", "ab"), // no wildcards here
+    ] {
+        let rule = format!("rule:\n  id: r\n  name: n\n  conditions:\n    - {{field: F, operator: {operator}, value: {value}}}\n");
+        let rules = rules(&[&rule]);
+        let mut scanner = Scanner::new(rules);
+        for (text, expect) in [(met, true), (not_met, false)] {
+            let event = event(log_source("", "", ""), &[("F", Some(text))], "{}");
+            assert_eq!(!crate::world::hits(&mut scanner, &event).is_empty(), expect, "{operator} {value} on {text}");
+        }
+    }
+    let parsed = parse(&[text("p.yml", "rule:\n  id: r\n  name: n\n  conditions:\n    - {field: F, operator: equal, value: x}\n")]);
+    assert_eq!(parsed.problems[0].to_string(), "rule \"n\" (p.yml:5): unknown operator \"equal\"; did you mean \"equals\"?");
+    assert_eq!(parsed.problems[0].severity, Severity::Error);
+}

@@ -1,0 +1,51 @@
+//! Texts that want time or memory.
+
+use std::time::Duration;
+
+use cf_sigma::{Options, RuleSet, parse};
+
+use crate::world::text;
+
+/// A bad text is refused within a bound that a slow machine keeps too.
+#[track_caller]
+#[allow(clippy::disallowed_methods)] // only here: a bound on time is what is tested
+fn check(what: &str, rule: &str, expect: &str) {
+    let begin = std::time::Instant::now();
+    let (rules, problems) = RuleSet::compile(parse(&[text("h.yml", rule)]), &Options::default());
+    assert!(begin.elapsed() < Duration::from_secs(10), "{what}: {:?}", begin.elapsed());
+    assert_eq!(rules.rules().len(), 0, "{what}");
+    let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert!(all.iter().any(|problem| problem.contains(expect)), "{what}: {all:?}");
+}
+
+#[test]
+fn hostile_texts_are_refused_in_bounded_time() {
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..30 {
+        let inner = vec![format!("*a{}", level - 1); 10].join(", ");
+        bomb.push_str(&format!("a{level}: &a{level} [{inner}]\n"));
+    }
+    check("aliases", &bomb, "nodes");
+    let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), vec!["*a"; 1_000].join(", "));
+    check("long aliases", &long, "nodes or");
+    check("flow depth", &"[".repeat(1 << 20), "could not read");
+    check("map depth", &(0..10_000).map(|depth| format!("{}a:\n", " ".repeat(depth % 2_000))).collect::<String>(), "could not read");
+    check("size", &"#".repeat(5 << 20), "bytes");
+    check("nodes", &format!("a: [{}]", "x, ".repeat(500_000)), "nodes");
+
+    let rule = |detection: &str| format!("title: T\nid: i\nlogsource: {{product: p}}\ndetection:\n{detection}\n");
+    check("parentheses", &rule(&format!("  s: {{F: x}}\n  condition: '{}s{}'", "(".repeat(100_000), ")".repeat(100_000))), "nested deeper");
+    check("all of all", &rule(&format!("  s: {{F: x}}\n  condition: {}s", "1 of them or ".repeat(100_000))), "selections");
+    check("expression", &rule("  s: {F|re: '((((a{100}){100}){100}){100}){100}'}\n  condition: s"), "needs more than");
+    check("expression depth", &rule(&format!("  s: {{F|re: '{}a{}'}}\n  condition: s", "(".repeat(10_000), ")".repeat(10_000))), "expression");
+    let selections: String = (0..5_000).map(|number| format!("  s{number}: {{F: x{number}}}\n")).collect();
+    check("selections", &rule(&format!("{selections}  condition: 1 of s*")), "selections");
+}
+
+#[test]
+fn many_dashes_do_not_multiply() {
+    let dashes = " -a".repeat(40);
+    let rule = format!("title: T\nid: i\nlogsource: {{product: p}}\ndetection:\n  s: {{F|windash|contains: '{dashes}'}}\n  condition: s\n");
+    let (rules, problems) = RuleSet::compile(parse(&[text("h.yml", &rule)]), &Options::default());
+    assert_eq!((rules.rules().len(), problems.len()), (1, 0));
+}
