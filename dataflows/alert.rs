@@ -104,8 +104,11 @@ impl Alerts {
         for episode in born {
             self.give_birth(episode);
         }
-        let mut alerting: BTreeSet<AlertId> =
-            touched.iter().filter(|id| self.entries.get(id).is_some_and(|entry| entry.told.is_some())).copied().collect();
+        let mut alerting: BTreeSet<AlertId> = touched
+            .iter()
+            .filter(|id| self.entries.get(id).is_some_and(|entry| entry.told.is_some()))
+            .copied()
+            .collect();
         for id in touched {
             self.tell(id, sealed.contains(&id), out);
             if self.entries.get(&id).is_some_and(|entry| entry.told.is_some()) {

@@ -16,7 +16,11 @@ use cf_types::{Cell, Episode, EpisodeKey, EpisodeRule, Epoch};
 use differential_dataflow::VecCollection;
 use timely::dataflow::{StreamVec, channels::pact::Pipeline};
 
-use crate::{correlate::CellItem, detect::Rules, epochs::{changes, per_epoch_with}};
+use crate::{
+    correlate::CellItem,
+    detect::Rules,
+    epochs::{changes, per_epoch_with},
+};
 
 /// How many correlations may stand on one another.
 pub const LEVELS: usize = 4;

@@ -196,9 +196,7 @@ fn refuse(
     rules.dedup();
     let rules = rules.join(", ");
     let (code, reason) = match limit {
-        Some(limit) => {
-            (RejectCode::TooLate, format!("older than {}, the limit of {rules}", Time::from_seconds(limit)))
-        }
+        Some(limit) => (RejectCode::TooLate, format!("older than {}, the limit of {rules}", Time::from_seconds(limit))),
         None => (RejectCode::TooFarAhead, format!("too far ahead of its receipt for {rules}")),
     };
     out.push(Deduped::Refused(Refusal {

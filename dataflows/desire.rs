@@ -8,7 +8,10 @@
 //! A sealed alert's wishes stay as they were: a new policy does not reach back behind the horizon, and an alert that is
 //! sealed at birth wants nothing done. They go when the alert goes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use cf_types::{
     ActionId, ActionKind, Alert, AlertId, AlertState, DesiredAction, Entity, EntityKind, Epoch, Fact, FactBody, Tenant,
@@ -33,9 +36,15 @@ pub(crate) fn desire<'s>(
     });
     let by_id = Exchange::new(|(alert, _): &(Alert, isize)| spread(&alert.id.0));
     let mut state = Desire::default();
-    at_epoch(per_epoch_with(changes(alerts), by_id, policies.broadcast(), "Desire", move |_epoch, alerts, policies, out| {
-        out.extend(state.epoch(alerts, policies));
-    }))
+    at_epoch(per_epoch_with(
+        changes(alerts),
+        by_id,
+        policies.broadcast(),
+        "Desire",
+        move |_epoch, alerts, policies, out| {
+            out.extend(state.epoch(alerts, policies));
+        },
+    ))
 }
 
 /// The state of one worker: pure.
@@ -104,7 +113,7 @@ fn wishes<'a>(alert: &Alert, policies: impl Iterator<Item = &'a (Tenant, Policy)
         tenant: alert.tenant.clone(),
         id: ActionId::of(&alert.tenant, kind.as_str(), &target.value),
         kind,
-        target: target.value.clone(),
+        target: Arc::clone(&target.value),
         ttl_s,
         alert: alert.id,
         anchor: alert.anchor,

@@ -17,7 +17,7 @@ use timely::{
     dataflow::{
         InputHandle, ProbeHandle, StreamVec,
         operators::{
-            Concatenate, Concat, Probe,
+            Concat, Concatenate, Probe,
             vec::{Broadcast, Filter, Map},
         },
     },
@@ -129,9 +129,9 @@ impl Graph {
             for level in 0..LEVELS {
                 let own = items.clone().filter(move |(at, ..)| *at == level);
                 let own = at_epoch(own.map(|(_, item, diff)| (item, diff)));
-                let own_rules = rules.clone().map(move |rules| {
-                    Arc::new(Levels::of(rules.episode_rules()).at(level, rules.episode_rules()))
-                });
+                let own_rules = rules
+                    .clone()
+                    .map(move |rules| Arc::new(Levels::of(rules.episode_rules()).at(level, rules.episode_rules())));
                 let correlated = correlate(own, own_rules, limits.clone().map(Limit));
                 items = items.concat(chain::chain(correlated.episodes.clone(), rules.clone()));
                 found.push(changes(correlated.episodes).map(|(episode, diff)| alert::Change::Episode(episode, diff)));

@@ -10,7 +10,8 @@ use differential_dataflow::VecCollection;
 pub(crate) fn risk<'s>(alerts: VecCollection<'s, Epoch, Alert, isize>) -> VecCollection<'s, Epoch, EntityRisk, isize> {
     alerts
         .explode(|alert| {
-            let (hour, tenths) = (hour_of(alert.anchor), isize::from(i16::try_from(alert.score.tenths()).unwrap_or(100)));
+            let (hour, tenths) =
+                (hour_of(alert.anchor), isize::from(i16::try_from(alert.score.tenths()).unwrap_or(100)));
             let tenant = alert.tenant;
             alert.entities.into_iter().map(move |entity| (((tenant.clone(), entity), hour), tenths))
         })

@@ -9,9 +9,7 @@ use std::{
     sync::{Arc, mpsc::Sender},
 };
 
-use cf_types::{
-    Detection, EpochOutput, Epoch, Lineage, Origin, Position, Reject, RejectCode, Time, change::Row,
-};
+use cf_types::{Detection, Epoch, EpochOutput, Lineage, Origin, Position, Reject, RejectCode, Time, change::Row};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::{StreamVec, channels::pact::Exchange};
 

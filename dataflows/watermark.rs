@@ -29,10 +29,7 @@ pub(crate) enum Signal {
 }
 
 /// Follows the watermark on one worker.
-pub(crate) fn watermark<'s>(
-    signals: StreamVec<'s, Epoch, Signal>,
-    disorder_us: i64,
-) -> StreamVec<'s, Epoch, Time> {
+pub(crate) fn watermark<'s>(signals: StreamVec<'s, Epoch, Signal>, disorder_us: i64) -> StreamVec<'s, Epoch, Time> {
     let mut state = Watermark::default();
     per_epoch(signals, Exchange::new(|_: &Signal| 0), "Watermark", move |_epoch, signals, out| {
         out.extend(state.rise(signals, disorder_us));

@@ -1,5 +1,7 @@
 //! Sigma text through the whole graph: from rule files to alerts.
 
+#![allow(clippy::clone_on_ref_ptr)]
+
 use std::sync::{Arc, mpsc};
 
 use cf_dataflows::{Batch, Graph, GraphOptions};
@@ -77,7 +79,12 @@ fn events(text: &str) -> Vec<Event> {
         names.iter().zip(&words[1..]).for_each(|(name, word)| fields.push(*name, word, Scalar::Text));
         Event {
             origin: origin.clone(),
-            position: Position { origin: "log".into(), offset: line.try_into().unwrap(), line: line.try_into().unwrap(), index: 0 },
+            position: Position {
+                origin: "log".into(),
+                offset: line.try_into().unwrap(),
+                line: line.try_into().unwrap(),
+                index: 0,
+            },
             declared_id: None,
             time: Time::from_seconds(words[0].parse().unwrap()),
             time_basis: TimeBasis::Declared,

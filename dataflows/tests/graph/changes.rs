@@ -65,7 +65,8 @@ fn a_chained_rule_that_comes_later_knows_the_episodes_before_it() {
 fn a_fact_withdraws_an_alert_once_and_its_end_brings_it_back() {
     let fact = allow("10.0.0.0/24");
     let steps = [1, 0, 1, -1, 0, -1, 1, -1]; // given twice, it is still one; it ends when the last goes
-    let mut inputs: Vec<Input> = steps.iter().map(|diff| Input { facts: vec![(fact.clone(), *diff)], ..Input::default() }).collect();
+    let mut inputs: Vec<Input> =
+        steps.iter().map(|diff| Input { facts: vec![(fact.clone(), *diff)], ..Input::default() }).collect();
     inputs.insert(0, Input { rules: Some(Arc::new(TestRules::new())), ..Input::default() });
     inputs[0].events = vec![event("s", 1, 0, "scan h u 10.0.0.1"), event("s", 2, 0, "scan h u 10.0.1.1")];
     let outputs = run(1, &bounded(), &inputs);
@@ -73,9 +74,9 @@ fn a_fact_withdraws_an_alert_once_and_its_end_brings_it_back() {
         .map(|upto| accumulate(&outputs[..upto]).iter().filter(|row| matches!(row, cf_types::Row::Alert(_))).count())
         .collect();
     assert_eq!(alerts, [2, 1, 1, 1, 1, 1, 2, 1, 2]);
-    let suppressed = |lineage: &&Lineage| matches!(lineage, Lineage::Suppressed { fact: because, .. } if *because == fact);
-    let told: Vec<usize> =
-        outputs.iter().map(|output| output.lineage.iter().filter(suppressed).count()).collect();
+    let suppressed =
+        |lineage: &&Lineage| matches!(lineage, Lineage::Suppressed { fact: because, .. } if *because == fact);
+    let told: Vec<usize> = outputs.iter().map(|output| output.lineage.iter().filter(suppressed).count()).collect();
     assert_eq!(told, [0, 1, 0, 0, 0, 0, 0, 1, 0]);
 }
 

@@ -74,7 +74,11 @@ fn check(inputs: &[Input], expect: &str) {
 #[test]
 fn what_lies_behind_the_horizon_is_sealed_and_stays() {
     check(
-        &epochs(&[&[(0, 0, "scan h u 10.0.0.1")], &[(2_000, 2_000, "none h u 10.0.0.1")], &[(2_001, 2_001, "ok h u -")]]),
+        &epochs(&[
+            &[(0, 0, "scan h u 10.0.0.1")],
+            &[(2_000, 2_000, "none h u 10.0.0.1")],
+            &[(2_001, 2_001, "ok h u -")],
+        ]),
         "+scan 0 open x1, W-10 | -scan 0 open x1, +scan 0 sealed x1, sealed, W1990 | W1991",
     );
 }
@@ -188,7 +192,8 @@ fn recalled_detections_bring_the_open_alerts_back() {
         let again = run(workers, &options(), &restarted);
         let open = |outputs: &[EpochOutput]| {
             let rows = accumulate(outputs).into_iter();
-            rows.filter(|row| matches!(row, Row::Alert(alert) if alert.state == AlertState::Open)).collect::<BTreeSet<_>>()
+            rows.filter(|row| matches!(row, Row::Alert(alert) if alert.state == AlertState::Open))
+                .collect::<BTreeSet<_>>()
         };
         assert!(open(&whole).len() > 10);
         assert_eq!(open(&again), open(&whole), "{workers} workers");

@@ -1,6 +1,6 @@
 //! The whole graph against a from-scratch oracle, and against itself with other workers and orders of arrival.
 
-#![allow(unreachable_pub)] // modules of a test
+#![allow(unreachable_pub, clippy::clone_on_ref_ptr)] // modules of a test
 
 mod changes;
 mod horizon;

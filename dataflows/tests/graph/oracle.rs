@@ -47,7 +47,8 @@ fn alerts(rules: &TestRules, events: &[Event]) -> Vec<Alert> {
             for episode in episodes(rule, &key, &items[&key]) {
                 for upper in rules.episode_rules.iter().filter(|upper| upper.id != rule.id) {
                     let is_plain = rule.references == [rule.id.clone()];
-                    for (place, _) in upper.references.iter().enumerate().filter(|(_, id)| **id == rule.id && !is_plain) {
+                    for (place, _) in upper.references.iter().enumerate().filter(|(_, id)| **id == rule.id && !is_plain)
+                    {
                         let key = EpisodeKey { rule: upper.id.clone(), ..key.clone() };
                         let item = (episode.first_hit, u16::try_from(place).unwrap(), None);
                         items.entry(key).or_default().push(item);
@@ -112,7 +113,8 @@ fn is_hit(rule: &EpisodeRule, window: &[&Item]) -> bool {
             // Taking the earliest for each in turn leaves most room for those after.
             let mut since = i64::MIN;
             references.into_iter().all(|want| {
-                let next = window.iter().filter(|(cell, at, _)| *at == want && *cell >= since).map(|(cell, ..)| *cell).min();
+                let next =
+                    window.iter().filter(|(cell, at, _)| *at == want && *cell >= since).map(|(cell, ..)| *cell).min();
                 since = next.unwrap_or(since);
                 next.is_some()
             })
@@ -157,7 +159,8 @@ fn risks(alerts: &[Alert]) -> Vec<EntityRisk> {
     let mut sums: BTreeMap<&Entity, BTreeMap<i64, u64>> = BTreeMap::new();
     for alert in alerts {
         for entity in &alert.entities {
-            *sums.entry(entity).or_default().entry(hour_of(alert.anchor)).or_default() += u64::from(alert.score.tenths());
+            *sums.entry(entity).or_default().entry(hour_of(alert.anchor)).or_default() +=
+                u64::from(alert.score.tenths());
         }
     }
     let row = |(entity, buckets): (&Entity, BTreeMap<i64, u64>)| EntityRisk {
