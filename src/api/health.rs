@@ -59,11 +59,15 @@ impl fmt::Debug for Health {
 pub(crate) async fn show(State(state): State<ApiState>) -> Response {
     let mut components = state.health.ask();
     components.entry("spool".to_owned()).or_insert_with(|| spool(&state));
-    let ledger = match state.reader.engine().await {
-        Ok(_) => (Condition::Ok, "readable".to_owned()),
-        Err(error) => (Condition::Down, error.to_string()),
-    };
-    components.entry("ledger".to_owned()).or_insert(ledger);
+    match state.reader.engine().await {
+        Ok(_) => {
+            components.entry("ledger".to_owned()).or_insert((Condition::Ok, "readable".to_owned()));
+        }
+        // Whatever else is known of it.
+        Err(error) => {
+            components.insert("ledger".to_owned(), (Condition::Down, error.to_string()));
+        }
+    }
     let worst = components.values().map(|(condition, _)| *condition).max().unwrap_or(Condition::Ok);
     let status = if worst == Condition::Down { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let components: BTreeMap<_, _> = components

@@ -32,7 +32,10 @@ pub enum Kind {
     Gauge,
 }
 
-/// A page of metrics being written. Every name gets the prefix `counterflow_`.
+/// What every name begins with.
+const PREFIX: &str = "counterflow_";
+
+/// A page of metrics being written. Every name that lacks the prefix `counterflow_` gets it.
 #[derive(Clone, Debug, Default)]
 pub struct Page(String);
 
@@ -53,6 +56,7 @@ impl Page {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
         };
+        let name = name.strip_prefix(PREFIX).unwrap_or(name);
         self.head(name, kind, help);
         for (labels, value) in rows {
             self.row(name, labels, value);
@@ -80,15 +84,15 @@ impl Page {
 
     fn head(&mut self, name: &str, kind: &str, help: &str) {
         let help = help.replace('\\', "\\\\").replace('\n', "\\n");
-        self.line(format_args!("# HELP counterflow_{name} {help}\n# TYPE counterflow_{name} {kind}"));
+        self.line(format_args!("# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}"));
     }
 
     fn row(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
         let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         let labels: Vec<_> = labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escaped(value))).collect();
         match labels.is_empty() {
-            true => self.line(format_args!("counterflow_{name} {value}")),
-            false => self.line(format_args!("counterflow_{name}{{{}}} {value}", labels.join(","))),
+            true => self.line(format_args!("{PREFIX}{name} {value}")),
+            false => self.line(format_args!("{PREFIX}{name}{{{}}} {value}", labels.join(","))),
         }
     }
 
@@ -194,7 +198,7 @@ mod tests {
     #[test]
     fn a_page_is_in_the_format_whatever_the_labels_hold() {
         let mut page = Page::default();
-        page.single("epoch", Kind::Gauge, "The last epoch.", 7);
+        page.single("counterflow_epoch", Kind::Gauge, "The last epoch.", 7);
         page.metric("rules_total", Kind::Counter, "By\nrule.", [(&[("rule_id", "a\"b\\c\nd")][..], 2)]);
         page.metric::<u64>("nothing", Kind::Gauge, "Without rows.", []);
         page.raw("x 1");
