@@ -71,6 +71,9 @@ pub(crate) struct Problems {
     pub(crate) file: Arc<str>,
     pub(crate) rule: Option<Arc<str>>,
     pub(crate) list: Vec<Problem>,
+    /// Tests and regular expressions that the document has become so far: both are bounded.
+    pub(crate) tests: usize,
+    pub(crate) regexes: usize,
 }
 
 /// A rule cannot be loaded; why is in the list of problems.
@@ -79,7 +82,7 @@ pub(crate) struct Refused;
 
 impl Problems {
     pub(crate) fn new(file: &Arc<str>) -> Problems {
-        Problems { file: Arc::clone(file), rule: None, list: Vec::new() }
+        Problems { file: Arc::clone(file), rule: None, list: Vec::new(), tests: 0, regexes: 0 }
     }
 
     pub(crate) fn error(&mut self, code: &'static str, at: Place, message: String, hint: Option<String>) -> Refused {

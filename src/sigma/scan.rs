@@ -26,11 +26,25 @@ const DECLARED_MAX: usize = 1_024;
 #[derive(Debug)]
 pub struct Scanner {
     rules: Arc<RuleSet>,
-    /// By what a decoder declares: numbers in [`Matcher::declared`].
-    declared: FxHashMap<Arc<LogSource>, Arc<[usize]>>,
-    last_declared: Option<(Arc<LogSource>, Arc<[usize]>)>,
-    channel: String,
+    declared: Declared,
+    channel: LastChannel,
     scratch: Scratch,
+}
+
+/// By what a decoder declares: numbers in [`Matcher::declared`].
+#[derive(Debug, Default)]
+struct Declared {
+    known: FxHashMap<Arc<LogSource>, Arc<[usize]>>,
+    last: Option<(Arc<LogSource>, Arc<[usize]>)>,
+}
+
+/// The channel of the event before: most events of a stream have the same.
+#[derive(Debug, Default)]
+struct LastChannel {
+    text: String,
+    folded: String,
+    /// Its place in [`Matcher::channels`].
+    place: Option<usize>,
 }
 
 /// Buffers that live from event to event. A mark is valid if it bears the present stamp.
@@ -79,7 +93,7 @@ impl Scanner {
             seen: vec![0; matcher.variants],
             ..Scratch::default()
         };
-        Scanner { declared: FxHashMap::default(), last_declared: None, channel: String::new(), scratch, rules }
+        Scanner { declared: Declared::default(), channel: LastChannel::default(), scratch, rules }
     }
 
     /// The rule set it scans with.
@@ -91,88 +105,96 @@ impl Scanner {
     /// Appends all plain rules that the event fulfils, sorted, each once.
     pub fn scan(&mut self, event: &Event, hits: &mut Vec<RuleIndex>) {
         let begin = hits.len();
-        let declared = self.declared_by(&event.log_source);
-        let channel = self.channel_program(event);
-        let rules = Arc::clone(&self.rules);
+        let Scanner { rules, declared, channel, scratch } = self;
         let matcher = &rules.matcher;
-        let mut view = View::new(matcher, &mut self.scratch, event);
+        let mut route = Route::default();
+        let mut view = View::new(matcher, scratch, event, &mut route);
         let mut covers = None;
-        if let Some(program) = channel {
-            view.run(program, matcher, hits);
+        if let Some(program) = channel.program(matcher, event, &route) {
+            view.run(program, hits);
             covers = matcher.programs.get(program).map(|program| &program.covers);
         }
-        for number in declared.iter() {
+        for number in declared.patterns(matcher, &event.log_source) {
             if covers.is_some_and(|covers| covers.contains(number)) {
                 continue;
             }
             if let Some((_, program)) = matcher.declared.get(*number) {
-                view.run(*program, matcher, hits);
+                view.run(*program, hits);
             }
         }
-        if let Some(new) = hits.get_mut(begin..)
-            && new.len() > 1
-        {
-            new.sort_unstable();
-            let mut kept = begin;
-            for at in begin..hits.len() {
-                if at == begin || hits.get(at) != hits.get(kept - 1) {
-                    hits.swap(kept, at);
-                    kept += 1;
-                }
-            }
-            hits.truncate(kept);
+        sort_new(hits, begin);
+    }
+}
+
+/// Sorts what was appended, each once.
+fn sort_new(hits: &mut Vec<RuleIndex>, begin: usize) {
+    if hits.len() < begin + 2 {
+        return;
+    }
+    if let Some(new) = hits.get_mut(begin..) {
+        new.sort_unstable();
+    }
+    let mut kept = begin;
+    for at in begin..hits.len() {
+        if at == begin || hits.get(at) != hits.get(kept - 1) {
+            hits.swap(kept, at);
+            kept += 1;
         }
     }
+    hits.truncate(kept);
+}
 
-    fn declared_by(&mut self, log_source: &Arc<LogSource>) -> Arc<[usize]> {
-        if let Some((last, numbers)) = &self.last_declared
-            && Arc::ptr_eq(last, log_source)
-        {
-            return Arc::clone(numbers);
+impl Declared {
+    /// The patterns that fit what the event's decoder declared.
+    fn patterns(&mut self, matcher: &Matcher, log_source: &Arc<LogSource>) -> &[usize] {
+        let same = self.last.as_ref().is_some_and(|(last, _)| Arc::ptr_eq(last, log_source));
+        if !same {
+            let numbers = match self.known.get(log_source) {
+                Some(numbers) => Arc::clone(numbers),
+                None => self.find(matcher, log_source),
+            };
+            self.last = Some((Arc::clone(log_source), numbers));
         }
-        let numbers = match self.declared.get(log_source) {
-            Some(numbers) => Arc::clone(numbers),
-            None => {
-                let declared = self.rules.matcher.declared.iter().enumerate();
-                let fits = declared.filter(|(_, (pattern, _))| log_source::fits_declared(pattern, log_source));
-                let numbers: Arc<[usize]> = fits.map(|(number, _)| number).collect();
-                if self.declared.len() >= DECLARED_MAX {
-                    self.declared.clear();
-                }
-                self.declared.insert(Arc::clone(log_source), Arc::clone(&numbers));
-                numbers
-            }
-        };
-        self.last_declared = Some((Arc::clone(log_source), Arc::clone(&numbers)));
+        self.last.as_ref().map_or(&[], |(_, numbers)| numbers)
+    }
+
+    fn find(&mut self, matcher: &Matcher, log_source: &Arc<LogSource>) -> Arc<[usize]> {
+        let declared = matcher.declared.iter().enumerate();
+        let fits = declared.filter(|(_, (pattern, _))| log_source::fits_declared(pattern, log_source));
+        let numbers: Arc<[usize]> = fits.map(|(number, _)| number).collect();
+        if self.known.len() >= DECLARED_MAX {
+            self.known.clear();
+        }
+        self.known.insert(Arc::clone(log_source), Arc::clone(&numbers));
         numbers
     }
+}
 
+/// What of an event leads to its channel's program.
+#[derive(Default)]
+struct Route<'e> {
+    channel: Option<&'e str>,
+    provider: Option<&'e str>,
+    event_id: Option<&'e str>,
+    event_ids: usize,
+}
+
+impl LastChannel {
     /// The program of the event's channel and event id, if the table knows the channel.
-    fn channel_program(&mut self, event: &Event) -> Option<usize> {
-        let matcher = &self.rules.matcher;
-        let names = &matcher.names;
-        let (mut channel, mut event_id, mut provider, mut ids) = (None, None, None, 0);
-        for (name, text, scalar) in event.fields.iter() {
-            if scalar == Scalar::Null {
-                continue;
-            }
-            if name == names.channel {
-                channel = channel.or(Some(text));
-            } else if name == names.event_id {
-                event_id = Some(text);
-                ids += 1;
-            } else if name == names.provider {
-                provider = provider.or(Some(text));
-            }
+    fn program(&mut self, matcher: &Matcher, event: &Event, route: &Route<'_>) -> Option<usize> {
+        let channel = route.channel.filter(|text| !text.is_empty());
+        let channel = channel.or_else(|| route.provider.and_then(log_source::channel_of_provider))?;
+        if self.text != channel {
+            channel.clone_into(&mut self.text);
+            self.folded.clear();
+            push_folded(channel, &mut self.folded);
+            self.place = matcher.by_channel.get(self.folded.as_str()).copied();
         }
-        let channel = channel.filter(|text| !text.is_empty()).or_else(|| provider.and_then(log_source::channel_of_provider))?;
-        self.channel.clear();
-        push_folded(channel, &mut self.channel);
-        let programs = matcher.channels.get(self.channel.as_str())?;
+        let programs = matcher.channels.get(self.place?)?;
         if event.log_source.product.as_deref().is_some_and(|product| !product.eq_ignore_ascii_case(programs.product)) {
             return None;
         }
-        Some(match event_id.filter(|_| ids == 1) {
+        Some(match route.event_id.filter(|_| route.event_ids == 1) {
             Some(id) => programs.by_event_id.get(id).copied().unwrap_or(programs.other),
             None => programs.unfolded,
         })
@@ -180,7 +202,7 @@ impl Scanner {
 }
 
 impl<'s, 'e> View<'s, 'e> {
-    fn new(matcher: &'s Matcher, scratch: &'s mut Scratch, event: &'e Event) -> View<'s, 'e> {
+    fn new(matcher: &'s Matcher, scratch: &'s mut Scratch, event: &'e Event, route: &mut Route<'e>) -> View<'s, 'e> {
         scratch.stamp = scratch.stamp.wrapping_add(1);
         if scratch.stamp == 0 {
             // Marks of four billion events ago would look new.
@@ -193,6 +215,16 @@ impl<'s, 'e> View<'s, 'e> {
         let stamp = scratch.stamp;
         let mut values: SmallVec<[Value<'e>; 48]> = SmallVec::new();
         for (name, text, scalar) in event.fields.iter() {
+            if scalar != Scalar::Null {
+                if name == matcher.names.channel {
+                    route.channel = route.channel.or(Some(text));
+                } else if name == matcher.names.event_id {
+                    route.event_id = Some(text);
+                    route.event_ids += 1;
+                } else if name == matcher.names.provider {
+                    route.provider = route.provider.or(Some(text));
+                }
+            }
             let slot = matcher.slots.of_name(name);
             let mut next = NO_VALUE;
             if let Some(head) = usize::try_from(slot).ok().and_then(|slot| scratch.heads.get_mut(slot)) {
@@ -211,7 +243,8 @@ impl<'s, 'e> View<'s, 'e> {
         View { matcher, scratch, values }
     }
 
-    fn run(&mut self, program: usize, matcher: &Matcher, hits: &mut Vec<RuleIndex>) {
+    fn run(&mut self, program: usize, hits: &mut Vec<RuleIndex>) {
+        let matcher = self.matcher;
         let Some(program) = matcher.programs.get(program) else { return };
         if program.variants.is_empty() {
             return;

@@ -33,8 +33,9 @@ pub(crate) struct Matcher {
     pub(crate) slots: Slots,
     pub(crate) tests: Tests,
     pub(crate) programs: Vec<Program>,
-    /// By channel, folded.
-    pub(crate) channels: FxHashMap<Box<str>, Channel>,
+    pub(crate) channels: Vec<Channel>,
+    /// By channel, folded: its place in `channels`.
+    pub(crate) by_channel: FxHashMap<Box<str>, usize>,
     /// One program for each pattern of log source: for events that belong to it by their decoder's declaration.
     pub(crate) declared: Vec<(LogSourcePattern, usize)>,
     pub(crate) names: KnownNames,
@@ -76,7 +77,7 @@ pub(crate) struct Variant {
     pub(crate) rule: u32,
     /// Number among all variants of the matcher.
     pub(crate) number: usize,
-    pub(crate) node: Node,
+    pub(crate) node: Arc<Node>,
 }
 
 impl Matcher {
@@ -89,13 +90,14 @@ impl Matcher {
         let patterns: BTreeSet<&LogSourcePattern> = rules.iter().map(|rule| &rule.log_source).collect();
         let patterns: Vec<LogSourcePattern> = patterns.into_iter().cloned().collect();
         let declared = patterns.iter().map(|pattern| (pattern.clone(), builder.declared(pattern))).collect();
-        let channels = builder.channels(&patterns);
+        let (by_channel, channels): (Vec<_>, Vec<_>) = builder.channels(&patterns).into_iter().unzip();
+        let by_channel = by_channel.into_iter().zip(0..).collect();
         let names = Name::intern_all(["Channel", EVENT_ID, "Provider_Name"]);
         let name = |at: usize| names.get(at).copied().unwrap_or(Name::UNKNOWN);
         let names = KnownNames { channel: name(0), event_id: name(1), provider: name(2) };
         let Builder { mut slots, tests, programs, variants, .. } = builder;
         slots.seal();
-        Matcher { slots, tests, programs, channels, declared, names, variants }
+        Matcher { slots, tests, programs, channels, by_channel, declared, names, variants }
     }
 }
 
@@ -107,6 +109,8 @@ struct Builder<'a> {
     tests: Tests,
     programs: Vec<Program>,
     variants: usize,
+    /// By rule: its condition where a route changes nothing in it. One tree serves all of those.
+    unchanged: FxHashMap<u32, Arc<Node>>,
 }
 
 /// A rule that events of a channel can meet, and under which conditions.
@@ -131,7 +135,16 @@ impl<'a> Builder<'a> {
             by_pattern.entry(&rule.log_source).or_default().push(number);
         }
         let (slots, tests) = (Slots::default(), Tests::default());
-        Builder { rules, profile, by_pattern, slots, tests, programs: Vec::new(), variants: 0 }
+        Builder {
+            rules,
+            profile,
+            by_pattern,
+            slots,
+            tests,
+            programs: Vec::new(),
+            variants: 0,
+            unchanged: FxHashMap::default(),
+        }
     }
 
     fn expr(&self, rule: u32) -> Option<&'a Expr> {
@@ -140,12 +153,10 @@ impl<'a> Builder<'a> {
 
     fn declared(&mut self, pattern: &LogSourcePattern) -> usize {
         let rules = self.by_pattern.get(pattern).cloned().unwrap_or_default();
-        let list: Vec<(u32, Expr)> =
-            rules.into_iter().filter_map(|rule| Some((rule, self.expr(rule)?.clone()))).collect();
-        self.program(list, BTreeSet::new())
+        self.program(rules.into_iter().map(|rule| (rule, None)).collect(), BTreeSet::new())
     }
 
-    fn channels(&mut self, patterns: &[LogSourcePattern]) -> FxHashMap<Box<str>, Channel> {
+    fn channels(&mut self, patterns: &[LogSourcePattern]) -> Vec<(Box<str>, Channel)> {
         let mut members: FxHashMap<&'static str, Vec<Member<'a>>> = FxHashMap::default();
         for service in log_source::table::SERVICES {
             for channel in service.channels {
@@ -197,7 +208,7 @@ impl<'a> Builder<'a> {
     }
 
     fn channel_program(&mut self, members: &[Member<'_>], id: &EventId<'_>) -> usize {
-        let mut list = Vec::new();
+        let mut list: Vec<(u32, Option<Expr>)> = Vec::new();
         let mut covers: BTreeSet<usize> = members.iter().map(|member| member.pattern).collect();
         for member in members {
             let mut conditions = Vec::new();
@@ -224,17 +235,37 @@ impl<'a> Builder<'a> {
                 }
                 conditions.extend(entry.when.iter().map(|(field, values)| one_of(field, values.iter().map(ToString::to_string))));
             }
+            if conditions.is_empty() && fields.is_empty() && !asks_event_id(member.expr) {
+                list.push((member.rule, None));
+                continue;
+            }
             conditions.push(renamed(member.expr, fields));
-            list.push((member.rule, specialised(Expr::All(conditions), id)));
+            list.push((member.rule, Some(specialised(Expr::All(conditions), id))));
         }
         self.program(list, covers)
     }
 
-    fn program(&mut self, list: Vec<(u32, Expr)>, covers: BTreeSet<usize>) -> usize {
+    fn unchanged(&mut self, rule: u32) -> Arc<Node> {
+        if let Some(node) = self.unchanged.get(&rule) {
+            return Arc::clone(node);
+        }
+        let node = self.expr(rule).map_or(Node::Const(false), |expr| {
+            Node::build(expr, &mut self.slots, &mut self.tests, self.profile)
+        });
+        let node = Arc::new(node);
+        self.unchanged.insert(rule, Arc::clone(&node));
+        node
+    }
+
+    /// Makes a program of rules, each with its condition where that is not the one in the rule's text.
+    fn program(&mut self, list: Vec<(u32, Option<Expr>)>, covers: BTreeSet<usize>) -> usize {
         let mut variants = Vec::with_capacity(list.len());
-        for (rule, expr) in list {
-            let node = Node::build(&expr, &mut self.slots, &mut self.tests, self.profile);
-            if matches!(node, Node::Const(false)) {
+        for (rule, changed) in list {
+            let node = match changed {
+                Some(expr) => Arc::new(Node::build(&expr, &mut self.slots, &mut self.tests, self.profile)),
+                None => self.unchanged(rule),
+            };
+            if matches!(*node, Node::Const(false)) {
                 continue;
             }
             variants.push(Variant { rule, number: self.variants, node });
@@ -243,6 +274,15 @@ impl<'a> Builder<'a> {
         let plans = Plans::build(&variants, &self.tests, &self.slots, self.profile);
         self.programs.push(Program { variants, plans, covers });
         self.programs.len() - 1
+    }
+}
+
+/// Whether a test names an event id as a whole.
+fn asks_event_id(expr: &Expr) -> bool {
+    match expr {
+        Expr::All(list) | Expr::Any(list) => list.iter().any(asks_event_id),
+        Expr::Not(expr) => asks_event_id(expr),
+        Expr::Test(test) => event_id_of(test).is_some(),
     }
 }
 

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use crate::{
+    parse::value::TESTS_MAX,
     problem::{Place, Problems, Refused, did_you_mean, shown},
     rule::Expr,
 };
 
 /// Deeper nesting than anybody writes; each level is a call.
 const DEPTH_MAX: usize = 64;
-/// Nodes of the resulting tree: `them` repeated must not grow a rule without bound.
+/// Selections named, and tests in them: `them` repeated must not grow a rule without bound.
 const SELECTIONS_MAX: usize = 4_096;
 
 /// Reads a condition over these selections.
@@ -20,7 +21,7 @@ pub(super) fn read(
     problems: &mut Problems,
 ) -> Result<Expr, Refused> {
     let words = words(text);
-    let mut reader = Reader { words: &words, next: 0, depth: 0, used: 0, at, selections, problems };
+    let mut reader = Reader { words: &words, next: 0, depth: 0, used: 0, tests: 0, at, selections, problems };
     let expr = reader.any()?;
     match reader.peek() {
         None => Ok(expr),
@@ -58,6 +59,7 @@ struct Reader<'a> {
     next: usize,
     depth: usize,
     used: usize,
+    tests: usize,
     at: Place,
     selections: &'a [(Arc<str>, Expr)],
     problems: &'a mut Problems,
@@ -119,7 +121,7 @@ impl<'a> Reader<'a> {
     fn named(&mut self, word: &str) -> Result<Expr, Refused> {
         match self.selections.iter().find(|(name, _)| &**name == word) {
             Some((_, expr)) => {
-                self.spend(1)?;
+                self.spend([expr])?;
                 Ok(expr.clone())
             }
             None => {
@@ -145,23 +147,26 @@ impl<'a> Reader<'a> {
         // `them` leaves out selections whose name begins with an underscore (specification 2.1).
         let them = which.eq_ignore_ascii_case("them");
         let fits = |name: &str| if them { !name.starts_with('_') } else { fits_name(which, name) };
-        let list: Vec<Expr> =
-            self.selections.iter().filter(|(name, _)| fits(name)).map(|(_, expr)| expr.clone()).collect();
+        let list: Vec<&Expr> = self.selections.iter().filter(|(name, _)| fits(name)).map(|(_, expr)| expr).collect();
         if list.is_empty() {
             let stem = which.trim_end_matches('*');
             let hint = did_you_mean(stem, self.selections.iter().map(|(name, _)| &**name));
             let message = format!("the condition asks for \"{}\", which no selection is called", shown(which));
             return Err(self.refuse("unknown_selection", message, hint));
         }
-        self.spend(list.len())?;
+        self.spend(list.iter().copied())?;
+        let list = list.into_iter().cloned().collect();
         Ok(if all { Expr::All(list) } else { Expr::Any(list) })
     }
 
-    fn spend(&mut self, selections: usize) -> Result<(), Refused> {
-        self.used += selections;
-        if self.used > SELECTIONS_MAX {
-            let message = format!("the condition uses more than {SELECTIONS_MAX} selections");
-            return Err(self.refuse("condition", message, None));
+    fn spend<'e>(&mut self, selections: impl IntoIterator<Item = &'e Expr>) -> Result<(), Refused> {
+        for selection in selections {
+            self.used += 1;
+            self.tests += size(selection);
+        }
+        if self.used > SELECTIONS_MAX || self.tests > TESTS_MAX {
+            let message = format!("the condition uses more than {SELECTIONS_MAX} selections or {TESTS_MAX} values");
+            return Err(self.refuse("too_many_tests", message, None));
         }
         Ok(())
     }
@@ -184,6 +189,15 @@ impl<'a> Reader<'a> {
 
     fn refuse(&mut self, code: &'static str, message: String, hint: Option<String>) -> Refused {
         self.problems.error(code, self.at, message, hint)
+    }
+}
+
+/// Tests in a tree.
+fn size(expr: &Expr) -> usize {
+    match expr {
+        Expr::All(list) | Expr::Any(list) => list.iter().map(size).sum(),
+        Expr::Not(expr) => size(expr),
+        Expr::Test(_) => 1,
     }
 }
 

@@ -14,6 +14,16 @@ use crate::{
 
 /// Bytes of one compiled regular expression. `\w{1,64}` of a public rule needs more than two MiB.
 const REGEX_BYTES_MAX: usize = 10 << 20;
+/// The same where a document has more than a few: thousands of large ones would fill the memory.
+const REGEX_BYTES_OF_MANY_MAX: usize = 256 << 10;
+/// What counts as a few.
+const REGEXES_LARGE_MAX: usize = 16;
+/// Regular expressions of one document. The public rule with most has 20.
+const REGEXES_MAX: usize = 2_000;
+/// Bytes of the states that one expression keeps per thread while it is searched; beyond it they are made anew.
+const REGEX_CACHE_BYTES_MAX: usize = 1 << 20;
+/// Tests of one document, each variant of a value counted. The largest public rule has 4,432.
+pub(super) const TESTS_MAX: usize = 50_000;
 /// Nesting of one regular expression.
 const REGEX_DEPTH_MAX: u32 = 64;
 /// Tests that one value may become (`windash`).
@@ -190,6 +200,10 @@ pub(super) fn read(key: &Key, values: &[Node], problems: &mut Problems) -> Resul
     for value in values {
         let mut variants: Vec<Expr> =
             matchers(key, value, problems)?.into_iter().map(|matcher| test(key.field.as_ref(), matcher)).collect();
+        problems.tests += variants.len();
+        if problems.tests > TESTS_MAX {
+            return Err(problems.error("too_many_tests", value.at, format!("the rule has more than {TESTS_MAX} values"), None));
+        }
         match variants.len() {
             1 => list.append(&mut variants),
             _ if key.all => list.push(Expr::Any(variants)),
@@ -353,12 +367,18 @@ fn base64_at(bytes: &[u8], offset: usize) -> String {
 }
 
 fn regex(key: &Key, text: &str, at: Place, problems: &mut Problems) -> Result<Regex, Refused> {
+    problems.regexes += 1;
+    if problems.regexes > REGEXES_MAX {
+        let message = format!("the rule has more than {REGEXES_MAX} regular expressions");
+        return Err(problems.error("too_many_tests", at, message, None));
+    }
+    let few = problems.regexes <= REGEXES_LARGE_MAX;
     let built = RegexBuilder::new(text)
         .case_insensitive(key.flags.ignore_case)
         .multi_line(key.flags.multi_line)
         .dot_matches_new_line(key.flags.dot_all)
-        .size_limit(REGEX_BYTES_MAX)
-        .dfa_size_limit(REGEX_BYTES_MAX)
+        .size_limit(if few { REGEX_BYTES_MAX } else { REGEX_BYTES_OF_MANY_MAX })
+        .dfa_size_limit(REGEX_CACHE_BYTES_MAX)
         .nest_limit(REGEX_DEPTH_MAX)
         .build();
     built.map_err(|error| {

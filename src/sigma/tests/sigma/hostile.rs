@@ -38,6 +38,13 @@ fn hostile_texts_are_refused_in_bounded_time() {
     check("all of all", &rule(&format!("  s: {{F: x}}\n  condition: {}s", "1 of them or ".repeat(100_000))), "selections");
     check("expression", &rule("  s: {F|re: '((((a{100}){100}){100}){100}){100}'}\n  condition: s"), "needs more than");
     check("expression depth", &rule(&format!("  s: {{F|re: '{}a{}'}}\n  condition: s", "(".repeat(10_000), ")".repeat(10_000))), "expression");
+    let words = |count: usize, word: &dyn Fn(usize) -> String| (0..count).map(word).collect::<Vec<_>>().join(", ");
+    let dashes = words(2_000, &|number| format!("' -a{number} -b -c'"));
+    check("dashes", &rule(&format!("  s: {{F|windash|contains: [{dashes}]}}\n  condition: s")), "values");
+    let values = words(20_000, &|number| number.to_string());
+    check("copies", &rule(&format!("  s: {{F: [{values}]}}\n  condition: s or s or s")), "values");
+    let expressions = words(3_000, &|number| format!("'a{number}b'"));
+    check("expressions", &rule(&format!("  s: {{F|re: [{expressions}]}}\n  condition: s")), "regular expressions");
     let selections: String = (0..5_000).map(|number| format!("  s{number}: {{F: x{number}}}\n")).collect();
     check("selections", &rule(&format!("{selections}  condition: 1 of s*")), "selections");
 }

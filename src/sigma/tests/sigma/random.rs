@@ -89,7 +89,7 @@ fn row() -> impl Strategy<Value = (usize, usize, Row)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn random_rules_meet_random_events_as_the_oracle_says(
