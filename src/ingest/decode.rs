@@ -4,7 +4,7 @@
 //! plain text) and flattens it. It never fails as a whole: every record gives events or rejects, and the same record
 //! always the same ones.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use cf_types::{
@@ -118,6 +118,7 @@ impl Decoder {
     pub fn with(table: Arc<SourceTable>, want: Want) -> Decoder {
         let json = Json::new(table.depth_max());
         let entities = EntityTables::new();
+        LazyLock::force(&names::KNOWN);
         let work = Work {
             names: Names::current(),
             path: String::new(),
@@ -418,3 +419,6 @@ fn reject(record: &Record, broken: Broken) -> Reject {
         raw: Bytes::copy_from_slice(&Reject::kept(&record.bytes)),
     }
 }
+
+#[cfg(test)]
+mod tests;

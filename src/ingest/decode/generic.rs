@@ -115,7 +115,7 @@ fn check_envelope(root: Value<'_, '_>) -> Result<(), Broken> {
         ("enrichments", "object", &[]),
     ];
     let wrong = |key: &str, want: &str| {
-        Broken::new(RejectCode::InvalidType, format!("{key} of the event schema must be a {want}"))
+        Broken::new(RejectCode::InvalidType, format!("{key} of the event schema must be of type {want}"))
     };
     for (key, want, parts) in SCHEMA {
         let Some(value) = member(root, key).filter(|value| !is_null(value)) else {

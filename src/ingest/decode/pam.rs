@@ -22,17 +22,17 @@ pub(crate) fn decode(text: &str, sink: &mut Sink<'_>) -> Result<bool, Broken> {
     } else if let Some(rest) = text.strip_prefix("session opened for user ") {
         // `root(uid=0) by alice(uid=1000)`, `root by (uid=0)`
         let (target, by) = rest.split_once(" by ").unwrap_or((rest, ""));
-        put_user(target, sink)?;
-        let by = name_of(by);
-        if !by.is_empty() {
+        if name_of(by).is_empty() {
+            put_user(target, sink)?;
+        } else {
+            put_user(by, sink)?;
             sink.text(known.target_user, name_of(target))?;
         }
         "session_opened"
     } else if let Some(rest) = text.strip_prefix("session closed for user ") {
         put_user(rest, sink)?;
         "session_closed"
-    } else if let Some(rest) = text.strip_prefix("check pass; user unknown") {
-        debug_assert!(rest.len() <= text.len());
+    } else if text.starts_with("check pass; user unknown") {
         "pam_user_unknown"
     } else {
         return Ok(false);

@@ -64,7 +64,9 @@ fn message<'a>(header: &syslog::Header<'a>, sink: &mut Sink<'_>) -> Result<Found
             pam::decode(text, sink)?;
         }
     }
-    found.time = header.time.or(found.time);
+    // A time with zone and year in the message is better than a header that leaves them out.
+    let assumed = |time: &(Time, TimeBasis)| time.1 == TimeBasis::Assumed;
+    found.time = header.time.filter(|time| found.time.is_none() || !assumed(time)).or(found.time);
     Ok(found)
 }
 
