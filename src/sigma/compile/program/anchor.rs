@@ -1,7 +1,7 @@
 //! Anchors: for each rule a set of literals of which one must be there, and the structures that find them.
 //!
-//! A literal of four bytes or more is found by a gram of four bytes: at the end, at the begin, or, for texts that may
-//! stand anywhere, by a bitmap of grams over which the value slides. Whatever is found is compared in full, so a gram
+//! A literal of four bytes or more is found by its outer bytes if it stands at an end of the value, else by a gram of
+//! four bytes: a bitmap of grams over which the value slides. Whatever is found is compared in full, so a gram
 //! (or an attacker's value) can cost time but never makes a match.
 
 use memchr::memmem::Finder;
@@ -51,13 +51,40 @@ const NO_PLAN: u16 = u16::MAX;
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     equal: FxHashMap<Box<str>, Vec<u32>>,
-    starts: FxHashMap<u32, Vec<Found>>,
-    ends: FxHashMap<u32, Vec<Found>>,
+    starts: Outer,
+    ends: Outer,
     grams: Option<Grams>,
     /// Texts below four bytes, and the few for which a bitmap is not worth it.
     searched: Vec<(Kind, Box<str>, Finder<'static>, Vec<u32>)>,
     present: Vec<u32>,
     needs_text: bool,
+}
+
+/// Texts at one end of a value, by the outer eight bytes, the shorter ones by the outer four. Four alone would put all
+/// of `\cmd.exe` and its like into one bucket.
+#[derive(Debug, Default)]
+struct Outer {
+    by_eight: FxHashMap<u64, Vec<Found>>,
+    by_four: FxHashMap<u32, Vec<Found>>,
+}
+
+impl Outer {
+    fn add(&mut self, found: Found, eight: Option<&[u8; 8]>, four: Option<&[u8; 4]>) {
+        match (eight, four) {
+            (Some(eight), _) => self.by_eight.entry(u64::from_le_bytes(*eight)).or_default().push(found),
+            (None, Some(four)) => self.by_four.entry(u32::from_le_bytes(*four)).or_default().push(found),
+            (None, None) => {}
+        }
+    }
+
+    /// Texts that share the outer bytes of a value.
+    fn near(&self, eight: Option<&[u8; 8]>, four: Option<&[u8; 4]>) -> impl Iterator<Item = &Found> {
+        let eight = eight.filter(|_| !self.by_eight.is_empty());
+        let four = four.filter(|_| !self.by_four.is_empty());
+        let long = eight.and_then(|bytes| self.by_eight.get(&u64::from_le_bytes(*bytes)));
+        let short = four.and_then(|bytes| self.by_four.get(&u32::from_le_bytes(*bytes)));
+        long.into_iter().chain(short).flatten()
+    }
 }
 
 #[derive(Debug)]
@@ -177,12 +204,12 @@ impl Plan {
                 Kind::Present => plan.present.extend(variants),
                 Kind::Equal => plan.equal.entry(text).or_default().extend(variants),
                 Kind::StartsWith if bytes.len() >= 4 => {
-                    let gram = gram_at(bytes, 0);
-                    plan.starts.entry(gram).or_default().push(Found { text, at: 0, variants });
+                    let (eight, four) = (bytes.first_chunk().copied(), bytes.first_chunk().copied());
+                    plan.starts.add(Found { text, at: 0, variants }, eight.as_ref(), four.as_ref());
                 }
                 Kind::EndsWith if bytes.len() >= 4 => {
-                    let gram = gram_at(bytes, bytes.len() - 4);
-                    plan.ends.entry(gram).or_default().push(Found { text, at: 0, variants });
+                    let (eight, four) = (bytes.last_chunk().copied(), bytes.last_chunk().copied());
+                    plan.ends.add(Found { text, at: 0, variants }, eight.as_ref(), four.as_ref());
                 }
                 Kind::Contains if bytes.len() >= 4 && contained >= GRAMS_MIN => {
                     let at = profile.rarest_gram(bytes);
@@ -217,16 +244,10 @@ impl Plan {
         }
         let bytes = value.as_bytes();
         if bytes.len() >= 4 {
-            if !self.ends.is_empty()
-                && let Some(found) = self.ends.get(&gram_at(bytes, bytes.len() - 4))
-            {
-                found.iter().filter(|found| bytes.ends_with(found.text.as_bytes())).for_each(|found| met(&found.variants));
-            }
-            if !self.starts.is_empty()
-                && let Some(found) = self.starts.get(&gram_at(bytes, 0))
-            {
-                found.iter().filter(|found| bytes.starts_with(found.text.as_bytes())).for_each(|found| met(&found.variants));
-            }
+            let ends = self.ends.near(bytes.last_chunk(), bytes.last_chunk());
+            ends.filter(|found| bytes.ends_with(found.text.as_bytes())).for_each(|found| met(&found.variants));
+            let starts = self.starts.near(bytes.first_chunk(), bytes.first_chunk());
+            starts.filter(|found| bytes.starts_with(found.text.as_bytes())).for_each(|found| met(&found.variants));
             if let Some(grams) = &self.grams {
                 grams.scan(bytes, &mut met);
             }
