@@ -4,6 +4,7 @@
 //! through `json_each`: a statement per table, not per row).
 
 mod actions;
+mod adopt;
 mod alerts;
 mod incidents;
 mod notices;
@@ -13,13 +14,12 @@ use std::collections::BTreeMap;
 use cf_types::{Alert, AlertId, Epoch, EpochOutput, EpochRecord, Incident, Row, Time};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sqlx::{Connection as _, Row as _, SqliteConnection};
+use sqlx::{Connection as _, SqliteConnection};
 
 use crate::{
-    Difference, LedgerError, MemberSummary, MembersOf, Present, Routes,
+    LedgerError, MemberSummary, MembersOf, Routes,
     audit::{self, Entry},
     engine::Engine,
-    present::digest_of,
 };
 
 /// What an epoch changed, for those who keep history and counts.
@@ -105,6 +105,11 @@ pub struct IncidentChange {
     pub redirect: Option<i64>,
 }
 
+pub(crate) use adopt::{adopt, differences};
+
+/// Why alerts go that the graph gives no reason for.
+const EVIDENCE_WITHDRAWN: &str = "evidence_withdrawn";
+
 /// Applies one epoch in one transaction.
 pub(crate) async fn apply(
     connection: &mut SqliteConnection,
@@ -113,13 +118,31 @@ pub(crate) async fn apply(
     routes: &Routes,
     members: &MembersOf<'_>,
 ) -> Result<Applied, LedgerError> {
+    apply_because(connection, record, output, routes, members, EVIDENCE_WITHDRAWN).await
+}
+
+async fn apply_because(
+    connection: &mut SqliteConnection,
+    record: &EpochRecord,
+    output: &EpochOutput,
+    routes: &Routes,
+    members: &MembersOf<'_>,
+    reason: &'static str,
+) -> Result<Applied, LedgerError> {
     let store = LedgerError::store("apply an epoch");
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
     let engine = advance(&mut transaction, record).await?;
     let mut applied = Applied { upper: record.epoch.saturating_add(1), ..Applied::default() };
     write_epoch(&mut transaction, record, output).await?;
     if !output.rows.is_empty() || !output.lineage.is_empty() {
-        let mut step = Step { at: record.wall, record, audit: Vec::new(), members: BTreeMap::new(), digest: engine.digest };
+        let mut step = Step {
+            at: record.wall,
+            record,
+            reason,
+            audit: Vec::new(),
+            members: BTreeMap::new(),
+            digest: engine.digest,
+        };
         let decided = alerts::apply(&mut transaction, &mut step, output, members).await?;
         applied.incidents = incidents::apply(&mut transaction, &mut step, output, &decided).await?;
         applied.alerts = incidents::numbered(&mut transaction, decided).await?;
@@ -137,6 +160,7 @@ pub(crate) async fn apply(
 struct Step<'a> {
     at: Time,
     record: &'a EpochRecord,
+    reason: &'static str,
     audit: Vec<Entry>,
     members: BTreeMap<AlertId, MemberSummary>,
     digest: u128,
@@ -242,38 +266,6 @@ async fn batch(connection: &mut SqliteConnection, sql: &'static str, rows: Vec<V
 /// A list of ids as JSON text, for `IN (SELECT value FROM json_each(?))`.
 fn id_list<I: ToString>(ids: impl IntoIterator<Item = I>) -> String {
     Value::Array(ids.into_iter().map(|id| Value::from(id.to_string())).collect()).to_string()
-}
-
-/// What differs between the open alerts of the ledger and of the graph, by id.
-pub(crate) async fn differences(
-    connection: &mut SqliteConnection,
-    present: &Present,
-) -> Result<Vec<Difference>, LedgerError> {
-    let store = LedgerError::store("compare the present alerts");
-    let rows = sqlx::query("SELECT alert_id, rule, digest FROM alerts WHERE state = 'open'")
-        .fetch_all(connection)
-        .await
-        .map_err(&store)?;
-    let mut held = BTreeMap::new();
-    for row in rows {
-        let id: String = row.try_get(0).map_err(&store)?;
-        let rule: String = row.try_get(1).map_err(&store)?;
-        let digest: String = row.try_get(2).map_err(&store)?;
-        held.insert(parse_id(&id)?, (rule, digest));
-    }
-    let mut found = Vec::new();
-    for alert in present.alerts() {
-        let rule = alert.rule.to_string();
-        match held.remove(&alert.id) {
-            None => found.push(Difference::OnlyInGraph { alert: alert.id, rule }),
-            Some((_, digest)) if digest != format!("{:032x}", digest_of(alert)) => {
-                found.push(Difference::Content { alert: alert.id, rule });
-            }
-            Some(_) => {}
-        }
-    }
-    found.extend(held.into_iter().map(|(alert, (rule, _))| Difference::OnlyInLedger { alert, rule }));
-    Ok(found)
 }
 
 /// An alert's id from its column.

@@ -196,6 +196,27 @@ impl Ledger {
         apply::differences(&mut writer, present).await
     }
 
+    /// Makes the ledger what the graph has, as one epoch: alerts that the graph does not have are withdrawn with reason
+    /// `engine_changed`, what it has more is opened, incidents, risk and desired actions follow.
+    ///
+    /// The record is that of the ledger's next epoch, with the positions of the one before: nothing is read in it, and
+    /// the graph must be given the same empty epoch. Look at [`Ledger::reconcile`] first, and let a person decide when
+    /// there is much of it.
+    ///
+    /// # Errors
+    /// As for [`Ledger::apply`].
+    pub async fn adopt(
+        &self,
+        record: &EpochRecord,
+        present: &Present,
+        routes: &Routes,
+        members: &MembersOf<'_>,
+    ) -> Result<Applied, LedgerError> {
+        let applied = apply::adopt(&mut *self.writer().await, record, present, routes, members).await?;
+        self.inner.changed.notify_waiters();
+        Ok(applied)
+    }
+
     /// Digest of the alerts that are not sealed.
     ///
     /// # Errors

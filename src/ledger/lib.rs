@@ -11,6 +11,7 @@ mod lock;
 mod schema;
 
 pub mod audit;
+mod again;
 pub mod control;
 
 mod apply;
@@ -28,7 +29,7 @@ pub use audit::{AuditFault, AuditRecord};
 pub use control::{ControlEntry, ControlLog};
 pub use engine::{Engine, Ledger};
 pub use error::LedgerError;
-pub use members::{MemberSummary, MembersOf};
+pub use members::{MemberRef, MemberSummary, MembersOf};
 pub use outbox::{ActionInForce, Intent, IntentKind, Operation, Outcome, Try};
 pub use present::{Difference, Present};
 pub use read::Reader;

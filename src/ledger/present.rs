@@ -5,14 +5,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cf_types::{ActionId, Alert, AlertId, AlertState, DesiredAction, EpochOutput, Lineage, Row};
+use cf_types::{
+    ActionId, Alert, AlertId, AlertState, DesiredAction, Entity, EntityRisk, EpochOutput, Incident, IncidentId, Lineage,
+    Row, Tenant,
+};
 use serde::Serialize;
 
-/// The alerts that can still change and the desired actions, built from epoch outputs without a database.
+/// The alerts that can still change, incidents, risk and desired actions, built from epoch outputs without a database.
 #[derive(Clone, Debug, Default)]
 pub struct Present {
     alerts: BTreeMap<AlertId, Alert>,
     desired: BTreeMap<(ActionId, AlertId), DesiredAction>,
+    incidents: BTreeMap<IncidentId, Incident>,
+    risk: BTreeMap<(Tenant, Entity), EntityRisk>,
     digest: u128,
 }
 
@@ -28,14 +33,13 @@ impl Present {
                 self.alerts.insert(change.id, alert.clone());
             }
         }
+        // Rows are sorted, so a +1 may come before the -1 that it replaces: what is removed must be what is there.
         for (row, diff) in &output.rows {
-            if let Row::Desired(desired) = row {
-                let key = (desired.id, desired.alert);
-                if *diff > 0 {
-                    self.desired.insert(key, desired.clone());
-                } else if self.desired.get(&key) == Some(desired) {
-                    self.desired.remove(&key);
-                }
+            match row {
+                Row::Alert(_) => {}
+                Row::Desired(row) => change(&mut self.desired, (row.id, row.alert), row, *diff),
+                Row::Incident(row) => change(&mut self.incidents, row.id, row, *diff),
+                Row::Risk(row) => change(&mut self.risk, (row.tenant.clone(), row.entity.clone()), row, *diff),
             }
         }
     }
@@ -57,9 +61,27 @@ impl Present {
         self.alerts.get(&id)
     }
 
+    /// The incidents, by id.
+    pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
+        self.incidents.values()
+    }
+
+    /// The risk of entities, by tenant and entity.
+    pub fn risk(&self) -> impl Iterator<Item = &EntityRisk> {
+        self.risk.values()
+    }
+
     /// The desired actions, by action and alert.
     pub fn desired(&self) -> impl Iterator<Item = &DesiredAction> {
         self.desired.values()
+    }
+}
+
+fn change<K: Ord, V: Clone + PartialEq>(view: &mut BTreeMap<K, V>, key: K, row: &V, diff: i64) {
+    if diff > 0 {
+        view.insert(key, row.clone());
+    } else if view.get(&key) == Some(row) {
+        view.remove(&key);
     }
 }
 

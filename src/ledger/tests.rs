@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use cf_types::{
-    ActionId, ActionKind, Alert, AlertId, AlertState, AnchorKind, DesiredAction, EpochOutput,
+    ActionId, ActionKind, Alert, AlertId, AlertState, AnchorKind, DesiredAction, EntityRisk,
+    EpochOutput,
     EpochRecord, Fact, FactBody, Group, Incident, IncidentId, Level, Lineage, Row, Score, Tenant, Time,
 };
 use serde_json::json;
@@ -481,6 +482,41 @@ async fn differences_are_listed() {
 }
 
 #[tokio::test]
+async fn another_engine_s_results_are_adopted_with_their_reason() {
+    let mut world = World::new().await;
+    let (a, b, c) = (alert("a", 1), alert("b", 2), alert("c", 3));
+    let risk = |hour| {
+        let entity = a.entities[0].clone();
+        Row::Risk(EntityRisk { tenant: Tenant::default(), entity, buckets: vec![(hour, 75)] })
+    };
+    let rows = vec![came(&a), came(&b), incident(&[&a, &b], 1), desired(&b, "10.0.0.9", 1), (risk(1), 1)];
+    world.epoch(rows, vec![]).await;
+    world.work("file", Outcome::Confirmed).await;
+    world.work(BLOCK_ADDRESS, Outcome::Confirmed).await;
+    // The other engine has no b, another a, and c besides.
+    let mut other = Present::default();
+    let changed = Alert { count: 6, ..a.clone() };
+    let rows = vec![came(&changed), came(&c), incident(&[&a], 1), incident(&[&c], 1), (risk(2), 1)];
+    other.apply(&EpochOutput { rows, ..EpochOutput::default() });
+    assert_eq!(world.ledger.reconcile(&other).await.unwrap().len(), 3);
+    let applied = world.ledger.adopt(&record(2, 1), &other, &world.routes, &|_| None).await.unwrap();
+    world.epoch = 2;
+    let seen: Vec<_> = applied.alerts.iter().map(|change| (change.event, change.incident)).collect();
+    assert_eq!(
+        seen,
+        [(AlertEvent::Gauge, Some(1)), (AlertEvent::Withdrawn, Some(1)), (AlertEvent::Opened, Some(2))]
+    );
+    assert_eq!(world.state_of(&b).await.1.as_deref(), Some("engine_changed"));
+    assert_eq!(world.ledger.digest().await.unwrap(), other.digest());
+    assert_eq!(world.ledger.reconcile(&other).await.unwrap(), []);
+    assert_eq!(world.work(BLOCK_ADDRESS, Outcome::Confirmed).await, [(Operation::Unblock, "10.0.0.9".to_owned())]);
+    assert_eq!(world.ledger.reader().await.unwrap().risk().await.unwrap(), other.risk().cloned().collect::<Vec<_>>());
+    // Then there is nothing left to adopt.
+    let again = world.ledger.adopt(&record(3, 1), &other, &world.routes, &|_| None).await.unwrap();
+    assert_eq!((again.alerts.len(), again.incidents.len(), again.intents), (0, 0, 0));
+}
+
+#[tokio::test]
 async fn the_folder_is_held_by_one_and_refused_clearly() {
     let world = World::new().await;
     let second = Ledger::open(world.dir.path()).await.unwrap_err().to_string();
@@ -615,4 +651,124 @@ async fn an_epoch_of_a_hundred_alerts_is_fast() {
     }
     eprintln!("apply: 100 changed alerts, 100 messages, 200 audit records in {best:?}");
     assert!(best < std::time::Duration::from_secs(1), "{best:?}");
+}
+
+/// A small generator: the same numbers on every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// Alerts of a few groups come, change, move, merge, are sealed and go in any order; the engine dies now and then.
+#[tokio::test]
+async fn random_epochs_keep_the_invariants() {
+    for seed in 1..=4 {
+        let mut numbers = Numbers(seed);
+        let mut world = World::new().await;
+        let mut open: BTreeMap<AlertId, Alert> = BTreeMap::new();
+        for _ in 0..60 {
+            let (rows, lineage) = random_epoch(&mut numbers, &mut open);
+            world.epoch(rows, lineage).await;
+            if numbers.below(3) == 0 {
+                world.work("file", Outcome::Confirmed).await;
+            }
+            if numbers.below(10) == 0 {
+                if let Some(intent) = world.pending("file").await.first() {
+                    world.ledger.begin_try(intent, wall(world.epoch)).await.unwrap();
+                }
+                world = world.restart().await;
+            }
+        }
+        assert_invariants(&world, &open, seed).await;
+    }
+}
+
+fn random_epoch(numbers: &mut Numbers, open: &mut BTreeMap<AlertId, Alert>) -> (Vec<(Row, i64)>, Vec<Lineage>) {
+    let (mut rows, mut lineage) = (Vec::new(), Vec::new());
+    for _ in 0..=numbers.below(4) {
+        let group = format!("g{}", numbers.below(3));
+        let anchor = i64::try_from(numbers.below(50)).unwrap();
+        let new = alert(&group, anchor);
+        let same_group: Vec<Alert> = open.values().filter(|alert| alert.group == new.group).cloned().collect();
+        // One change per group and epoch, as an operator would give it.
+        if rows.iter().any(|(row, _)| matches!(row, Row::Alert(alert) if alert.group == new.group)) {
+            continue;
+        }
+        match (numbers.below(6), same_group.first()) {
+            (0, Some(old)) => {
+                rows.push(went(old));
+                open.remove(&old.id);
+            }
+            (1, Some(old)) if !open.contains_key(&new.id) => {
+                // All of the group become one new id.
+                for old in &same_group {
+                    rows.push(went(old));
+                    open.remove(&old.id);
+                    lineage.push(Lineage::SupersededBy { old: old.id, new: new.id });
+                }
+                assert!(!same_group.contains(old) || rows.contains(&went(old)));
+                rows.push(came(&new));
+                open.insert(new.id, new);
+            }
+            (2, Some(old)) => {
+                let changed = Alert { count: old.count + 1, last_cell: old.last_cell + 1, ..old.clone() };
+                rows.extend([went(old), came(&changed)]);
+                open.insert(old.id, changed);
+            }
+            (3, Some(old)) => {
+                let level = if old.level == Level::High { Level::Critical } else { Level::High };
+                let changed = Alert { level, ..old.clone() };
+                rows.extend([went(old), came(&changed)]);
+                open.insert(old.id, changed);
+            }
+            (4, Some(old)) => {
+                let sealed = Alert { state: AlertState::Sealed, ..old.clone() };
+                rows.extend([went(old), came(&sealed)]);
+                lineage.push(Lineage::Sealed(old.id));
+                open.remove(&old.id);
+            }
+            _ if !open.contains_key(&new.id) => {
+                rows.push(came(&new));
+                open.insert(new.id, new);
+            }
+            _ => {}
+        }
+    }
+    (rows, lineage)
+}
+
+async fn assert_invariants(world: &World, open: &BTreeMap<AlertId, Alert>, seed: u64) {
+    let reader = world.ledger.reader().await.unwrap();
+    let filter = AlertFilter { state: Some("open".to_owned()), ..AlertFilter::default() };
+    let mut held: Vec<_> = reader.alerts(&filter).await.unwrap().into_iter().map(|view| view.alert_id).collect();
+    held.sort();
+    assert_eq!(held, open.keys().map(ToString::to_string).collect::<Vec<_>>(), "seed {seed}");
+    // At most one message per thread, revision and channel; and the trail of what was told makes sense to a reader.
+    let mut seen = std::collections::BTreeSet::new();
+    let views = reader.alerts(&AlertFilter { limit: 10_000, ..AlertFilter::default() }).await.unwrap();
+    let thread_now: BTreeMap<String, String> = views.into_iter().map(|view| (view.alert_id, view.thread)).collect();
+    let mut told: BTreeMap<String, String> = BTreeMap::new();
+    let mut intents = reader.intents(10_000).await.unwrap();
+    intents.reverse();
+    for intent in intents.into_iter().filter(|intent| intent.state == "confirmed") {
+        let thread = intent.thread.unwrap();
+        assert!(seen.insert((thread.clone(), intent.revision, intent.receiver.clone())), "seed {seed}");
+        let before = told.entry(thread.clone()).or_default();
+        let sensible = match (intent.operation.as_str(), before.as_str()) {
+            ("opened", "" | "withdrawn") | ("amended" | "withdrawn", "opened" | "amended") => true,
+            // A thread that stays after a merge speaks for the one that goes.
+            ("amended" | "withdrawn", _) => {
+                seen.iter().any(|(other, ..)| *other != thread && thread_now[other] == thread_now[&thread])
+            }
+            _ => false,
+        };
+        assert!(sensible, "seed {seed}: {} after {before:?}", intent.operation);
+        *before = intent.operation;
+    }
+    assert!(!seen.is_empty());
+    assert_eq!(world.ledger.audit_verify().await.unwrap(), None);
 }

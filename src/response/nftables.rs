@@ -26,8 +26,8 @@ use tokio::{
 
 use crate::{protect::own_addresses, settings::BlockAddressSettings};
 
-/// Output of a command that is read, in bytes.
-const OUTPUT_BYTES_MAX: u64 = 1 << 20;
+/// Output of a command that is read, in bytes: some 200,000 elements.
+const OUTPUT_BYTES_MAX: u64 = 16 << 20;
 
 /// Makes table, sets and chains as they must be, in one transaction with what follows. Only our own chains are flushed.
 const FRAME: &str = "\
@@ -141,8 +141,8 @@ impl Nftables {
     /// # Errors
     /// The command failed or did not end in time.
     pub async fn remaining(&self, address: IpAddr) -> Result<Option<u64>, NftError> {
-        let element = format!("{{ {address} }}");
-        let arguments = ["-j", "get", "element", "inet", "counterflow", set_of(address), element.as_str()];
+        // Not `get element`: nft 1.0.6 answers it as text also with -j.
+        let arguments = ["-j", "list", "set", "inet", "counterflow", set_of(address)];
         let listing = match self.run(&arguments, "").await {
             Err(NftError::Failed { stderr, .. }) if absent(&stderr) => return Ok(None),
             listing => listing?,

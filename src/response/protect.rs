@@ -245,7 +245,8 @@ mod tests {
                 for address in v4 {
                     let [a, b, c, d] = address.octets();
                     prop_assert!((a, b, c) != (10, 0, 0) && (a, b, c) != (192, 0, 2));
-                    prop_assert!((a, b, c, d) != (198, 51, 100, 7) && a != 127 && a != 0 && a < 224);
+                    prop_assert!((a, b, c, d) != (198, 51, 100, 7) && a != 127 && a != 0 && !(224..240).contains(&a));
+                    prop_assert!(address != Ipv4Addr::BROADCAST);
                 }
             } else if near > 1 && form < 2 {
                 let [a, ..] = address.octets();

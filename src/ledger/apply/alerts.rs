@@ -25,7 +25,8 @@ pub(super) async fn apply(
     let ids: BTreeSet<AlertId> = changes.keys().copied().chain(lineages.ids()).collect();
     let held = load(connection, &ids).await?;
     let threads = load_threads(connection, &held).await?;
-    let mut deciding = Deciding { epoch: number(step.record.epoch), held, threads, merged: BTreeMap::new() };
+    let epoch = number(step.record.epoch);
+    let mut deciding = Deciding { epoch, reason: step.reason, held, threads, merged: BTreeMap::new() };
     let decided = deciding.decide(&changes, &lineages);
     for (id, change) in &changes {
         step.digest = step.digest.wrapping_sub(deciding.held.get(id).map_or(0, Held::counted));
@@ -115,6 +116,7 @@ pub(super) fn stands_for(superseded: &BTreeMap<AlertId, AlertId>, id: AlertId) -
 
 struct Deciding {
     epoch: i64,
+    reason: &'static str,
     held: BTreeMap<AlertId, Held>,
     threads: BTreeMap<AlertId, Thread>,
     /// Threads that went into another.
@@ -267,7 +269,7 @@ impl Deciding {
         if let Some(thread) = self.threads.get_mut(&self.resolve(self.held.get(&id)?.thread)) {
             thread.revision += 1;
         }
-        let reason = lineages.suppressed.get(&id).map_or_else(|| "evidence_withdrawn".to_owned(), |fact| why(fact));
+        let reason = lineages.suppressed.get(&id).map_or_else(|| self.reason.to_owned(), |fact| why(fact));
         let change = self.end(AlertEvent::Withdrawn, alert, "withdrawn");
         Some(AlertChange { reason: Some(reason), ..change })
     }
@@ -455,13 +457,27 @@ async fn write(
         threads.into_values().collect(),
     )
     .await?;
-    write_merges(connection, deciding).await
+    write_merges(connection, step, deciding).await
 }
 
 /// Every id of a thread that went into another resolves to the one that stays.
-async fn write_merges(connection: &mut SqliteConnection, deciding: &Deciding) -> Result<(), LedgerError> {
+async fn write_merges(
+    connection: &mut SqliteConnection,
+    step: &Step<'_>,
+    deciding: &Deciding,
+) -> Result<(), LedgerError> {
+    let at = step.at.micros();
     let merges: Vec<Value> =
-        deciding.merged.keys().map(|goes| json!([goes, deciding.resolve(*goes)])).collect();
+        deciding.merged.keys().map(|goes| json!([goes, deciding.resolve(*goes), at])).collect();
+    // What nobody has seen of a thread that goes need not be said: the one that stays tells it.
+    batch(
+        connection,
+        "UPDATE intents SET state = 'superseded', done_at = merge.at
+         FROM (SELECT value->>0 AS goes, value->>2 AS at FROM json_each(?)) AS merge
+         WHERE intents.thread = merge.goes AND state = 'planned' AND tries = 0 AND NOT verify_first",
+        merges.clone(),
+    )
+    .await?;
     batch(
         connection,
         "UPDATE alerts SET thread = merge.stays

@@ -34,24 +34,26 @@ pub(super) async fn apply(
     for change in telling {
         for route in &routes.routes {
             let before = sent.get(&(change.thread.to_string(), route.channel.to_string()));
-            let told = before.is_some_and(|sent| sent.told);
+            let holds = before.is_some_and(|sent| sent.holds);
             if before.is_some_and(|sent| sent.untried) {
                 stale.push((change.thread, &route.channel));
             }
-            let Some(operation) = operation(change.event, told) else { continue };
-            if !told && change.alert.level < route.level_min {
+            let Some(operation) = operation(change.event, holds) else { continue };
+            if !holds && change.alert.level < route.level_min {
                 continue;
             }
-            let not_before = before.filter(|_| told).and_then(|sent| sent.last_at).unwrap_or(0);
-            let due = step.at.micros().max(not_before.saturating_add(routes.amend_interval_us));
-            // The first message never waits.
-            let due = if told && operation == Operation::Amended { due } else { step.at.micros() };
+            let mut due = step.at.micros();
+            // Only amendments wait; the first message and the last never do.
+            if operation == Operation::Amended {
+                let last_at = before.and_then(|sent| sent.last_at).unwrap_or(0);
+                due = due.max(last_at.saturating_add(routes.amend_interval_us));
+            }
             intents.push(NewIntent::notice(
                 operation,
                 &route.channel,
                 &change.thread.to_string(),
                 change.revision,
-                body(step, change, operation),
+                body(step, change, operation, before.map_or(&[], |sent| &sent.merged)),
                 step.record.generation,
                 step.record.epoch,
                 Time::from_micros(due),
@@ -65,53 +67,64 @@ pub(super) async fn apply(
     outbox::insert(connection, &mut step.audit, intents).await
 }
 
-/// What a channel is told, given whether it was told anything of the thread before.
-fn operation(event: AlertEvent, told: bool) -> Option<Operation> {
+/// What a channel is told, given whether the last thing that it was told is that the alert holds. A withdrawal that was
+/// not sent when the alert came back never was; nor is an alert opened that came and went meanwhile.
+fn operation(event: AlertEvent, holds: bool) -> Option<Operation> {
     match event {
-        AlertEvent::Opened => Some(Operation::Opened),
-        AlertEvent::Amended => Some(if told { Operation::Amended } else { Operation::Opened }),
-        AlertEvent::Withdrawn => told.then_some(Operation::Withdrawn),
+        AlertEvent::Opened | AlertEvent::Amended => Some(if holds { Operation::Amended } else { Operation::Opened }),
+        AlertEvent::Withdrawn => holds.then_some(Operation::Withdrawn),
         AlertEvent::Moved | AlertEvent::Gauge | AlertEvent::Sealed | AlertEvent::Superseded => None,
     }
 }
 
 /// What a channel knows of a thread.
+#[derive(Default)]
 struct Sent {
-    /// A message was sent, or may have been.
-    told: bool,
+    /// The last message that was sent, or may have been, says that the alert holds.
+    holds: bool,
     /// A message waits that nobody has tried.
     untried: bool,
     /// When the last was sent or tried.
     last_at: Option<i64>,
+    /// Threads that it was told of and that are this one now.
+    merged: Vec<String>,
 }
 
+/// A thread's id is that of its first alert, so a message of a thread that was merged away is found by that alert.
 async fn load_sent(
     connection: &mut SqliteConnection,
     telling: &[&AlertChange],
 ) -> Result<BTreeMap<(String, String), Sent>, LedgerError> {
     let store = LedgerError::store("read what channels were told");
     let rows = sqlx::query(
-        "SELECT thread, receiver,
-                max(state IN ('trying', 'confirmed') OR (state = 'planned' AND (tries > 0 OR verify_first))),
-                max(state = 'planned' AND tries = 0 AND NOT verify_first),
-                max(CASE WHEN state <> 'superseded' THEN coalesce(done_at, tried_at) END)
-         FROM intents WHERE thread IN (SELECT value FROM json_each(?)) GROUP BY thread, receiver",
+        "SELECT a.thread, i.receiver, i.thread,
+                max(CASE WHEN i.state IN ('trying', 'confirmed')
+                           OR (i.state = 'planned' AND (i.tries > 0 OR i.verify_first))
+                    THEN i.id * 2 + (i.operation <> 'withdrawn') END) % 2,
+                max(i.state = 'planned' AND i.tries = 0 AND NOT i.verify_first),
+                max(CASE WHEN i.state <> 'superseded' THEN coalesce(i.done_at, i.tried_at) END)
+         FROM alerts a JOIN intents i ON i.thread = a.alert_id
+         WHERE a.thread IN (SELECT value FROM json_each(?)) GROUP BY a.thread, i.receiver, i.thread",
     )
     .bind(id_list(telling.iter().map(|change| change.thread)))
     .fetch_all(connection)
     .await
     .map_err(&store)?;
-    rows.iter()
-        .map(|row| {
-            let sent = Sent {
-                told: row.try_get::<i64, _>(2)? != 0,
-                untried: row.try_get::<i64, _>(3)? != 0,
-                last_at: row.try_get(4)?,
-            };
-            Ok(((row.try_get(0)?, row.try_get(1)?), sent))
-        })
-        .collect::<Result<_, sqlx::Error>>()
-        .map_err(&store)
+    let mut all: BTreeMap<(String, String), Sent> = BTreeMap::new();
+    for row in &rows {
+        let text = |index: usize| row.try_get::<String, _>(index).map_err(&store);
+        let (thread, told_as) = (text(0)?, text(2)?);
+        let holds = row.try_get::<Option<i64>, _>(3).map_err(&store)? == Some(1);
+        let sent = all.entry((thread.clone(), text(1)?)).or_default();
+        // Threads that became one may have been left differently: what any of them says holds must be taken back.
+        sent.holds |= holds;
+        sent.untried |= row.try_get::<i64, _>(4).map_err(&store)? != 0;
+        sent.last_at = sent.last_at.max(row.try_get(5).map_err(&store)?);
+        if holds && told_as != thread {
+            sent.merged.push(told_as);
+        }
+    }
+    Ok(all)
 }
 
 async fn supersede(
@@ -122,7 +135,7 @@ async fn supersede(
 ) -> Result<(), LedgerError> {
     sqlx::query(
         "UPDATE intents SET state = 'superseded', done_at = ?
-         WHERE thread = ? AND receiver = ? AND state = 'planned' AND tries = 0 AND NOT verify_first",
+         WHERE thread IN (SELECT alert_id FROM alerts WHERE thread = ?) AND receiver = ? AND state = 'planned' AND tries = 0 AND NOT verify_first",
     )
     .bind(at.micros())
     .bind(thread.to_string())
@@ -134,7 +147,7 @@ async fn supersede(
 }
 
 /// The message, as it is sent: content at this revision, for ever.
-fn body(step: &Step<'_>, change: &AlertChange, operation: Operation) -> Value {
+fn body(step: &Step<'_>, change: &AlertChange, operation: Operation, merged: &[String]) -> Value {
     let alert = &change.alert;
     let members = step.members.get(&alert.id);
     let end_of = |cell: i64| Time::from_seconds(cell);
@@ -142,6 +155,7 @@ fn body(step: &Step<'_>, change: &AlertChange, operation: Operation) -> Value {
         "event": operation.as_str(),
         "tenant": alert.tenant,
         "thread": change.thread,
+        "merged_threads": merged,
         "alert_id": alert.id,
         "revision": change.revision,
         "state": change.state,
