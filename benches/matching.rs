@@ -111,7 +111,8 @@ impl TapeSide {
             self.padded.extend_from_slice(&record.bytes);
             self.padded.resize(record.bytes.len() + simd_json::INPUT_PADDING, b' ');
             let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
-            let parsed = simd_json::fill_tape_padded(&mut self.padded, record.bytes.len(), &mut self.buffers, &mut tape);
+            let parsed =
+                simd_json::fill_tape_padded(&mut self.padded, record.bytes.len(), &mut self.buffers, &mut tape);
             std::hint::black_box(parsed.is_ok());
             self.tape = tape.reset();
         }

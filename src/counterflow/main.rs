@@ -1,2 +1,30 @@
-//! The counterflow binary.
-fn main() {}
+//! The `counterflow` binary: subcommands, settings, wiring, telemetry. No domain logic lives here.
+
+mod cli;
+mod commands;
+mod commit;
+mod conduct;
+mod config;
+mod edge;
+mod engine;
+mod input;
+mod members;
+mod output;
+mod rules;
+mod status;
+mod telemetry;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match commands::dispatch(&cli) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            output::complain(&error);
+            output::Exit::of(&error).into()
+        }
+    }
+}

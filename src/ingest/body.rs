@@ -115,38 +115,66 @@ mod tests {
 
     #[test]
     fn one_object_or_an_array() {
-        check(BodyKind::Json, " {\"a\":\n1}\n", expect![[r#"
+        check(
+            BodyKind::Json,
+            " {\"a\":\n1}\n",
+            expect![[r#"
             {"a":
             1}
-        "#]]);
-        check(BodyKind::Json, "[{\"a\":\"]\"}, {\"b\":[1,{}]},3,{}]", expect![[r#"
+        "#]],
+        );
+        check(
+            BodyKind::Json,
+            "[{\"a\":\"]\"}, {\"b\":[1,{}]},3,{}]",
+            expect![[r#"
             {"a":"]"}
             {"b":[1,{}]}
             2 not_an_object: an event must be a JSON object
             3 too_long: a body may hold 3 records
-        "#]]);
+        "#]],
+        );
         check(BodyKind::Json, "[]", expect![[""]]);
-        check(BodyKind::Json, " ", expect![[r#"
+        check(
+            BodyKind::Json,
+            " ",
+            expect![[r#"
             0 empty: the body is empty
-        "#]]);
-        check(BodyKind::Json, "[{\"a\":1}", expect![[r#"
+        "#]],
+        );
+        check(
+            BodyKind::Json,
+            "[{\"a\":1}",
+            expect![[r#"
             0 invalid_json: not valid JSON: EOF while parsing a list at line 1 column 8
-        "#]]);
-        check(BodyKind::Json, "7", expect![[r#"
+        "#]],
+        );
+        check(
+            BodyKind::Json,
+            "7",
+            expect![[r#"
             0 not_an_object: an event must be a JSON object
-        "#]]);
-        check(BodyKind::Json, "x", expect![[r#"
+        "#]],
+        );
+        check(
+            BodyKind::Json,
+            "x",
+            expect![[r#"
             0 invalid_json: not valid JSON: expected value at line 1 column 1
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn lines_of_json() {
-        check(BodyKind::Lines, "{\"a\":1}\r\n\n[1]\n{\"a\":\"too long for this\"}\n{}", expect![[r#"
+        check(
+            BodyKind::Lines,
+            "{\"a\":1}\r\n\n[1]\n{\"a\":\"too long for this\"}\n{}",
+            expect![[r#"
             {"a":1}
             1 not_an_object: an event must be a JSON object
             2 too_long: longer than 20 bytes
             3 too_long: a body may hold 3 records
-        "#]]);
+        "#]],
+        );
     }
 }

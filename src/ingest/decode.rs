@@ -219,7 +219,8 @@ impl Decoder {
 
     fn decode_element(&mut self, element: &Record, source: &Source, out: &mut Decoded) -> Result<(), Broken> {
         let mut fields = out.fields();
-        let decoded = self.json.parse(&element.bytes, |root| self.work.object(root, element, source, &mut fields))??;
+        let decoded =
+            self.json.parse(&element.bytes, |root| self.work.object(root, element, source, &mut fields))??;
         match decoded {
             Object::Event(head) => {
                 out.events.push(self.event(element, head, fields));
@@ -327,13 +328,7 @@ impl Work {
         Ok(Object::Event(Head { time, declared_id: header.declared_id.map(Box::from), log_source }))
     }
 
-    fn line(
-        &mut self,
-        line: &str,
-        record: &Record,
-        source: &Source,
-        fields: &mut Fields,
-    ) -> Result<Head, Broken> {
+    fn line(&mut self, line: &str, record: &Record, source: &Source, fields: &mut Fields) -> Result<Head, Broken> {
         let assume = Assume { zone: &source.zone, origin: &record.origin };
         let mut sink = Sink {
             fields,

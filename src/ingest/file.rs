@@ -144,8 +144,7 @@ pub fn read(
 
 /// A frame of data, or a skippable one before it (as `pzstd` and seekable archives write).
 fn is_zstd(magic: &[u8]) -> bool {
-    magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
-        || matches!(magic, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
+    magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || matches!(magic, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
 
 /// Reads the first bytes and gives them back in front of the rest. Where reading them fails after some (a damaged
@@ -239,7 +238,8 @@ fn month_and_day(line: &[u8]) -> Option<(i8, i8)> {
     let month = MONTHS.chunks(3).position(|month| month == name)?;
     let rest = line.get(3..)?.strip_prefix(b" ")?.trim_ascii_start();
     let day = rest.iter().take(2).take_while(|byte| byte.is_ascii_digit());
-    let day = day.fold(0_i8, |sum, digit| sum.saturating_mul(10).saturating_add(i8::try_from(digit - b'0').unwrap_or(0)));
+    let day =
+        day.fold(0_i8, |sum, digit| sum.saturating_mul(10).saturating_add(i8::try_from(digit - b'0').unwrap_or(0)));
     (day > 0).then_some((i8::try_from(month + 1).ok()?, day))
 }
 

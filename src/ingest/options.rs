@@ -49,7 +49,9 @@ impl Default for SourceOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum OptionsError {
     /// The zone is neither a name nor an offset.
-    #[error("source {name:?} is not valid: unknown zone {zone:?}; hint: an IANA name (Europe/Berlin) or an offset (+02:00)")]
+    #[error(
+        "source {name:?} is not valid: unknown zone {zone:?}; hint: an IANA name (Europe/Berlin) or an offset (+02:00)"
+    )]
     Zone {
         /// The source.
         name: String,
@@ -167,7 +169,8 @@ fn parse_zone(text: &str) -> Result<TimeZone, jiff::Error> {
     if text.starts_with(['+', '-']) {
         // jiff reads an offset as part of a time, so one is given to it.
         let pieces: jiff::fmt::temporal::Pieces<'_> =
-            jiff::fmt::temporal::Pieces::parse(&format!("2000-01-01T00:00{text}")).map(jiff::fmt::temporal::Pieces::into_owned)?;
+            jiff::fmt::temporal::Pieces::parse(&format!("2000-01-01T00:00{text}"))
+                .map(jiff::fmt::temporal::Pieces::into_owned)?;
         if let Some(offset) = pieces.to_numeric_offset() {
             return Ok(TimeZone::fixed(offset));
         }

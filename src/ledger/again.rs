@@ -3,7 +3,7 @@
 use cf_types::{Alert, AlertId, Epoch, Incident, IncidentId};
 use sqlx::Row as _;
 
-use crate::{AlertChange, AlertEvent, Applied, IncidentChange, LedgerError, Ledger};
+use crate::{AlertChange, AlertEvent, Applied, IncidentChange, Ledger, LedgerError};
 
 impl Ledger {
     /// The revisions that an epoch made, as [`Ledger::apply`] gave them. An incident that later epochs changed again is

@@ -92,21 +92,14 @@ pub struct AuditFault {
 }
 
 /// Appends entries inside the caller's transaction (which holds the write lock, so the head cannot move).
-pub(crate) async fn append(
-    connection: &mut SqliteConnection,
-    at: Time,
-    entries: &[Entry],
-) -> Result<(), LedgerError> {
+pub(crate) async fn append(connection: &mut SqliteConnection, at: Time, entries: &[Entry]) -> Result<(), LedgerError> {
     if entries.is_empty() {
         return Ok(());
     }
     let store = LedgerError::store("append to the audit chain");
-    let row = sqlx::query("SELECT audit_seq, audit_head FROM engine")
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(&store)?;
-    let (mut seq, mut head): (i64, String) =
-        (row.try_get(0).map_err(&store)?, row.try_get(1).map_err(&store)?);
+    let row =
+        sqlx::query("SELECT audit_seq, audit_head FROM engine").fetch_one(&mut *connection).await.map_err(&store)?;
+    let (mut seq, mut head): (i64, String) = (row.try_get(0).map_err(&store)?, row.try_get(1).map_err(&store)?);
     let mut rows = Vec::with_capacity(entries.len());
     for entry in entries {
         seq += 1;
@@ -123,7 +116,13 @@ pub(crate) async fn append(
         record.hash = record.computed();
         head = record.hash.clone();
         rows.push(serde_json::json!([
-            record.seq, at.micros(), record.actor, record.action, record.subject, record.detail, record.prev_hash,
+            record.seq,
+            at.micros(),
+            record.actor,
+            record.action,
+            record.subject,
+            record.detail,
+            record.prev_hash,
             record.hash
         ]));
     }
@@ -150,10 +149,8 @@ pub(crate) async fn verify(connection: &mut SqliteConnection) -> Result<Option<A
     let store = LedgerError::store("read the audit chain");
     // One read transaction would be held for the whole pass; instead the head is read first and what is appended
     // meanwhile is left for the next time.
-    let row = sqlx::query("SELECT audit_seq, audit_head FROM engine")
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(&store)?;
+    let row =
+        sqlx::query("SELECT audit_seq, audit_head FROM engine").fetch_one(&mut *connection).await.map_err(&store)?;
     let (last, head): (i64, String) = (row.try_get(0).map_err(&store)?, row.try_get(1).map_err(&store)?);
     let (mut seq, mut hash) = (0, String::new());
     while seq < last {
@@ -181,12 +178,11 @@ pub(crate) async fn verify(connection: &mut SqliteConnection) -> Result<Option<A
     if hash != head {
         return Ok(Some(AuditFault { seq: last, what: "is not the head that the engine noted" }));
     }
-    let beyond: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM audit WHERE seq < 1 OR seq > (SELECT audit_seq FROM engine)",
-    )
-    .fetch_one(&mut *connection)
-    .await
-    .map_err(&store)?;
+    let beyond: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM audit WHERE seq < 1 OR seq > (SELECT audit_seq FROM engine)")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(&store)?;
     Ok((beyond > 0).then_some(AuditFault { seq: last, what: "is not the last: records were added outside the chain" }))
 }
 

@@ -81,8 +81,7 @@ impl Ledger {
     pub async fn open(dir: &Path) -> Result<Ledger, LedgerError> {
         fs::create_dir_all(dir).map_err(|source| LedgerError::Folder { dir: dir.to_path_buf(), source })?;
         let lock = DirLock::take(dir)?;
-        let mut connection =
-            schema::writing(dir, true).connect().await.map_err(LedgerError::store("open the file"))?;
+        let mut connection = schema::writing(dir, true).connect().await.map_err(LedgerError::store("open the file"))?;
         schema::prepare(&mut connection, dir).await?;
         let inner = Inner {
             dir: dir.to_path_buf(),
@@ -302,9 +301,7 @@ impl Ledger {
             .fetch_optional(&mut *self.writer().await)
             .await
             .map_err(&store)?;
-        body.map(|body| zstd::decode_all(body.as_slice()))
-            .transpose()
-            .map_err(|error| store(sqlx::Error::Io(error)))
+        body.map(|body| zstd::decode_all(body.as_slice())).transpose().map_err(|error| store(sqlx::Error::Io(error)))
     }
 
     /// The records of epochs from `epoch` on, in order, at most 10,000: call again from the last one's successor.
@@ -318,10 +315,7 @@ impl Ledger {
                 .fetch_all(&mut *self.writer().await)
                 .await
                 .map_err(LedgerError::store("read epoch records"))?;
-        texts
-            .iter()
-            .map(|text| serde_json::from_str(text).map_err(LedgerError::damaged("an epoch record")))
-            .collect()
+        texts.iter().map(|text| serde_json::from_str(text).map_err(LedgerError::damaged("an epoch record"))).collect()
     }
 
     /// Forgets the records of epochs before `epoch`: those that the facts log makes needless.

@@ -10,8 +10,8 @@ mod error;
 mod lock;
 mod schema;
 
-pub mod audit;
 mod again;
+pub mod audit;
 pub mod control;
 
 mod apply;

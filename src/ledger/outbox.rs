@@ -275,13 +275,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Intent`] when it is not being tried; or the ledger cannot be written: then the effect happened
     /// but is not noted, and the same call may be repeated.
-    pub async fn finish(
-        &self,
-        begun: &Try,
-        outcome: &Outcome,
-        receipt: &Value,
-        now: Time,
-    ) -> Result<(), LedgerError> {
+    pub async fn finish(&self, begun: &Try, outcome: &Outcome, receipt: &Value, now: Time) -> Result<(), LedgerError> {
         let store = LedgerError::store("note an outcome");
         let intent = &begun.intent;
         let (state, due, verify) = match outcome {
@@ -447,13 +441,7 @@ async fn finish_action(
         ),
         _ => return Ok(None),
     };
-    sqlx::query(sql)
-        .bind(action)
-        .bind(now.micros())
-        .bind(until.micros())
-        .execute(connection)
-        .await
-        .map_err(&store)?;
+    sqlx::query(sql).bind(action).bind(now.micros()).bind(until.micros()).execute(connection).await.map_err(&store)?;
     Ok(Some(state))
 }
 
@@ -573,9 +561,20 @@ pub(crate) async fn insert(
             }),
         ));
         rows.push(json!([
-            id, intent.kind, intent.operation.as_str(), intent.receiver, intent.subject, intent.thread,
-            intent.revision, intent.action, intent.body.to_string(), key, number(intent.generation),
-            number(intent.epoch), intent.due.micros(), intent.made_at.micros()
+            id,
+            intent.kind,
+            intent.operation.as_str(),
+            intent.receiver,
+            intent.subject,
+            intent.thread,
+            intent.revision,
+            intent.action,
+            intent.body.to_string(),
+            key,
+            number(intent.generation),
+            number(intent.epoch),
+            intent.due.micros(),
+            intent.made_at.micros()
         ]));
     }
     sqlx::query(

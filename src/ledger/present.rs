@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cf_types::{
-    ActionId, Alert, AlertId, AlertState, DesiredAction, Entity, EntityRisk, EpochOutput, Incident, IncidentId, Lineage,
-    Row, Tenant,
+    ActionId, Alert, AlertId, AlertState, DesiredAction, Entity, EntityRisk, EpochOutput, Incident, IncidentId,
+    Lineage, Row, Tenant,
 };
 use serde::Serialize;
 
@@ -144,8 +144,7 @@ pub(crate) fn alert_changes(output: &EpochOutput) -> BTreeMap<AlertId, Change<'_
     }
     for (row, diff) in &output.rows {
         if let Row::Alert(alert) = row {
-            let change =
-                changes.entry(alert.id).or_insert_with(|| Change { id: alert.id, came: None, sealed: false });
+            let change = changes.entry(alert.id).or_insert_with(|| Change { id: alert.id, came: None, sealed: false });
             if *diff > 0 {
                 change.came = Some(alert);
             }

@@ -10,9 +10,7 @@ use sqlx::{
     sqlite::{SqlitePoolOptions, SqliteRow},
 };
 
-use crate::{
-    AuditFault, AuditRecord, ControlEntry, Engine, LedgerError, MemberSummary, audit, control, schema,
-};
+use crate::{AuditFault, AuditRecord, ControlEntry, Engine, LedgerError, MemberSummary, audit, control, schema};
 
 /// A reader of a data folder's ledger; clones share its few connections.
 #[derive(Clone, Debug)]
@@ -205,9 +203,8 @@ impl Reader {
             return Err(LedgerError::Missing { dir: dir.to_path_buf() });
         }
         let store = LedgerError::store("open the file for reading");
-        let options = || {
-            SqlitePoolOptions::new().max_connections(4).min_connections(0).acquire_timeout(Duration::from_secs(10))
-        };
+        let options =
+            || SqlitePoolOptions::new().max_connections(4).min_connections(0).acquire_timeout(Duration::from_secs(10));
         let pool = match options().connect_with(schema::reading(dir)).await {
             Ok(pool) => pool,
             // In a folder that we may not write, SQLite cannot make the WAL's index. Without a WAL nobody is writing
@@ -504,12 +501,11 @@ impl Reader {
     /// # Errors
     /// The ledger cannot be read.
     pub async fn epoch(&self, epoch: Epoch) -> Result<Option<(EpochRecord, Option<Time>)>, LedgerError> {
-        let row: Option<(String, Option<i64>)> =
-            sqlx::query_as("SELECT record, watermark FROM epochs WHERE epoch = ?")
-                .bind(crate::apply::number(epoch))
-                .fetch_optional(&self.pool)
-                .await
-                .map_err(LedgerError::store("read an epoch"))?;
+        let row: Option<(String, Option<i64>)> = sqlx::query_as("SELECT record, watermark FROM epochs WHERE epoch = ?")
+            .bind(crate::apply::number(epoch))
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(LedgerError::store("read an epoch"))?;
         row.map(|(record, watermark)| {
             let record = serde_json::from_str(&record).map_err(LedgerError::damaged("an epoch record"))?;
             Ok((record, watermark.map(Time::from_micros)))

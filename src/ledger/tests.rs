@@ -3,9 +3,8 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use cf_types::{
-    ActionId, ActionKind, Alert, AlertId, AlertState, AnchorKind, DesiredAction, EntityRisk,
-    EpochOutput,
-    EpochRecord, Fact, FactBody, Group, Incident, IncidentId, Level, Lineage, Row, Score, Tenant, Time,
+    ActionId, ActionKind, Alert, AlertId, AlertState, AnchorKind, DesiredAction, EntityRisk, EpochOutput, EpochRecord,
+    Fact, FactBody, Group, Incident, IncidentId, Level, Lineage, Row, Score, Tenant, Time,
 };
 use serde_json::json;
 use sqlx::ConnectOptions as _;
@@ -13,10 +12,7 @@ use tempfile::TempDir;
 
 use crate::{
     ActionInForce, AlertEvent, Applied, ControlLog, Difference, Intent, Ledger, LedgerError, Operation, Outcome,
-    Present, Reader, Route, Routes,
-    outbox::BLOCK_ADDRESS,
-    read::AlertFilter,
-    schema,
+    Present, Reader, Route, Routes, outbox::BLOCK_ADDRESS, read::AlertFilter, schema,
 };
 
 /// Wall time of epoch `n`: one second each.
@@ -207,8 +203,8 @@ async fn a_withdrawal_names_its_reason() {
     let suppressed = Lineage::Suppressed { alert: one.id, fact };
     let wide = Lineage::Suppressed { alert: two.id, fact: allow("10.0.0.0/8") };
     world.epoch(vec![went(&one), went(&two), went(&three)], vec![suppressed, wide]).await;
-    let reasons =
-        [world.state_of(&one).await.1, world.state_of(&two).await.1, world.state_of(&three).await.1].map(Option::unwrap);
+    let reasons = [world.state_of(&one).await.1, world.state_of(&two).await.1, world.state_of(&three).await.1]
+        .map(Option::unwrap);
     assert_eq!(reasons, ["allowed by 10.0.0.7", "allowed by 10.0.0.0/8", "evidence_withdrawn"]);
     // Nobody had been told, so nobody is told that it is over.
     assert_eq!(world.pending("file").await, []);
@@ -285,7 +281,8 @@ async fn messages_nobody_has_seen_are_folded() {
     world.epoch(vec![came(&first)], Vec::new()).await;
     world.epoch(vec![went(&first), came(&raised)], Vec::new()).await;
     let pending = world.pending("file").await;
-    let seen: Vec<_> = pending.iter().map(|intent| (intent.operation, intent.revision, &intent.body["level"])).collect();
+    let seen: Vec<_> =
+        pending.iter().map(|intent| (intent.operation, intent.revision, &intent.body["level"])).collect();
     assert_eq!(seen, [(Operation::Opened, Some(2), &json!("critical"))]);
     // Amendments wait for the interval, the first message does not.
     world.routes.amend_interval_us = 30_000_000;
@@ -312,12 +309,12 @@ async fn an_incident_keeps_its_number_by_lineage() {
     let merged = world.epoch(vec![incident(&[&b], -1), incident(&[&c], -1), incident(&[&b, &c], 1)], vec![]).await;
     assert_eq!(numbers(&merged), [(2, "open", None), (3, "merged", Some(2))]);
     // all meet: 2 goes into 1, and 3 with it.
-    let merged = world.epoch(vec![incident(&[&a], -1), incident(&[&b, &c], -1), incident(&[&a, &b, &c], 1)], vec![]).await;
+    let merged =
+        world.epoch(vec![incident(&[&a], -1), incident(&[&b, &c], -1), incident(&[&a, &b, &c], 1)], vec![]).await;
     assert_eq!(numbers(&merged), [(1, "open", None), (2, "merged", Some(1))]);
     // they part: who holds the canonical alert of before keeps the number.
-    let split = world
-        .epoch(vec![incident(&[&a, &b, &c], -1), incident(&[&a, &c], 1), incident(&[&b], 1)], vec![])
-        .await;
+    let split =
+        world.epoch(vec![incident(&[&a, &b, &c], -1), incident(&[&a, &c], 1), incident(&[&b], 1)], vec![]).await;
     assert_eq!(numbers(&split), [(1, "open", None), (4, "open", None)]);
     // the canonical alert is withdrawn: the rest keeps the number, the alert stays in the story.
     let rest = world.epoch(vec![went(&a), incident(&[&a, &c], -1), incident(&[&c], 1)], vec![]).await;
@@ -329,7 +326,10 @@ async fn an_incident_keeps_its_number_by_lineage() {
     let end = world.epoch(vec![went(&c), incident(&[&c], -1)], vec![]).await;
     assert_eq!(numbers(&end), [(1, "withdrawn", None)]);
     let list = reader.incidents(false, 10).await.unwrap();
-    assert_eq!(list.iter().map(|one| (one.number, one.state.as_str())).collect::<Vec<_>>(), [(4, "open"), (1, "withdrawn")]);
+    assert_eq!(
+        list.iter().map(|one| (one.number, one.state.as_str())).collect::<Vec<_>>(),
+        [(4, "open"), (1, "withdrawn")]
+    );
 }
 
 #[tokio::test]
@@ -358,7 +358,10 @@ async fn an_action_is_applied_once_and_undone_when_its_time_is_up() {
     assert_eq!(world.ledger.pending(BLOCK_ADDRESS, wall(99), 9).await.unwrap(), []);
     world.epoch(vec![came(&b), desired(&b, "10.0.0.9", 1)], vec![]).await;
     let again = world.ledger.pending(BLOCK_ADDRESS, wall(99), 9).await.unwrap();
-    assert_eq!(again.iter().map(|intent| (intent.operation, intent.action)).collect::<Vec<_>>(), [(Operation::Block, Some(2))]);
+    assert_eq!(
+        again.iter().map(|intent| (intent.operation, intent.action)).collect::<Vec<_>>(),
+        [(Operation::Block, Some(2))]
+    );
 }
 
 #[tokio::test]
@@ -502,10 +505,7 @@ async fn another_engine_s_results_are_adopted_with_their_reason() {
     let applied = world.ledger.adopt(&record(2, 1), &other, &world.routes, &|_| None).await.unwrap();
     world.epoch = 2;
     let seen: Vec<_> = applied.alerts.iter().map(|change| (change.event, change.incident)).collect();
-    assert_eq!(
-        seen,
-        [(AlertEvent::Gauge, Some(1)), (AlertEvent::Withdrawn, Some(1)), (AlertEvent::Opened, Some(2))]
-    );
+    assert_eq!(seen, [(AlertEvent::Gauge, Some(1)), (AlertEvent::Withdrawn, Some(1)), (AlertEvent::Opened, Some(2))]);
     assert_eq!(world.state_of(&b).await.1.as_deref(), Some("engine_changed"));
     assert_eq!(world.ledger.digest().await.unwrap(), other.digest());
     assert_eq!(world.ledger.reconcile(&other).await.unwrap(), []);
@@ -634,7 +634,10 @@ async fn an_epoch_of_a_hundred_alerts_is_fast() {
     let mut best = std::time::Duration::MAX;
     for round in 0..5u32 {
         let now: Vec<Alert> = (0..100)
-            .map(|n| Alert { level: if round % 2 == 0 { Level::High } else { Level::Critical }, ..alert(&format!("u{n}"), n) })
+            .map(|n| Alert {
+                level: if round % 2 == 0 { Level::High } else { Level::Critical },
+                ..alert(&format!("u{n}"), n)
+            })
             .collect();
         let mut rows: Vec<_> = before.iter().map(went).chain(now.iter().map(came)).collect();
         if round == 0 {
@@ -643,8 +646,7 @@ async fn an_epoch_of_a_hundred_alerts_is_fast() {
         world.epoch += 1;
         let output = EpochOutput { epoch: world.epoch, rows, ..EpochOutput::default() };
         let begun = std::time::Instant::now();
-        let applied =
-            world.ledger.apply(&record(world.epoch, 1), &output, &world.routes, &|_| None).await.unwrap();
+        let applied = world.ledger.apply(&record(world.epoch, 1), &output, &world.routes, &|_| None).await.unwrap();
         best = best.min(begun.elapsed());
         assert_eq!(applied.intents, 100);
         before = now;

@@ -45,7 +45,8 @@ impl ResponseSettings {
     /// The routes that the ledger makes messages by.
     #[must_use]
     pub fn routes(&self) -> Routes {
-        let route = |channel: &ChannelSettings| Route { channel: channel.name().into(), level_min: channel.level_min() };
+        let route =
+            |channel: &ChannelSettings| Route { channel: channel.name().into(), level_min: channel.level_min() };
         Routes {
             routes: self.channels.iter().map(route).collect(),
             amend_interval_us: i64::from(self.amend_interval_s).saturating_mul(1_000_000),

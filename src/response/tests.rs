@@ -15,8 +15,8 @@ use cf_ledger::{
     read::{ActionView, IntentView},
 };
 use cf_types::{
-    ActionId, ActionKind, Alert, AlertId, AlertState, AnchorKind, DesiredAction, EpochOutput, EpochRecord, Group, Level,
-    Row, Score, Tenant, clock,
+    ActionId, ActionKind, Alert, AlertId, AlertState, AnchorKind, DesiredAction, EpochOutput, EpochRecord, Group,
+    Level, Row, Score, Tenant, clock,
 };
 use tempfile::TempDir;
 
@@ -193,11 +193,18 @@ async fn a_message_is_one_line_with_all_that_is_known() {
     world.epoch(vec![(Row::Alert(alert("a")), -1)]).await;
     world.run().await;
     let lines = world.lines();
-    let told: Vec<_> = lines.iter().map(|line| (&line["event"], &line["state"], &line["revision"], &line["reason"])).collect();
-    assert_eq!(format!("{told:?}").replace("String", ""), r#"[(("opened"), ("open"), Number(1), Null), (("withdrawn"), ("withdrawn"), Number(2), ("evidence_withdrawn"))]"#);
+    let told: Vec<_> =
+        lines.iter().map(|line| (&line["event"], &line["state"], &line["revision"], &line["reason"])).collect();
+    assert_eq!(
+        format!("{told:?}").replace("String", ""),
+        r#"[(("opened"), ("open"), Number(1), Null), (("withdrawn"), ("withdrawn"), Number(2), ("evidence_withdrawn"))]"#
+    );
     let first = &lines[0];
     assert_eq!(first["group"], serde_json::json!({"user": "a"}));
-    assert_eq!((first["level"].as_str(), first["score"].as_f64(), first["count"].as_u64()), (Some("high"), Some(7.5), Some(5)));
+    assert_eq!(
+        (first["level"].as_str(), first["score"].as_f64(), first["count"].as_u64()),
+        (Some("high"), Some(7.5), Some(5))
+    );
     assert_ne!(lines[0]["key"], lines[1]["key"]);
 }
 
@@ -287,7 +294,8 @@ async fn a_missing_program_is_tried_again_and_given_up() {
 #[tokio::test]
 async fn settings_are_checked_once() {
     let world = World::new(quick()).await;
-    let channel = |name: &str| ChannelSettings::Stdout(StdoutSettings { name: name.to_owned(), ..StdoutSettings::default() });
+    let channel =
+        |name: &str| ChannelSettings::Stdout(StdoutSettings { name: name.to_owned(), ..StdoutSettings::default() });
     let mut settings = quick();
     settings.channels = vec![channel("a"), channel("a")];
     let twice = Responder::new(world.ledger.clone(), settings).err().unwrap().to_string();

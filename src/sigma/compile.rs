@@ -112,7 +112,8 @@ impl RuleSet {
             counts: resolved.counts,
             matcher: program::Matcher::build(&rules),
         };
-        problems.sort_by(|left, right| (&left.file, left.line, left.column).cmp(&(&right.file, right.line, right.column)));
+        problems
+            .sort_by(|left, right| (&left.file, left.line, left.column).cmp(&(&right.file, right.line, right.column)));
         (rule_set, problems)
     }
 

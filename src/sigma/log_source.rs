@@ -34,7 +34,9 @@ pub fn entries(pattern: &LogSourcePattern) -> Vec<Entry> {
         let rows = CATEGORIES.iter().filter(|row| row.category == category && fits(&pattern.product, row.product));
         return rows
             .flat_map(|row| {
-                let channels = services().filter(|service| service.service == row.service && service.product == row.product).flat_map(|service| service.channels);
+                let channels = services()
+                    .filter(|service| service.service == row.service && service.product == row.product)
+                    .flat_map(|service| service.channels);
                 channels.map(move |channel| Entry { channel, category: Some(row) })
             })
             .collect();
@@ -42,7 +44,8 @@ pub fn entries(pattern: &LogSourcePattern) -> Vec<Entry> {
     if pattern.service.is_none() {
         return Vec::new();
     }
-    let channels = services().filter(|service| fits(&pattern.product, service.product)).flat_map(|service| service.channels);
+    let channels =
+        services().filter(|service| fits(&pattern.product, service.product)).flat_map(|service| service.channels);
     channels.map(|channel| Entry { channel, category: None }).collect()
 }
 

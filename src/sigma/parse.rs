@@ -94,7 +94,8 @@ fn read_document(document: &Node, text: &Text, problems: &mut Problems, parsed: 
     }
     let Some(found) = document.get("detection") else {
         let keys = entries.iter().filter_map(|(key, _)| key.text());
-        let near = keys.filter_map(|key| did_you_mean(key, ["detection", "correlation"]).map(|hint| (key, hint))).next();
+        let near =
+            keys.filter_map(|key| did_you_mean(key, ["detection", "correlation"]).map(|hint| (key, hint))).next();
         let hint = near.map(|(key, hint)| format!("there is `{}`; {hint}", shown(key)));
         return Err(problems.error("no_detection", document.at, "the document has no `detection`".to_owned(), hint));
     };
@@ -203,14 +204,23 @@ fn log_source(document: &Node, problems: &mut Problems) -> Result<LogSourcePatte
             "definition" => continue,
             other => {
                 let hint = did_you_mean(other, ["product", "category", "service", "definition"]);
-                problems.warn("unknown_logsource_part", key.at, format!("unknown part of `logsource`: \"{}\"", shown(other)), hint);
+                problems.warn(
+                    "unknown_logsource_part",
+                    key.at,
+                    format!("unknown part of `logsource`: \"{}\"", shown(other)),
+                    hint,
+                );
                 continue;
             }
         };
         match value.text() {
             Some(text) if !text.trim().is_empty() => *part = Some(Arc::from(text.trim().to_lowercase())),
             _ => {
-                let message = format!("`logsource` part \"{}\" is {}, not a word", shown(key.text().unwrap_or_default()), value.word());
+                let message = format!(
+                    "`logsource` part \"{}\" is {}, not a word",
+                    shown(key.text().unwrap_or_default()),
+                    value.word()
+                );
                 return Err(problems.error("logsource", value.at, message, None));
             }
         }
@@ -282,7 +292,12 @@ fn timespan(node: &Node, problems: &mut Problems) -> Result<i64, Refused> {
                 "M" | "y" | "Y" => "months and years have no fixed length; give days, as `30d`",
                 _ => "give a number and s, m, h, d or w, as `5m`; at most 366d",
             };
-            Err(problems.error("timespan", node.at, format!("\"{}\" is no time span", shown(text)), Some(hint.to_owned())))
+            Err(problems.error(
+                "timespan",
+                node.at,
+                format!("\"{}\" is no time span", shown(text)),
+                Some(hint.to_owned()),
+            ))
         }
     }
 }

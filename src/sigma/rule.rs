@@ -129,7 +129,8 @@ impl Number {
         if let Ok(whole) = text.parse() {
             return Some(Number::Whole(whole));
         }
-        let numeric = text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+' | b'e' | b'E'));
+        let numeric =
+            text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+' | b'e' | b'E'));
         text.parse().ok().filter(|number: &f64| numeric && number.is_finite()).map(Number::Fraction)
     }
 

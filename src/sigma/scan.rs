@@ -254,7 +254,9 @@ impl<'s, 'e> View<'s, 'e> {
         candidates.extend_from_slice(&program.plans.always);
         self.find_candidates(program, &mut candidates);
         for number in &candidates {
-            let Some(variant) = usize::try_from(*number).ok().and_then(|number| program.variants.get(number)) else { continue };
+            let Some(variant) = usize::try_from(*number).ok().and_then(|number| program.variants.get(number)) else {
+                continue;
+            };
             let stamp = self.scratch.stamp;
             if self.scratch.seen.get(variant.number) == Some(&stamp) {
                 continue;

@@ -86,9 +86,7 @@ impl Node {
             Kind::Null => (1, 0),
             Kind::Scalar(text) => (1, text.len()),
             Kind::List(elements) => elements.iter().map(Node::size).fold((1, 0), add),
-            Kind::Map(entries) => {
-                entries.iter().flat_map(|(key, value)| [key.size(), value.size()]).fold((1, 0), add)
-            }
+            Kind::Map(entries) => entries.iter().flat_map(|(key, value)| [key.size(), value.size()]).fold((1, 0), add),
         }
     }
 
@@ -96,7 +94,9 @@ impl Node {
         match &self.kind {
             Kind::Null | Kind::Scalar(_) => 0,
             Kind::List(elements) => 1 + elements.iter().map(Node::depth).max().unwrap_or(0),
-            Kind::Map(entries) => 1 + entries.iter().map(|(key, value)| key.depth().max(value.depth())).max().unwrap_or(0),
+            Kind::Map(entries) => {
+                1 + entries.iter().map(|(key, value)| key.depth().max(value.depth())).max().unwrap_or(0)
+            }
         }
     }
 }
@@ -205,7 +205,8 @@ impl Reader {
         self.nodes = self.nodes.saturating_add(nodes);
         self.bytes = self.bytes.saturating_add(bytes);
         if self.nodes > NODES_MAX || self.bytes > SCALAR_BYTES_MAX {
-            let message = format!("more than {NODES_MAX} nodes or {SCALAR_BYTES_MAX} bytes of scalars, aliases expanded");
+            let message =
+                format!("more than {NODES_MAX} nodes or {SCALAR_BYTES_MAX} bytes of scalars, aliases expanded");
             return Err(YamlError { at, message });
         }
         Ok(())

@@ -45,10 +45,8 @@ impl Group {
     /// The entities that its fields name (by [`EntityKind::of_field`]), sorted, without repeats.
     #[must_use]
     pub fn entities(&self) -> Vec<Entity> {
-        let mut entities: Vec<_> = self
-            .iter()
-            .filter_map(|(field, value)| Entity::of(EntityKind::of_field(field)?, value))
-            .collect();
+        let mut entities: Vec<_> =
+            self.iter().filter_map(|(field, value)| Entity::of(EntityKind::of_field(field)?, value)).collect();
         entities.sort();
         entities.dedup();
         entities

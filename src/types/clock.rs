@@ -8,8 +8,6 @@ use crate::time::Time;
 #[must_use]
 #[allow(clippy::disallowed_methods)] // the one place that may ask
 pub fn now() -> Time {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Time::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }

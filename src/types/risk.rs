@@ -115,9 +115,8 @@ impl EntityRisk {
 /// 2^32 · 2^(-age/24) by repeated multiplication in 32-bit fixed point.
 fn decay(age_hours: i64) -> u64 {
     const PER_HOUR: u64 = 4_172_692_580; // 2^32 · 2^(-1/24), rounded down
-    (0..age_hours).fold(1 << 32, |factor: u64, _| {
-        u64::try_from((u128::from(factor) * u128::from(PER_HOUR)) >> 32).unwrap_or(0)
-    })
+    (0..age_hours)
+        .fold(1 << 32, |factor: u64, _| u64::try_from((u128::from(factor) * u128::from(PER_HOUR)) >> 32).unwrap_or(0))
 }
 
 /// The cell's hour.

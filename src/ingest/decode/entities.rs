@@ -36,10 +36,8 @@ const WEB: Table = &[
     (EntityKind::Domain, &["cs-host"]),
 ];
 
-const AWS: Table = &[
-    (EntityKind::User, &["userIdentity.arn", "userIdentity.userName"]),
-    (EntityKind::Address, &["sourceIPAddress"]),
-];
+const AWS: Table =
+    &[(EntityKind::User, &["userIdentity.arn", "userIdentity.userName"]), (EntityKind::Address, &["sourceIPAddress"])];
 
 /// Anything else: the names of ECS, of the event schema, and the usual ones.
 const GENERIC: Table = &[
@@ -51,17 +49,42 @@ const GENERIC: Table = &[
     (
         EntityKind::Address,
         &[
-            "source_ip", "src_ip", "client_ip", "remote_addr", "remote_ip", "ip", "ip_address", "source.ip",
-            "client.ip", "destination.ip", "destination_ip", "dst_ip", "dest_ip", "id.orig_h", "id.resp_h", "c-ip",
-            "attacker_ip", "sourceIPAddress", "actor", "target",
+            "source_ip",
+            "src_ip",
+            "client_ip",
+            "remote_addr",
+            "remote_ip",
+            "ip",
+            "ip_address",
+            "source.ip",
+            "client.ip",
+            "destination.ip",
+            "destination_ip",
+            "dst_ip",
+            "dest_ip",
+            "id.orig_h",
+            "id.resp_h",
+            "c-ip",
+            "attacker_ip",
+            "sourceIPAddress",
+            "actor",
+            "target",
         ],
     ),
     (EntityKind::Process, &["process.executable", "exe", "process", "image"]),
     (
         EntityKind::FileHash,
         &[
-            "hash", "hashes", "sha256", "sha1", "md5", "file_hash", "file.hash.sha256", "file.hash.sha1",
-            "file.hash.md5", "process.hash.sha256",
+            "hash",
+            "hashes",
+            "sha256",
+            "sha1",
+            "md5",
+            "file_hash",
+            "file.hash.sha256",
+            "file.hash.sha1",
+            "file.hash.md5",
+            "process.hash.sha256",
         ],
     ),
     (EntityKind::Domain, &["domain", "query", "dns.question.name", "url.domain", "destination.domain", "dns.rrname"]),
@@ -149,7 +172,8 @@ fn add(kind: EntityKind, value: &str, entities: &mut Vec<Entity>) {
         EntityKind::FileHash => {
             for part in value.split([',', ';']) {
                 let (label, digits) = part.split_once('=').unwrap_or(("", part));
-                let is_hash = matches!(digits.len(), 32 | 40 | 64 | 128) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+                let is_hash =
+                    matches!(digits.len(), 32 | 40 | 64 | 128) && digits.bytes().all(|b| b.is_ascii_hexdigit());
                 if is_hash && !label.eq_ignore_ascii_case("imphash") {
                     entities.extend(Entity::of(kind, digits));
                 }

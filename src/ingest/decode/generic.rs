@@ -71,7 +71,9 @@ fn header_of<'t, 'i>(root: Value<'t, 'i>) -> Header<'t, 'i> {
         let named = member(root, key).and_then(text).or_else(|| inner(key).and_then(text));
         named.map(str::trim).filter(|word| !word.is_empty())
     };
-    let value = |key| member(root, key).filter(|value| !is_empty(value)).or_else(|| inner(key).filter(|value| !is_empty(value)));
+    let value = |key| {
+        member(root, key).filter(|value| !is_empty(value)).or_else(|| inner(key).filter(|value| !is_empty(value)))
+    };
     let cloudtrail = is_cloudtrail(root);
     let id = |key| member(root, key).and_then(text).filter(|id| !id.is_empty());
     Header {
@@ -176,9 +178,9 @@ pub(crate) fn time_of(value: Value<'_, '_>, assume: Assume<'_>) -> Result<Option
     match value.first() {
         None | Some(Node::Static(StaticNode::Null)) => Ok(None),
         Some(Node::String(text)) if text.trim().is_empty() => Ok(None),
-        Some(Node::String(text)) => parse_text(text, assume)
-            .map(Some)
-            .ok_or_else(|| format!("{:?}", text.chars().take(64).collect::<String>())),
+        Some(Node::String(text)) => {
+            parse_text(text, assume).map(Some).ok_or_else(|| format!("{:?}", text.chars().take(64).collect::<String>()))
+        }
         Some(Node::Static(StaticNode::I64(number))) => Ok(declared(from_epoch(*number))),
         Some(Node::Static(StaticNode::U64(number))) => {
             i64::try_from(*number).map(|number| declared(from_epoch(number))).map_err(|_| number.to_string())

@@ -69,15 +69,9 @@ impl Sink<'_> {
     pub(crate) fn scalar(&mut self, name: Name, node: Node<'_>) -> Result<(), Broken> {
         match node {
             Node::String(text) => self.put(name, text, Scalar::Text),
-            Node::Static(StaticNode::I64(number)) => {
-                self.put(name, itoa::Buffer::new().format(number), Scalar::Number)
-            }
-            Node::Static(StaticNode::U64(number)) => {
-                self.put(name, itoa::Buffer::new().format(number), Scalar::Number)
-            }
-            Node::Static(StaticNode::F64(number)) => {
-                self.put(name, ryu::Buffer::new().format(number), Scalar::Number)
-            }
+            Node::Static(StaticNode::I64(number)) => self.put(name, itoa::Buffer::new().format(number), Scalar::Number),
+            Node::Static(StaticNode::U64(number)) => self.put(name, itoa::Buffer::new().format(number), Scalar::Number),
+            Node::Static(StaticNode::F64(number)) => self.put(name, ryu::Buffer::new().format(number), Scalar::Number),
             Node::Static(StaticNode::Bool(true)) => self.put(name, "true", Scalar::Bool),
             Node::Static(StaticNode::Bool(false)) => self.put(name, "false", Scalar::Bool),
             Node::Static(StaticNode::Null) => self.put(name, "", Scalar::Null),

@@ -78,10 +78,7 @@ fn parse(text: &str) -> Option<Found<'_>> {
     let text = text.trim_end();
     let text = text.strip_suffix("[preauth]").map_or(text, str::trim_end);
     let text = ["error: ", "fatal: "].iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(text);
-    authentication(text)
-        .or_else(|| connection(text))
-        .or_else(|| refusal(text))
-        .or_else(|| session(text))
+    authentication(text).or_else(|| connection(text)).or_else(|| refusal(text)).or_else(|| session(text))
 }
 
 /// `Failed password for invalid user X from A port P ssh2` and its kin.
@@ -104,7 +101,9 @@ fn connection(text: &str) -> Option<Found<'_>> {
         let (user, from, reason) = user_at(rest)?;
         Some(Found { event_type, user, from: Some(from), method: None, reason })
     };
-    if let Some(rest) = ["Connection closed by ", "Connection reset by "].iter().find_map(|verb| text.strip_prefix(verb)) {
+    if let Some(rest) =
+        ["Connection closed by ", "Connection reset by "].iter().find_map(|verb| text.strip_prefix(verb))
+    {
         return by_user("connection_closed", rest);
     }
     if let Some(rest) = text.strip_prefix("Disconnected from ") {
@@ -169,11 +168,16 @@ fn refusal(text: &str) -> Option<Found<'_>> {
     if let Some(rest) = text.strip_prefix("banner exchange: Connection from ") {
         return protocol(rest);
     }
-    if text.starts_with("Bad protocol version identification ") || text.starts_with("Did not receive identification string from ") {
+    if text.starts_with("Bad protocol version identification ")
+        || text.starts_with("Did not receive identification string from ")
+    {
         return protocol(text.rsplit_once(" from ")?.1);
     }
-    text.starts_with("kex_exchange_identification: ")
-        .then_some(Found { event_type: "protocol_error", reason: Some(text), ..Found::default() })
+    text.starts_with("kex_exchange_identification: ").then_some(Found {
+        event_type: "protocol_error",
+        reason: Some(text),
+        ..Found::default()
+    })
 }
 
 /// `Starting session: shell on pts/0 for root from A port P id 0`.
@@ -237,7 +241,8 @@ fn strip_kind(text: &str) -> &str {
 
 /// `ADDRESS port PORT` at the beginning, and what follows it.
 fn address_of(text: &str) -> Option<(From<'_>, &str)> {
-    let (word, rest) = text.split_once(' ').map_or((text, ""), |(word, _)| (word, text.get(word.len()..).unwrap_or("")));
+    let (word, rest) =
+        text.split_once(' ').map_or((text, ""), |(word, _)| (word, text.get(word.len()..).unwrap_or("")));
     // `Received disconnect from 1.2.3.4: 11: Bye Bye`
     let address = if word.parse::<IpAddr>().is_ok() { word } else { word.strip_suffix(':').unwrap_or(word) };
     let is_address = address.parse::<IpAddr>().is_ok() || address == "UNKNOWN";

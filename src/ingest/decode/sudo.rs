@@ -31,7 +31,8 @@ pub(crate) fn decode(text: &str, sink: &mut Sink<'_>) -> Result<(), Broken> {
         let (part, after) =
             if rest.starts_with("COMMAND=") { (rest, "") } else { rest.split_once(" ; ").unwrap_or((rest, "")) };
         rest = after;
-        let Some((key, value)) = part.split_once('=').filter(|(key, _)| key.bytes().all(|byte| byte.is_ascii_uppercase()))
+        let Some((key, value)) =
+            part.split_once('=').filter(|(key, _)| key.bytes().all(|byte| byte.is_ascii_uppercase()))
         else {
             denied = denied.or(Some(part.trim()));
             continue;

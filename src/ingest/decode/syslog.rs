@@ -40,7 +40,10 @@ impl Header<'_> {
             (known.facility, self.priority.and_then(|priority| word(&FACILITIES, priority / 8))),
             (known.severity, self.priority.and_then(|priority| word(&SEVERITIES, priority % 8))),
         ];
-        fields.into_iter().filter_map(|(name, value)| Some((name, value?))).try_for_each(|(name, value)| sink.text(name, value))
+        fields
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+            .try_for_each(|(name, value)| sink.text(name, value))
     }
 }
 

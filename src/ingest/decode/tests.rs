@@ -30,9 +30,27 @@ fn record(text: &[u8], framing: Framing, received_at: &str, year: Option<i16>) -
 fn decode(record: &Record, options: SourceOptions) -> Decoded {
     // What rules would ask for, all at once: what is shown must not depend on which test ran before.
     let _names = Name::intern_all([
-        "EventID", "Channel", "Provider_Name", "Computer", "CommandLine", "Data", "ThreatName", "Param1", "a", "a.b",
-        "actor", "user", "raw_data", "raw_data.user", "normalized_data.actor", "severity", "n", "big", "eventName",
-        "awsRegion", "USER",
+        "EventID",
+        "Channel",
+        "Provider_Name",
+        "Computer",
+        "CommandLine",
+        "Data",
+        "ThreatName",
+        "Param1",
+        "a",
+        "a.b",
+        "actor",
+        "user",
+        "raw_data",
+        "raw_data.user",
+        "normalized_data.actor",
+        "severity",
+        "n",
+        "big",
+        "eventName",
+        "awsRegion",
+        "USER",
     ]);
     let table = SourceTable::new(&BTreeMap::from([("test".to_owned(), options)])).unwrap();
     let mut decoded = Decoded::default();
@@ -46,7 +64,8 @@ fn show(decoded: &Decoded) -> String {
     let mut out = String::new();
     for event in &decoded.events {
         let source = &event.log_source;
-        let words = [&source.product, &source.category, &source.service].map(|word| word.as_deref().unwrap_or("-").to_owned());
+        let words =
+            [&source.product, &source.category, &source.service].map(|word| word.as_deref().unwrap_or("-").to_owned());
         out += &format!("{} {:?} {}", event.time, event.time_basis, words.join("/"));
         if event.position.index > 0 {
             out += &format!(" index {}", event.position.index);

@@ -43,7 +43,8 @@ fn message<'a>(header: &syslog::Header<'a>, sink: &mut Sink<'_>) -> Result<Found
     header.put(sink)?;
     let program = header.program.unwrap_or("");
     let base = program.split('(').next().unwrap_or(program); // `sshd(pam_unix)`, as old syslogs wrote
-    let mut found = Found { product: Some("linux"), service: Some(base).filter(|base| !base.is_empty()), ..Found::default() };
+    let mut found =
+        Found { product: Some("linux"), service: Some(base).filter(|base| !base.is_empty()), ..Found::default() };
     match base {
         "sshd" | "sshd-session" | "sshd-auth" => {
             found.service = Some("sshd");

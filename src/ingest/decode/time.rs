@@ -156,7 +156,11 @@ pub(crate) fn parse_local(text: &[u8]) -> Option<(i64, &[u8])> {
     if colon != dash || hour > 23 || minute > 59 {
         return None;
     }
-    let seconds = if colon { rest.strip_prefix(b":") } else { Some(rest).filter(|rest| rest.first().is_some_and(u8::is_ascii_digit)) };
+    let seconds = if colon {
+        rest.strip_prefix(b":")
+    } else {
+        Some(rest).filter(|rest| rest.first().is_some_and(u8::is_ascii_digit))
+    };
     let minutes = midnight + (hour * 60 + minute) * 60_000_000;
     let Some(rest) = seconds else {
         return Some((minutes, rest));
@@ -280,7 +284,8 @@ fn separated(text: &[u8], separator: u8) -> (bool, &[u8]) {
 
 fn digits(text: &[u8], len: usize) -> Option<(i64, &[u8])> {
     let (head, rest) = text.split_at_checked(len)?;
-    let number = head.iter().try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0')))?;
+    let number =
+        head.iter().try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0')))?;
     Some((number, rest))
 }
 

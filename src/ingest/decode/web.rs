@@ -130,7 +130,9 @@ impl<'a> Access<'a> {
 }
 
 fn is_method(word: &str) -> bool {
-    !word.is_empty() && word.len() <= 32 && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-' || byte == b'_')
+    !word.is_empty()
+        && word.len() <= 32
+        && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-' || byte == b'_')
 }
 
 /// One line of an error log.
@@ -182,7 +184,11 @@ fn without_port(text: &str) -> &str {
         return text;
     }
     match text.rsplit_once(':') {
-        Some((address, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && address.parse::<std::net::IpAddr>().is_ok() => address,
+        Some((address, port))
+            if port.bytes().all(|byte| byte.is_ascii_digit()) && address.parse::<std::net::IpAddr>().is_ok() =>
+        {
+            address
+        }
         _ => text,
     }
 }

@@ -29,10 +29,7 @@ pub(crate) fn nested<'t, 'i>(root: Value<'t, 'i>) -> Option<Value<'t, 'i>> {
 }
 
 /// Flattens a nested event.
-pub(crate) fn flatten_nested<'t, 'i>(
-    root: Value<'t, 'i>,
-    sink: &mut Sink<'_>,
-) -> Result<Header<'t, 'i>, Broken> {
+pub(crate) fn flatten_nested<'t, 'i>(root: Value<'t, 'i>, sink: &mut Sink<'_>) -> Result<Header<'t, 'i>, Broken> {
     let mut header = Header::default();
     for (key, value) in members(root) {
         if key != "Event" {
@@ -101,12 +98,7 @@ fn flatten_element(element: &str, value: Value<'_, '_>, sink: &mut Sink<'_>) -> 
     Ok(())
 }
 
-fn flatten_attribute(
-    element: &str,
-    attribute: &str,
-    value: Value<'_, '_>,
-    sink: &mut Sink<'_>,
-) -> Result<(), Broken> {
+fn flatten_attribute(element: &str, attribute: &str, value: Value<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Broken> {
     let attribute = attribute.strip_prefix('@').unwrap_or(attribute);
     let Some(node) = value.first() else {
         return Ok(());
@@ -235,8 +227,15 @@ const FLAT: &[(&str, &[&str])] = &[
 
 /// In the order in which they are believed: what Windows wrote, before what a shipper did.
 const FLAT_TIME: &[&str] = &[
-    "SystemTime", "TimeCreated_SystemTime", "TimeCreated", "winlog.time_created", "@timestamp", "timestamp",
-    "EventTime", "UtcTime", "time",
+    "SystemTime",
+    "TimeCreated_SystemTime",
+    "TimeCreated",
+    "winlog.time_created",
+    "@timestamp",
+    "timestamp",
+    "EventTime",
+    "UtcTime",
+    "time",
 ];
 
 /// Finds a member by a name with at most one dot.
@@ -249,7 +248,9 @@ fn find<'t, 'i>(root: Value<'t, 'i>, path: &str) -> Option<Value<'t, 'i>> {
 
 fn flat_member<'t, 'i>(root: Value<'t, 'i>, field: &str) -> Option<Value<'t, 'i>> {
     let (_, names) = FLAT.iter().find(|(name, _)| *name == field)?;
-    names.iter().find_map(|name| find(root, name).filter(|value| !matches!(value.first(), Some(Node::Object { .. } | Node::Array { .. }))))
+    names.iter().find_map(|name| {
+        find(root, name).filter(|value| !matches!(value.first(), Some(Node::Object { .. } | Node::Array { .. })))
+    })
 }
 
 /// Whether this is a flat Windows event: a channel and an event id where shippers put them.
@@ -261,10 +262,7 @@ pub(crate) fn is_flat(root: Value<'_, '_>) -> bool {
 }
 
 /// Flattens a flat event: all its members as they are, and the header's under Sigma's names.
-pub(crate) fn flatten_flat<'t, 'i>(
-    root: Value<'t, 'i>,
-    sink: &mut Sink<'_>,
-) -> Result<Header<'t, 'i>, Broken> {
+pub(crate) fn flatten_flat<'t, 'i>(root: Value<'t, 'i>, sink: &mut Sink<'_>) -> Result<Header<'t, 'i>, Broken> {
     for (field, _) in FLAT {
         if member(root, field).is_none()
             && let Some(node) = flat_member(root, field).and_then(|value| value.first())

@@ -33,48 +33,62 @@ fn check(input: &str, expect: Expect) {
 
 #[test]
 fn lines_of_text() {
-    check("a\nb\r\n\n  \n c", expect![[r#"
+    check(
+        "a\nb\r\n\n  \n c",
+        expect![[r#"
         1@0 a
         2@2 b
         5@9  c
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn lines_of_json_and_text_mixed() {
-    check("{\"a\":1}\nplain {x}\n{\"b\":\"}{\"}\r\n[error] no list\n[1]\n", expect![[r#"
+    check(
+        "{\"a\":1}\nplain {x}\n{\"b\":\"}{\"}\r\n[error] no list\n[1]\n",
+        expect![[r#"
         1@0 {"a":1}
         2@8 plain {x}
         3@18 {"b":"}{"}
         4@30 [error] no list
         5@47!1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn documents_one_after_another_and_over_lines() {
-    check("{\"a\":1}{\"b\":2} {\"c\":\n{\n\"d\": \"}\"}\n}\n{\"e\":5},\n{\"f\":6}", expect![[r#"
+    check(
+        "{\"a\":1}{\"b\":2} {\"c\":\n{\n\"d\": \"}\"}\n}\n{\"e\":5},\n{\"f\":6}",
+        expect![[r#"
         1@0 {"a":1}
         1@7 {"b":2}
         1@15 {"c":\n{\n"d": "}"}\n}
         5@35 {"e":5}
         6@44 {"f":6}
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn arrays_are_read_element_by_element() {
-    check("[{\"a\":1}, {\"b\":\n2}\n,3]\n[]\n[\n  {\"c\":3}\n]\n", expect![[r#"
+    check(
+        "[{\"a\":1}, {\"b\":\n2}\n,3]\n[]\n[\n  {\"c\":3}\n]\n",
+        expect![[r#"
         1@1 {"a":1}
         1@10 {"b":\n2}
         3@20!3
         6@30 {"c":3}
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_broken_document_is_one_record_and_costs_no_other() {
-    check("{\"a\":1\n{\"b\":2}\n{\"c\": tru\n{\"d\":{\"x\":1}}\n{\"e\":\n{\"f\":3}\n{\"g\":4}\n", expect![[r#"
+    check(
+        "{\"a\":1\n{\"b\":2}\n{\"c\": tru\n{\"d\":{\"x\":1}}\n{\"e\":\n{\"f\":3}\n{\"g\":4}\n",
+        expect![[r#"
         1@0!{"a":1
         2@7 {"b":2}
         3@15!{"c": tru
@@ -82,26 +96,39 @@ fn a_broken_document_is_one_record_and_costs_no_other() {
         5@39!{"e":
         6@45 {"f":3}
         7@53 {"g":4}
-    "#]]);
-    check("{\"a\": \"x\ny\"}\n{\"b\":2} tail\nz", expect![[r#"
+    "#]],
+    );
+    check(
+        "{\"a\": \"x\ny\"}\n{\"b\":2} tail\nz",
+        expect![[r#"
         1@0!{"a": "x
         2@9 y"}
         3@13 {"b":2}
         3@20! tail
         4@26 z
-    "#]]);
-    check("{\n \"a\": 1\n \"b\": 2\n}\n{\"c\":3}", expect![[r#"
+    "#]],
+    );
+    check(
+        "{\n \"a\": 1\n \"b\": 2\n}\n{\"c\":3}",
+        expect![[r#"
         1@0!{\n "a": 1\n "b": 2
         4@18 }
         5@20 {"c":3}
-    "#]]);
-    check("[{\"a\":1},", expect![[r#"
+    "#]],
+    );
+    check(
+        "[{\"a\":1},",
+        expect![[r#"
         1@1 {"a":1}
         1@0![
-    "#]]);
-    check("{\"a\":", expect![[r#"
+    "#]],
+    );
+    check(
+        "{\"a\":",
+        expect![[r#"
         1@0!{"a":
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -116,15 +143,19 @@ fn what_is_too_long_is_cut_and_the_rest_read_on() {
         3@1000017!{"c":
         4@1000023![~xxxxxxxxxxxxxx
         5@1500025 end
-    "#]].assert_eq(&shown);
+    "#]]
+    .assert_eq(&shown);
 }
 
 #[test]
 fn a_byte_order_mark_and_nul_bytes_are_no_harm() {
-    check("\u{feff}{\"a\":1}\na\0b\n", expect![[r#"
+    check(
+        "\u{feff}{\"a\":1}\na\0b\n",
+        expect![[r#"
         1@3 {"a":1}
         2@11 a\0b
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -105,7 +105,8 @@ async fn messages_of_many_connections_arrive_whole_and_in_order() {
                 let mut stream = TcpStream::connect(address).await.unwrap();
                 for n in 0..50 {
                     let message = format!("<13>s{sender} n{n:02}");
-                    let framed = if n % 2 == 0 { format!("{message}\n") } else { format!("{} {message}", message.len()) };
+                    let framed =
+                        if n % 2 == 0 { format!("{message}\n") } else { format!("{} {message}", message.len()) };
                     // In two writes, so that messages arrive in pieces.
                     let (head, tail) = framed.as_bytes().split_at(5);
                     stream.write_all(head).await.unwrap();

@@ -241,7 +241,12 @@ async fn write_desired<'a>(
             went.push(json!([desired.id, desired.alert]));
         } else {
             came.push(json!([
-                desired.id, desired.alert, desired.tenant, desired.kind.as_str(), desired.target, desired.ttl_s,
+                desired.id,
+                desired.alert,
+                desired.tenant,
+                desired.kind.as_str(),
+                desired.target,
+                desired.ttl_s,
                 desired.anchor
             ]));
         }

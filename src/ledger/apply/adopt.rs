@@ -29,7 +29,8 @@ pub(crate) async fn differences(
             Some(_) => {}
         }
     }
-    let gone = held.into_values().map(|other| Difference::OnlyInLedger { alert: other.id, rule: other.rule.to_string() });
+    let gone =
+        held.into_values().map(|other| Difference::OnlyInLedger { alert: other.id, rule: other.rule.to_string() });
     found.extend(gone);
     Ok(found)
 }
@@ -56,7 +57,8 @@ pub(crate) async fn adopt(
     let bare = present.incidents().map(|incident| (incident.id, same(incident)));
     rows.extend(diff(incidents, bare, |incident| Row::Incident(with_entities(incident))));
     let risk = risk(connection).await?;
-    let key = |risk: &EntityRisk| (risk.tenant.clone(), risk.entity.kind.as_str().to_owned(), risk.entity.value.to_string());
+    let key =
+        |risk: &EntityRisk| (risk.tenant.clone(), risk.entity.kind.as_str().to_owned(), risk.entity.value.to_string());
     rows.extend(diff(risk, present.risk().map(|risk| (key(risk), risk.clone())), Row::Risk));
     let desired = desired(connection).await?;
     let wished = present.desired().map(|wish| ((wish.id.to_string(), wish.alert), wish.clone()));
@@ -157,9 +159,7 @@ async fn risk(
         .collect()
 }
 
-async fn desired(
-    connection: &mut SqliteConnection,
-) -> Result<BTreeMap<(String, AlertId), DesiredAction>, LedgerError> {
+async fn desired(connection: &mut SqliteConnection) -> Result<BTreeMap<(String, AlertId), DesiredAction>, LedgerError> {
     let store = LedgerError::store("read the desired actions");
     let rows = sqlx::query("SELECT * FROM desired").fetch_all(connection).await.map_err(&store)?;
     rows.iter()

@@ -77,8 +77,7 @@ struct Lineages<'a> {
 
 impl Lineages<'_> {
     fn of(output: &EpochOutput) -> Lineages<'_> {
-        let mut lineages =
-            Lineages { superseded: BTreeMap::new(), split: Vec::new(), suppressed: BTreeMap::new() };
+        let mut lineages = Lineages { superseded: BTreeMap::new(), split: Vec::new(), suppressed: BTreeMap::new() };
         for lineage in &output.lineage {
             match lineage {
                 Lineage::SupersededBy { old, new } => drop(lineages.superseded.insert(*old, *new)),
@@ -182,8 +181,7 @@ impl Deciding {
             return;
         }
         let issued = |thread: &AlertId| self.threads.get(thread).map_or(i64::MAX, |thread| thread.first_epoch);
-        let (stays, goes) =
-            if (issued(&one), one) <= (issued(&other), other) { (one, other) } else { (other, one) };
+        let (stays, goes) = if (issued(&one), one) <= (issued(&other), other) { (one, other) } else { (other, one) };
         if let Some(gone) = self.threads.get(&goes).cloned()
             && let Some(thread) = self.threads.get_mut(&stays)
         {
@@ -227,25 +225,17 @@ impl Deciding {
             (_, Some(false) | None) => AlertEvent::Amended,
         };
         let revises = matches!(event, AlertEvent::Opened | AlertEvent::Amended | AlertEvent::Moved);
-        let entry = self
-            .threads
-            .entry(thread)
-            .or_insert_with(|| Thread { first_epoch: self.epoch, revision: 0, material: String::new() });
+        let entry = self.threads.entry(thread).or_insert_with(|| Thread {
+            first_epoch: self.epoch,
+            revision: 0,
+            material: String::new(),
+        });
         if revises {
             entry.revision += 1;
             entry.material = material;
         }
         let (revision, state) = (entry.revision, if alert.state == AlertState::Sealed { "sealed" } else { "open" });
-        Some(AlertChange {
-            event,
-            thread,
-            revision,
-            state,
-            reason: None,
-            superseded_by: None,
-            incident: None,
-            alert,
-        })
+        Some(AlertChange { event, thread, revision, state, reason: None, superseded_by: None, incident: None, alert })
     }
 
     fn sealed(&mut self, id: AlertId) -> Option<AlertChange> {
@@ -402,27 +392,46 @@ async fn write(
             .get(&alert.id)
             .map(|members| serde_json::to_string(members).map_err(LedgerError::damaged("an alert's members")))
             .transpose()?;
-        if matches!(
-            change.event,
-            AlertEvent::Opened | AlertEvent::Amended | AlertEvent::Moved | AlertEvent::Withdrawn
-        ) {
+        if matches!(change.event, AlertEvent::Opened | AlertEvent::Amended | AlertEvent::Moved | AlertEvent::Withdrawn)
+        {
             revisions.push(json!([
-                change.thread, change.revision, alert.id, epoch, at, change.event.as_str(), change.state,
-                change.reason, text
+                change.thread,
+                change.revision,
+                alert.id,
+                epoch,
+                at,
+                change.event.as_str(),
+                change.state,
+                change.reason,
+                text
             ]));
         }
         if let Some(thread) = deciding.threads.get(&change.thread) {
             threads.insert(
                 change.thread,
-                json!([
-                    change.thread, alert.tenant, thread.first_epoch, thread.revision, thread.material
-                ]),
+                json!([change.thread, alert.tenant, thread.first_epoch, thread.revision, thread.material]),
             );
         }
         alerts.push(json!([
-            alert.id, alert.tenant, change.thread, change.revision, change.state, change.reason,
-            change.superseded_by, alert.rule, alert.title, alert.level.as_str(), alert.score.tenths(), alert.anchor,
-            alert.last_cell, number(alert.count), text, format!("{:032x}", digest_of(alert)), members, epoch, at
+            alert.id,
+            alert.tenant,
+            change.thread,
+            change.revision,
+            change.state,
+            change.reason,
+            change.superseded_by,
+            alert.rule,
+            alert.title,
+            alert.level.as_str(),
+            alert.score.tenths(),
+            alert.anchor,
+            alert.last_cell,
+            number(alert.count),
+            text,
+            format!("{:032x}", digest_of(alert)),
+            members,
+            epoch,
+            at
         ]));
     }
     batch(
@@ -467,8 +476,7 @@ async fn write_merges(
     deciding: &Deciding,
 ) -> Result<(), LedgerError> {
     let at = step.at.micros();
-    let merges: Vec<Value> =
-        deciding.merged.keys().map(|goes| json!([goes, deciding.resolve(*goes), at])).collect();
+    let merges: Vec<Value> = deciding.merged.keys().map(|goes| json!([goes, deciding.resolve(*goes), at])).collect();
     // What nobody has seen of a thread that goes need not be said: the one that stays tells it.
     batch(
         connection,
@@ -495,10 +503,5 @@ async fn write_merges(
         merges.clone(),
     )
     .await?;
-    batch(
-        connection,
-        "DELETE FROM threads WHERE thread IN (SELECT value->>0 FROM json_each(?))",
-        merges,
-    )
-    .await
+    batch(connection, "DELETE FROM threads WHERE thread IN (SELECT value->>0 FROM json_each(?))", merges).await
 }

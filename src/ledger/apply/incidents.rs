@@ -63,9 +63,10 @@ fn decide(
     let mut over = Vec::new();
     for incident in went {
         let Some(&had) = numbers.get(&incident.id) else { continue };
-        let heir = incident.alerts.iter().find_map(|(_, alert)| {
-            home.get(alert).or_else(|| home.get(&stands_for(superseded, *alert)?)).copied()
-        });
+        let heir = incident
+            .alerts
+            .iter()
+            .find_map(|(_, alert)| home.get(alert).or_else(|| home.get(&stands_for(superseded, *alert)?)).copied());
         match heir.and_then(|index| claims.get_mut(index)) {
             Some(claim) => drop(claim.insert(had)),
             None => over.push((had, *incident)),
@@ -83,7 +84,8 @@ fn decide(
             *next += 1;
             new
         });
-        let change = |number, state, redirect| IncidentChange { number, incident: (*incident).clone(), state, redirect };
+        let change =
+            |number, state, redirect| IncidentChange { number, incident: (*incident).clone(), state, redirect };
         changes.push(change(keeps, "open", None));
         changes.extend(claim.iter().filter(|had| **had != keeps).map(|had| change(*had, "merged", Some(keeps))));
     }
@@ -102,13 +104,12 @@ pub(super) async fn numbered(
     mut alerts: Vec<AlertChange>,
 ) -> Result<Vec<AlertChange>, LedgerError> {
     let store = LedgerError::store("read the incidents of alerts");
-    let rows = sqlx::query(
-        "SELECT alert_id, number FROM incident_alerts WHERE alert_id IN (SELECT value FROM json_each(?))",
-    )
-    .bind(id_list(alerts.iter().map(|change| change.alert.id)))
-    .fetch_all(connection)
-    .await
-    .map_err(&store)?;
+    let rows =
+        sqlx::query("SELECT alert_id, number FROM incident_alerts WHERE alert_id IN (SELECT value FROM json_each(?))")
+            .bind(id_list(alerts.iter().map(|change| change.alert.id)))
+            .fetch_all(connection)
+            .await
+            .map_err(&store)?;
     let mut numbers = BTreeMap::new();
     for row in rows {
         numbers.insert(row.try_get::<String, _>(0).map_err(&store)?, row.try_get(1).map_err(&store)?);
@@ -162,7 +163,14 @@ async fn write(
         let incident = &change.incident;
         let entities = serde_json::to_string(&incident.entities).map_err(LedgerError::damaged("entities"))?;
         incidents.push(json!([
-            change.number, incident.tenant, incident.id, change.state, change.redirect, entities, at, epoch
+            change.number,
+            incident.tenant,
+            incident.id,
+            change.state,
+            change.redirect,
+            entities,
+            at,
+            epoch
         ]));
         if change.state == "open" {
             homes.extend(incident.alerts.iter().map(|(_, alert)| json!([alert, change.number])));
@@ -224,10 +232,6 @@ async fn write_homes(
         merges,
     )
     .await?;
-    batch(
-        connection,
-        "INSERT OR REPLACE INTO incident_alerts SELECT value->>0, value->>1 FROM json_each(?)",
-        homes,
-    )
-    .await
+    batch(connection, "INSERT OR REPLACE INTO incident_alerts SELECT value->>0, value->>1 FROM json_each(?)", homes)
+        .await
 }

@@ -22,9 +22,7 @@ pub(super) async fn apply(
 ) -> Result<usize, LedgerError> {
     let telling: Vec<&AlertChange> = changes
         .iter()
-        .filter(|change| {
-            matches!(change.event, AlertEvent::Opened | AlertEvent::Amended | AlertEvent::Withdrawn)
-        })
+        .filter(|change| matches!(change.event, AlertEvent::Opened | AlertEvent::Amended | AlertEvent::Withdrawn))
         .collect();
     if telling.is_empty() || routes.routes.is_empty() {
         return Ok(0);

@@ -1,6 +1,8 @@
 //! Who counts for whom: references of correlations resolved, and the episode rules that follow.
 
-use super::{Arc, BTreeMap, Correlation, Counted, EpisodeRule, Grouping, HashMap, Name, Options, Predicate, Problem, Rule};
+use super::{
+    Arc, BTreeMap, Correlation, Counted, EpisodeRule, Grouping, HashMap, Name, Options, Predicate, Problem, Rule,
+};
 use crate::{
     problem::{Place, Problems, did_you_mean, shown},
     rule::Reference,
@@ -59,7 +61,8 @@ pub(super) fn resolve(
                 let mut told = Problems::new(&rule.file);
                 told.rule = Some(Arc::clone(&rule.title));
                 let at = Place { line: rule.line, column: 1 };
-                let _refused = told.error("circle", at, "the correlation refers to itself through others".to_owned(), None);
+                let _refused =
+                    told.error("circle", at, "the correlation refers to itself through others".to_owned(), None);
                 problems.append(&mut told.list);
             }
         }
@@ -138,7 +141,8 @@ fn check_chained(rule: &Correlation, inner: Option<&Correlation>, at: Place) -> 
         fields
     };
     if sorted(&rule.group_by) != sorted(&inner.group_by) {
-        let message = format!("it does not group by the same fields as the correlation \"{}\", which it refers to", inner.title);
+        let message =
+            format!("it does not group by the same fields as the correlation \"{}\", which it refers to", inner.title);
         return Err((at, "chained_group", message, Some(format!("group by {}", inner.group_by.join(", ")))));
     }
     if rule.value_field.is_some() {
@@ -149,13 +153,24 @@ fn check_chained(rule: &Correlation, inner: Option<&Correlation>, at: Place) -> 
 }
 
 /// Every alias must be known for every rule, else its events would never count.
-fn check_aliases(rule: &Correlation, rules: &[Rule], correlations: &[Correlation], targets: &[Target]) -> Result<(), Why> {
+fn check_aliases(
+    rule: &Correlation,
+    rules: &[Rule],
+    correlations: &[Correlation],
+    targets: &[Target],
+) -> Result<(), Why> {
     let at = Place { line: rule.line, column: 1 };
     for (alias, fields) in &rule.aliases {
         for (to, _) in fields {
             if !targets.iter().any(|target| is_called(*target, to, rules, correlations)) {
-                let message = format!("the alias \"{}\" speaks of \"{}\", which is not among the rules", shown(alias), shown(to));
-                return Err((at, "alias", message, did_you_mean(to, rule.references.iter().map(|reference| &*reference.to))));
+                let message =
+                    format!("the alias \"{}\" speaks of \"{}\", which is not among the rules", shown(alias), shown(to));
+                return Err((
+                    at,
+                    "alias",
+                    message,
+                    did_you_mean(to, rule.references.iter().map(|reference| &*reference.to)),
+                ));
             }
         }
     }
@@ -164,7 +179,9 @@ fn check_aliases(rule: &Correlation, rules: &[Rule], correlations: &[Correlation
 
 fn is_called(target: Target, word: &str, rules: &[Rule], correlations: &[Correlation]) -> bool {
     let (id, name) = match target {
-        Target::Rule(number) => (rules.get(number).map(|rule| &rule.id), rules.get(number).and_then(|rule| rule.name.as_ref())),
+        Target::Rule(number) => {
+            (rules.get(number).map(|rule| &rule.id), rules.get(number).and_then(|rule| rule.name.as_ref()))
+        }
         Target::Correlation(number) => {
             let rule = correlations.get(number);
             (rule.map(|rule| &rule.id), rule.and_then(|rule| rule.name.as_ref()))

@@ -169,7 +169,12 @@ impl<'a> Builder<'a> {
                 log_source::entries(pattern).iter().map(|entry| (entry.channel, entry.category)).collect();
             if log_source::is_product_only(pattern) {
                 let product = pattern.product.as_deref();
-                ways.extend(members.keys().filter(|name| log_source::product_of_channel(name) == product).map(|name| (*name, None)));
+                ways.extend(
+                    members
+                        .keys()
+                        .filter(|name| log_source::product_of_channel(name) == product)
+                        .map(|name| (*name, None)),
+                );
             }
             // Two services may write to one channel; a rule for both still meets an event once.
             let mut seen: Vec<(&str, Option<*const log_source::table::Category>)> = Vec::new();
@@ -188,7 +193,10 @@ impl<'a> Builder<'a> {
         }
         let mut members: Vec<_> = members.into_iter().collect();
         members.sort_by_key(|(channel, _)| *channel);
-        members.into_iter().map(|(channel, members)| (folded(channel).into(), self.channel(channel, &members))).collect()
+        members
+            .into_iter()
+            .map(|(channel, members)| (folded(channel).into(), self.channel(channel, &members)))
+            .collect()
     }
 
     fn channel(&mut self, channel: &str, members: &[Member<'a>]) -> Channel {
@@ -197,10 +205,8 @@ impl<'a> Builder<'a> {
             ids.extend(member.entry.iter().flat_map(|entry| entry.event_ids).map(u32::to_string));
             collect_event_ids(member.expr, &mut ids);
         }
-        let by_event_id = ids
-            .iter()
-            .map(|id| (id.as_str().into(), self.channel_program(members, &EventId::Is(id))))
-            .collect();
+        let by_event_id =
+            ids.iter().map(|id| (id.as_str().into(), self.channel_program(members, &EventId::Is(id)))).collect();
         let other = self.channel_program(members, &EventId::NoneOf);
         let unfolded = self.channel_program(members, &EventId::Anything);
         let product = log_source::product_of_channel(channel).unwrap_or_default();
@@ -217,7 +223,8 @@ impl<'a> Builder<'a> {
                 fields = entry.fields;
                 let here = |text: &str| entry.event_ids.iter().any(|id| id.to_string() == text);
                 // Only an unconditional row makes the program hold all that a declaration would.
-                let unconditional = matches!(id, EventId::Is(text) if here(text)) && entry.when.is_empty() && fields.is_empty();
+                let unconditional =
+                    matches!(id, EventId::Is(text) if here(text)) && entry.when.is_empty() && fields.is_empty();
                 match id {
                     EventId::Is(text) if !here(text) => {
                         covers.remove(&member.pattern);
@@ -233,7 +240,9 @@ impl<'a> Builder<'a> {
                 if !unconditional {
                     covers.remove(&member.pattern);
                 }
-                conditions.extend(entry.when.iter().map(|(field, values)| one_of(field, values.iter().map(ToString::to_string))));
+                conditions.extend(
+                    entry.when.iter().map(|(field, values)| one_of(field, values.iter().map(ToString::to_string))),
+                );
             }
             if conditions.is_empty() && fields.is_empty() && !asks_event_id(member.expr) {
                 list.push((member.rule, None));
@@ -249,9 +258,9 @@ impl<'a> Builder<'a> {
         if let Some(node) = self.unchanged.get(&rule) {
             return Arc::clone(node);
         }
-        let node = self.expr(rule).map_or(Node::Const(false), |expr| {
-            Node::build(expr, &mut self.slots, &mut self.tests, self.profile)
-        });
+        let node = self
+            .expr(rule)
+            .map_or(Node::Const(false), |expr| Node::build(expr, &mut self.slots, &mut self.tests, self.profile));
         let node = Arc::new(node);
         self.unchanged.insert(rule, Arc::clone(&node));
         node
@@ -318,7 +327,10 @@ fn renamed(expr: &Expr, fields: &[(&str, &str)]) -> Expr {
         return expr.clone();
     }
     let rename = |field: &Arc<str>| {
-        fields.iter().find(|(rule, _)| *rule == &**field).map_or_else(|| Arc::clone(field), |(_, event)| Arc::from(*event))
+        fields
+            .iter()
+            .find(|(rule, _)| *rule == &**field)
+            .map_or_else(|| Arc::clone(field), |(_, event)| Arc::from(*event))
     };
     match expr {
         Expr::All(list) => Expr::All(list.iter().map(|expr| renamed(expr, fields)).collect()),
@@ -340,11 +352,13 @@ fn renamed(expr: &Expr, fields: &[(&str, &str)]) -> Expr {
 fn specialised(expr: Expr, id: &EventId<'_>) -> Expr {
     match expr {
         Expr::All(list) => {
-            let list: Vec<Expr> = list.into_iter().map(|expr| specialised(expr, id)).filter(|expr| !is_true(expr)).collect();
+            let list: Vec<Expr> =
+                list.into_iter().map(|expr| specialised(expr, id)).filter(|expr| !is_true(expr)).collect();
             list.iter().any(is_false).then(|| Expr::Any(Vec::new())).unwrap_or(Expr::All(list))
         }
         Expr::Any(list) => {
-            let list: Vec<Expr> = list.into_iter().map(|expr| specialised(expr, id)).filter(|expr| !is_false(expr)).collect();
+            let list: Vec<Expr> =
+                list.into_iter().map(|expr| specialised(expr, id)).filter(|expr| !is_false(expr)).collect();
             list.iter().any(is_true).then(|| Expr::All(Vec::new())).unwrap_or(Expr::Any(list))
         }
         Expr::Not(expr) => {

@@ -84,20 +84,37 @@ pub const SERVICES: &[Service] = &[
     service("dns-server", &["DNS Server"]),
     service("dns-server-audit", &["Microsoft-Windows-DNS-Server/Audit"]),
     service("dns-server-analytic", &["Microsoft-Windows-DNS-Server/Analytical"]),
-    service("dns-client", &["Microsoft-Windows-DNS Client Events/Operational", "Microsoft-Windows-DNS-Client/Operational"]),
+    service(
+        "dns-client",
+        &["Microsoft-Windows-DNS Client Events/Operational", "Microsoft-Windows-DNS-Client/Operational"],
+    ),
     service("driver-framework", &["Microsoft-Windows-DriverFrameworks-UserMode/Operational"]),
     service("printservice-admin", &["Microsoft-Windows-PrintService/Admin"]),
     service("printservice-operational", &["Microsoft-Windows-PrintService/Operational"]),
     service("smbclient-security", &["Microsoft-Windows-SmbClient/Security"]),
     service("smbclient-connectivity", &["Microsoft-Windows-SmbClient/Connectivity"]),
     service("smbserver-connectivity", &["Microsoft-Windows-SMBServer/Connectivity"]),
-    service("terminalservices-localsessionmanager", &["Microsoft-Windows-TerminalServices-LocalSessionManager/Operational"]),
+    service(
+        "terminalservices-localsessionmanager",
+        &["Microsoft-Windows-TerminalServices-LocalSessionManager/Operational"],
+    ),
     service("codeintegrity-operational", &["Microsoft-Windows-CodeIntegrity/Operational"]),
-    service("applocker", &["Microsoft-Windows-AppLocker/MSI and Script", "Microsoft-Windows-AppLocker/EXE and DLL", "Microsoft-Windows-AppLocker/Packaged app-Deployment", "Microsoft-Windows-AppLocker/Packaged app-Execution"]),
+    service(
+        "applocker",
+        &[
+            "Microsoft-Windows-AppLocker/MSI and Script",
+            "Microsoft-Windows-AppLocker/EXE and DLL",
+            "Microsoft-Windows-AppLocker/Packaged app-Deployment",
+            "Microsoft-Windows-AppLocker/Packaged app-Execution",
+        ],
+    ),
     service("msexchange-management", &["MSExchange Management"]),
     service("firewall-as", &["Microsoft-Windows-Windows Firewall With Advanced Security/Firewall"]),
     service("bits-client", &["Microsoft-Windows-Bits-Client/Operational"]),
-    service("security-mitigations", &["Microsoft-Windows-Security-Mitigations/Kernel Mode", "Microsoft-Windows-Security-Mitigations/User Mode"]),
+    service(
+        "security-mitigations",
+        &["Microsoft-Windows-Security-Mitigations/Kernel Mode", "Microsoft-Windows-Security-Mitigations/User Mode"],
+    ),
     service("diagnosis-scripted", &["Microsoft-Windows-Diagnosis-Scripted/Operational"]),
     service("shell-core", &["Microsoft-Windows-Shell-Core/Operational"]),
     service("openssh", &["OpenSSH/Operational"]),
@@ -109,15 +126,30 @@ pub const SERVICES: &[Service] = &[
     service("appxpackaging-om", &["Microsoft-Windows-AppxPackaging/Operational"]),
     service("appmodel-runtime", &["Microsoft-Windows-AppModel-Runtime/Admin"]),
     service("capi2", &["Microsoft-Windows-CAPI2/Operational"]),
-    service("certificateservicesclient-lifecycle-system", &["Microsoft-Windows-CertificateServicesClient-Lifecycle-System/Operational"]),
-    service("kernel-shimengine", &["Microsoft-Windows-Kernel-ShimEngine/Operational", "Microsoft-Windows-Kernel-ShimEngine/Diagnostic"]),
-    service("application-experience", &["Microsoft-Windows-Application-Experience/Program-Telemetry", "Microsoft-Windows-Application-Experience/Program-Compatibility-Assistant"]),
+    service(
+        "certificateservicesclient-lifecycle-system",
+        &["Microsoft-Windows-CertificateServicesClient-Lifecycle-System/Operational"],
+    ),
+    service(
+        "kernel-shimengine",
+        &["Microsoft-Windows-Kernel-ShimEngine/Operational", "Microsoft-Windows-Kernel-ShimEngine/Diagnostic"],
+    ),
+    service(
+        "application-experience",
+        &[
+            "Microsoft-Windows-Application-Experience/Program-Telemetry",
+            "Microsoft-Windows-Application-Experience/Program-Compatibility-Assistant",
+        ],
+    ),
     service("ntfs", &["Microsoft-Windows-Ntfs/Operational"]),
     service("hyper-v-worker", &["Microsoft-Windows-Hyper-V-Worker"]),
     service("kernel-event-tracing", &["Microsoft-Windows-Kernel-EventTracing"]),
     service("sense", &["Microsoft-Windows-SENSE/Operational"]),
     service("servicebus-client", &["Microsoft-ServiceBus-Client/Admin", "Microsoft-ServiceBus-Client/Operational"]),
-    service("microsoft-servicebus-client", &["Microsoft-ServiceBus-Client/Admin", "Microsoft-ServiceBus-Client/Operational"]),
+    service(
+        "microsoft-servicebus-client",
+        &["Microsoft-ServiceBus-Client/Admin", "Microsoft-ServiceBus-Client/Operational"],
+    ),
     service("iis-configuration", &["Microsoft-IIS-Configuration/Operational"]),
     Service { product: "linux", service: "sysmon", channels: &["Linux-Sysmon/Operational"] },
 ];
@@ -148,14 +180,8 @@ pub const CATEGORIES: &[Category] = &[
     events("process_access", "sysmon", &[10]),
     events("file_event", "sysmon", &[11]),
     events("registry_event", "sysmon", &[12, 13, 14]),
-    Category {
-        when: &[("EventType", &["CreateKey"])],
-        ..events("registry_add", "sysmon", &[12])
-    },
-    Category {
-        when: &[("EventType", &["DeleteKey", "DeleteValue"])],
-        ..events("registry_delete", "sysmon", &[12])
-    },
+    Category { when: &[("EventType", &["CreateKey"])], ..events("registry_add", "sysmon", &[12]) },
+    Category { when: &[("EventType", &["DeleteKey", "DeleteValue"])], ..events("registry_delete", "sysmon", &[12]) },
     events("registry_set", "sysmon", &[13]),
     events("registry_rename", "sysmon", &[14]),
     events("create_stream_hash", "sysmon", &[15]),
@@ -176,10 +202,7 @@ pub const CATEGORIES: &[Category] = &[
     events("ps_classic_provider_start", "powershell-classic", &[600]),
     events("ps_classic_script", "powershell-classic", &[800]),
     Category {
-        fields: &[
-            ("Signature", "ThreatName"),
-            ("Filename", "Path"),
-        ],
+        fields: &[("Signature", "ThreatName"), ("Filename", "Path")],
         ..events("antivirus", "windefend", &[1006, 1007, 1008, 1009, 1010, 1011, 1012, 1017, 1018, 1019, 1115, 1116])
     },
     on_linux("process_creation", &[1]),
@@ -212,7 +235,13 @@ pub const IMPLIED: &[Implied] = &[
         also_category: Some("application"),
         also_service: None,
     },
-    Implied { product: Some("zeek"), category: None, service: Some("dns"), also_category: Some("dns"), also_service: None },
+    Implied {
+        product: Some("zeek"),
+        category: None,
+        service: Some("dns"),
+        also_category: Some("dns"),
+        also_service: None,
+    },
 ];
 
 /// Providers and the channel they write to, for events without a channel.

@@ -69,7 +69,11 @@ impl<'a> Reader<'a> {
     fn any(&mut self) -> Result<Expr, Refused> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
-            return Err(self.refuse("condition", format!("the condition is nested deeper than {DEPTH_MAX} levels"), None));
+            return Err(self.refuse(
+                "condition",
+                format!("the condition is nested deeper than {DEPTH_MAX} levels"),
+                None,
+            ));
         }
         let mut list = vec![self.all()?];
         while self.accept("or") {

@@ -20,7 +20,12 @@ const REFERENCES_MAX: usize = 1_000;
 /// Reads one.
 pub(super) fn read(head: Head, node: &Node, problems: &mut Problems) -> Result<Correlation, Refused> {
     let Some(entries) = node.map() else {
-        return Err(problems.error("correlation", node.at, format!("`correlation` is {}, not a map", node.word()), None));
+        return Err(problems.error(
+            "correlation",
+            node.at,
+            format!("`correlation` is {}, not a map", node.word()),
+            None,
+        ));
     };
     refuse_repeated_keys(entries, problems)?;
     for (key, _) in entries {
@@ -33,21 +38,42 @@ pub(super) fn read(head: Head, node: &Node, problems: &mut Problems) -> Result<C
     let references = references(node, problems)?;
     let timespan_s = match node.get("timespan") {
         Some(span) => timespan(span, problems)?,
-        None => return Err(problems.error("no_timespan", node.at, "the correlation has no `timespan`".to_owned(), None)),
+        None => {
+            return Err(problems.error("no_timespan", node.at, "the correlation has no `timespan`".to_owned(), None));
+        }
     };
     let (predicate, value_field) = predicate(node, references.len(), problems)?;
     let generate = match node.get("generate").map(|generate| (generate, generate.text())) {
         None | Some((_, Some("false"))) => false,
         Some((_, Some("true"))) => true,
         Some((generate, _)) => {
-            return Err(problems.error("generate", generate.at, "`generate` is neither true nor false".to_owned(), None));
+            return Err(problems.error(
+                "generate",
+                generate.at,
+                "`generate` is neither true nor false".to_owned(),
+                None,
+            ));
         }
     };
     let Head { id, name, title, description, level, status, tags, file, line } = head;
     let (group_by, aliases) = (words(node.get("group-by")), aliases(node, problems)?);
     Ok(Correlation {
-        id, name, title, description, level, status, tags, file, line, references, group_by, aliases, timespan_s,
-        predicate, value_field, generate,
+        id,
+        name,
+        title,
+        description,
+        level,
+        status,
+        tags,
+        file,
+        line,
+        references,
+        group_by,
+        aliases,
+        timespan_s,
+        predicate,
+        value_field,
+        generate,
     })
 }
 
@@ -139,7 +165,8 @@ fn all_of(node: &Node, references: usize, problems: &mut Problems) -> Result<(),
 }
 
 fn condition(node: &Node, problems: &mut Problems) -> Result<(Condition, Option<Arc<str>>), Refused> {
-    let Some((found, entries)) = node.get("condition").and_then(|found| found.map().map(|entries| (found, entries))) else {
+    let Some((found, entries)) = node.get("condition").and_then(|found| found.map().map(|entries| (found, entries)))
+    else {
         let at = place_of(node.get("condition"), node.at);
         let hint = Some("as `condition: {gte: 10}`".to_owned());
         return Err(problems.error("no_condition", at, "the correlation has no `condition` map".to_owned(), hint));
@@ -178,7 +205,12 @@ fn condition(node: &Node, problems: &mut Problems) -> Result<(Condition, Option<
     }
     if bounds == Condition::default() {
         let hint = Some("as `condition: {gte: 10}`".to_owned());
-        return Err(problems.error("no_condition", found.at, "the correlation's `condition` has no bound".to_owned(), hint));
+        return Err(problems.error(
+            "no_condition",
+            found.at,
+            "the correlation's `condition` has no bound".to_owned(),
+            hint,
+        ));
     }
     Ok((bounds, field))
 }

@@ -12,7 +12,12 @@ use crate::{
 /// Reads `detection` into one tree.
 pub(super) fn read(detection: &Node, problems: &mut Problems) -> Result<Expr, Refused> {
     let Some(entries) = detection.map() else {
-        return Err(problems.error("detection", detection.at, format!("`detection` is {}, not a map", detection.word()), None));
+        return Err(problems.error(
+            "detection",
+            detection.at,
+            format!("`detection` is {}, not a map", detection.word()),
+            None,
+        ));
     };
     refuse_repeated_keys(entries, problems)?;
     let mut selections = Vec::new();
@@ -23,7 +28,9 @@ pub(super) fn read(detection: &Node, problems: &mut Problems) -> Result<Expr, Re
             // Of Sigma 1, superseded by correlations; without an aggregation it has no effect.
             Some("timeframe") => problems.warn("timeframe", key.at, "`timeframe` has no effect".to_owned(), None),
             Some(name) => selections.push((Arc::<str>::from(name), selection(name, value, problems)?)),
-            None => return Err(problems.error("detection", key.at, "the name of a selection is no word".to_owned(), None)),
+            None => {
+                return Err(problems.error("detection", key.at, "the name of a selection is no word".to_owned(), None));
+            }
         }
     }
     let Some(conditions) = conditions else {
@@ -33,7 +40,12 @@ pub(super) fn read(detection: &Node, problems: &mut Problems) -> Result<Expr, Re
     let mut any = Vec::new();
     for node in conditions.each() {
         let Some(text) = node.text() else {
-            return Err(problems.error("condition", node.at, format!("`condition` is {}, not a text", node.word()), None));
+            return Err(problems.error(
+                "condition",
+                node.at,
+                format!("`condition` is {}, not a text", node.word()),
+                None,
+            ));
         };
         any.push(condition::read(text, node.at, &selections, problems)?);
     }
@@ -48,7 +60,8 @@ fn selection(name: &str, node: &Node, problems: &mut Problems) -> Result<Expr, R
     match &node.kind {
         Kind::Map(entries) => fields(entries, problems),
         Kind::List(elements) if !elements.is_empty() => {
-            let any: Result<Vec<Expr>, Refused> = elements.iter().map(|element| element_of(name, element, problems)).collect();
+            let any: Result<Vec<Expr>, Refused> =
+                elements.iter().map(|element| element_of(name, element, problems)).collect();
             any.map(Expr::Any)
         }
         Kind::Scalar(_) => keyword(node, problems),

@@ -15,14 +15,29 @@ use crate::{
 };
 
 const OPERATORS: [&str; 16] = [
-    "equals", "not_equals", "contains", "startswith", "starts_with", "endswith", "ends_with", "regex", "in", "gt",
-    "gte", "lt", "lte", "exists", "count", "not_in",
+    "equals",
+    "not_equals",
+    "contains",
+    "startswith",
+    "starts_with",
+    "endswith",
+    "ends_with",
+    "regex",
+    "in",
+    "gt",
+    "gte",
+    "lt",
+    "lte",
+    "exists",
+    "count",
+    "not_in",
 ];
 
 /// Reads one.
 pub(super) fn read(node: &Node, text: &Text, problems: &mut Problems, parsed: &mut Parsed) -> Result<(), Refused> {
     refuse_repeated_keys(node.map().unwrap_or_default(), problems)?;
-    let optional = |key: &str| node.get(key).and_then(Node::text).filter(|text| !text.trim().is_empty()).map(Arc::<str>::from);
+    let optional =
+        |key: &str| node.get(key).and_then(Node::text).filter(|text| !text.trim().is_empty()).map(Arc::<str>::from);
     let Some(title) = optional("name").or_else(|| optional("title")) else {
         return Err(problems.error("no_title", node.at, "the rule has no `name`".to_owned(), None));
     };
@@ -41,7 +56,14 @@ pub(super) fn read(node: &Node, text: &Text, problems: &mut Problems, parsed: &m
         description: optional("description").unwrap_or_default(),
         level,
         status: None,
-        tags: node.get("tags").map(Node::each).unwrap_or_default().iter().filter_map(Node::text).map(Arc::from).collect(),
+        tags: node
+            .get("tags")
+            .map(Node::each)
+            .unwrap_or_default()
+            .iter()
+            .filter_map(Node::text)
+            .map(Arc::from)
+            .collect(),
         file: Arc::clone(&text.file),
         line: node.at.line,
         log_source: LogSourcePattern::default(),
@@ -57,8 +79,22 @@ pub(super) fn read(node: &Node, text: &Text, problems: &mut Problems, parsed: &m
     let references = vec![Reference { to: Arc::clone(&matched), line: count_line, column }];
     let predicate = Predicate::EventCount(Condition::at_least(threshold));
     parsed.correlations.push(Correlation {
-        id, name, title, description, level, status, tags, file, line, references, group_by: vec![field],
-        aliases: Vec::new(), timespan_s, predicate, value_field: None, generate: false,
+        id,
+        name,
+        title,
+        description,
+        level,
+        status,
+        tags,
+        file,
+        line,
+        references,
+        group_by: vec![field],
+        aliases: Vec::new(),
+        timespan_s,
+        predicate,
+        value_field: None,
+        generate: false,
     });
     parsed.rules.push(Rule { id: matched, ..base });
     Ok(())
@@ -100,7 +136,9 @@ fn conditions(node: &Node, problems: &mut Problems) -> Result<(Vec<Expr>, Option
             }
             Some("count") => counts = Some(count(field, condition, problems)?),
             Some(operator) => tests.push(comparison(&field, operator, condition, problems)?),
-            None => return Err(problems.error("operator", condition.at, "a condition has no `operator`".to_owned(), None)),
+            None => {
+                return Err(problems.error("operator", condition.at, "a condition has no `operator`".to_owned(), None));
+            }
         }
     }
     if tests.is_empty() {
@@ -139,7 +177,8 @@ fn comparison(field: &Arc<str>, operator: &str, node: &Node, problems: &mut Prob
         };
     }
     let at = place_of(node.get("value"), node.at);
-    let values: Option<Vec<&str>> = node.get("value").map(|value| value.each().iter().map(Node::text).collect()).unwrap_or_default();
+    let values: Option<Vec<&str>> =
+        node.get("value").map(|value| value.each().iter().map(Node::text).collect()).unwrap_or_default();
     let Some(values) = values.filter(|values| !values.is_empty()) else {
         return Err(problems.error("value", at, format!("`{operator}` needs a `value`"), None));
     };

@@ -75,9 +75,40 @@ enum Encoding {
 }
 
 const MODIFIERS: [&str; 34] = [
-    "contains", "startswith", "endswith", "all", "cased", "windash", "base64", "base64offset", "utf16", "utf16le",
-    "utf16be", "wide", "re", "i", "m", "s", "ignorecase", "multiline", "dotall", "cidr", "exists", "fieldref", "gt",
-    "gte", "lt", "lte", "neq", "expand", "minute", "hour", "day", "week", "month", "year",
+    "contains",
+    "startswith",
+    "endswith",
+    "all",
+    "cased",
+    "windash",
+    "base64",
+    "base64offset",
+    "utf16",
+    "utf16le",
+    "utf16be",
+    "wide",
+    "re",
+    "i",
+    "m",
+    "s",
+    "ignorecase",
+    "multiline",
+    "dotall",
+    "cidr",
+    "exists",
+    "fieldref",
+    "gt",
+    "gte",
+    "lt",
+    "lte",
+    "neq",
+    "expand",
+    "minute",
+    "hour",
+    "day",
+    "week",
+    "month",
+    "year",
 ];
 
 impl Key {
@@ -129,7 +160,12 @@ impl Key {
             "year" => KeyKind::Time(TimePart::Year),
             other => {
                 let hint = did_you_mean(other, MODIFIERS);
-                return Err(problems.error("unknown_modifier", self.at, format!("unknown modifier \"{}\"", shown(other)), hint));
+                return Err(problems.error(
+                    "unknown_modifier",
+                    self.at,
+                    format!("unknown modifier \"{}\"", shown(other)),
+                    hint,
+                ));
             }
         };
         if self.kind != KeyKind::Text {
@@ -182,7 +218,8 @@ impl Key {
             }
         };
         // A base64 text is one text: nothing may be encoded after it, and offsets make no sense on encodings of it.
-        let base64 = self.encodings.iter().position(|encoding| matches!(encoding, Encoding::Base64 | Encoding::Base64Offset));
+        let base64 =
+            self.encodings.iter().position(|encoding| matches!(encoding, Encoding::Base64 | Encoding::Base64Offset));
         let order = base64.is_none_or(|at| at + 1 == self.encodings.len()) && self.encodings.len() <= 2;
         if fits && order { Ok(()) } else { Err(self.clash(problems)) }
     }
@@ -202,7 +239,12 @@ pub(super) fn read(key: &Key, values: &[Node], problems: &mut Problems) -> Resul
             matchers(key, value, problems)?.into_iter().map(|matcher| test(key.field.as_ref(), matcher)).collect();
         problems.tests += variants.len();
         if problems.tests > TESTS_MAX {
-            return Err(problems.error("too_many_tests", value.at, format!("the rule has more than {TESTS_MAX} values"), None));
+            return Err(problems.error(
+                "too_many_tests",
+                value.at,
+                format!("the rule has more than {TESTS_MAX} values"),
+                None,
+            ));
         }
         match variants.len() {
             1 => list.append(&mut variants),
@@ -237,7 +279,9 @@ fn matchers(key: &Key, node: &Node, problems: &mut Problems) -> Result<Vec<Match
     match key.kind {
         KeyKind::Text => texts(key, text, node.at, problems),
         KeyKind::Regex => regex(key, text, node.at, problems).map(|regex| vec![Matcher::Regex(regex)]),
-        KeyKind::Cidr => network(text).map(|net| vec![Matcher::Cidr(net)]).ok_or_else(|| bad("no network (`10.0.0.0/8`)")),
+        KeyKind::Cidr => {
+            network(text).map(|net| vec![Matcher::Cidr(net)]).ok_or_else(|| bad("no network (`10.0.0.0/8`)"))
+        }
         KeyKind::Exists => match text.to_ascii_lowercase().as_str() {
             "true" | "yes" => Ok(vec![Matcher::Exists(true)]),
             "false" | "no" => Ok(vec![Matcher::Exists(false)]),
@@ -247,9 +291,9 @@ fn matchers(key: &Key, node: &Node, problems: &mut Problems) -> Result<Vec<Match
             let shape = key.shape.unwrap_or(Shape::Equal);
             Ok(vec![Matcher::Field { other: Arc::from(text), shape, cased: key.cased }])
         }
-        KeyKind::Compare(comparison) => Number::parse(text)
-            .map(|number| vec![Matcher::Compare(comparison, number)])
-            .ok_or_else(|| bad("no number")),
+        KeyKind::Compare(comparison) => {
+            Number::parse(text).map(|number| vec![Matcher::Compare(comparison, number)]).ok_or_else(|| bad("no number"))
+        }
         KeyKind::Time(part) => {
             text.parse().map(|number| vec![Matcher::Time(part, number)]).map_err(|_| bad("no whole number"))
         }
@@ -284,7 +328,8 @@ fn texts(key: &Key, text: &str, at: Place, problems: &mut Problems) -> Result<Ve
         Some(Shape::EndsWith) => (true, false),
         Some(Shape::Equal) | None => (false, false),
     };
-    let texts = patterns.into_iter().map(|pattern| Matcher::Text { pattern: pattern.within(before, behind), cased: key.cased });
+    let texts =
+        patterns.into_iter().map(|pattern| Matcher::Text { pattern: pattern.within(before, behind), cased: key.cased });
     Ok(texts.collect())
 }
 
@@ -391,7 +436,12 @@ fn regex(key: &Key, text: &str, at: Place, problems: &mut Problems) -> Result<Re
         } else {
             None
         };
-        problems.error("regex", at, format!("could not compile the regular expression \"{}\": {reason}", shown(text)), hint)
+        problems.error(
+            "regex",
+            at,
+            format!("could not compile the regular expression \"{}\": {reason}", shown(text)),
+            hint,
+        )
     })
 }
 

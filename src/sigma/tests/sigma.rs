@@ -1,9 +1,9 @@
 //! Tests of the crate from outside: semantics as tables, an obvious oracle, the public rules and their own cases.
 
-#[path = "sigma/correlations.rs"]
-mod correlations;
 #[path = "sigma/corpus.rs"]
 mod corpus;
+#[path = "sigma/correlations.rs"]
+mod correlations;
 #[path = "sigma/hostile.rs"]
 mod hostile;
 #[path = "sigma/naive.rs"]

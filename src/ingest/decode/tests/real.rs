@@ -43,7 +43,11 @@ fn check(path: &str, limit: usize, field: &str, expect: Expect) {
 
 #[test]
 fn openssh() {
-    check("openssh_2k.log", usize::MAX, "event_type", expect![[r#"
+    check(
+        "openssh_2k.log",
+        usize::MAX,
+        "event_type",
+        expect![[r#"
         2000 records, 2000 events, 0 rejects
         524 authentication_failed Assumed
         504 pam_authentication_failed Assumed
@@ -57,12 +61,17 @@ fn openssh() {
         8 - Assumed
         1 authentication_succeeded Assumed
         1 session_closed Assumed
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn linux() {
-    check("linux_2k.log", usize::MAX, "program", expect![[r#"
+    check(
+        "linux_2k.log",
+        usize::MAX,
+        "program",
+        expect![[r#"
         2000 records, 2000 events, 0 rejects
         916 ftpd Assumed
         677 sshd(pam_unix) Assumed
@@ -76,21 +85,31 @@ fn linux() {
         8 udev Assumed
         2 bluetooth Assumed
         2 gdm(pam_unix) Assumed
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn apache() {
-    check("apache_2k.log", usize::MAX, "level", expect![[r#"
+    check(
+        "apache_2k.log",
+        usize::MAX,
+        "level",
+        expect![[r#"
         2000 records, 2000 events, 0 rejects
         1405 notice Assumed
         595 error Assumed
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn windows() {
-    check("evtx_attack_samples.jsonl.zst", usize::MAX, "Channel", expect![[r#"
+    check(
+        "evtx_attack_samples.jsonl.zst",
+        usize::MAX,
+        "Channel",
+        expect![[r#"
         8255 records, 8255 events, 0 rejects
         3241 Microsoft-Windows-Sysmon/Operational Declared
         1577 Security Declared
@@ -104,24 +123,40 @@ fn windows() {
         7 Microsoft-Windows-Application-Experience/Program-Telemetry Declared
         7 Microsoft-Windows-PowerShell/Operational Declared
         7 Microsoft-Windows-WinRM/Operational Declared
-    "#]]);
-    check("otrf_windows_400k.jsonl.zst", 5_000, "Channel", expect![[r#"
+    "#]],
+    );
+    check(
+        "otrf_windows_400k.jsonl.zst",
+        5_000,
+        "Channel",
+        expect![[r#"
         5000 records, 5000 events, 0 rejects
         4487 Microsoft-Windows-Sysmon/Operational Declared
         506 Security Declared
         5 Microsoft-Windows-WMI-Activity/Operational Declared
         2 System Declared
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn cloudtrail_and_auditd() {
-    check("otrf_aws_cloudtrail.jsonl", usize::MAX, "awsRegion", expect![[r#"
+    check(
+        "otrf_aws_cloudtrail.jsonl",
+        usize::MAX,
+        "awsRegion",
+        expect![[r#"
         103 records, 103 events, 0 rejects
         103 us-east-1 Declared
-    "#]]);
-    check("otrf_linux_auditd.log", usize::MAX, "message_id", expect![[r#"
+    "#]],
+    );
+    check(
+        "otrf_linux_auditd.log",
+        usize::MAX,
+        "message_id",
+        expect![[r#"
         18 records, 18 events, 0 rejects
         18 - Received
-    "#]]);
+    "#]],
+    );
 }

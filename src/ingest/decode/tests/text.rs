@@ -14,19 +14,26 @@ fn fields(line: &str) -> String {
 /// Each message of the program with what it gives.
 #[track_caller]
 fn check(program: &str, messages: &str, expect: Expect) {
-    let shown: String =
-        messages.lines().map(|message| fields(&format!("Jan  5 14:00:00 web {program}[7]: {message}")) + "\n").collect();
+    let shown: String = messages
+        .lines()
+        .map(|message| fields(&format!("Jan  5 14:00:00 web {program}[7]: {message}")) + "\n")
+        .collect();
     expect.assert_eq(&shown);
 }
 
 #[track_caller]
 fn check_line(line: &str, expect: Expect) {
-    expect.assert_eq(&show(&decode(&record(line.as_bytes(), Framing::Record, RECEIVED_AT, None), SourceOptions::default())));
+    expect.assert_eq(&show(&decode(
+        &record(line.as_bytes(), Framing::Record, RECEIVED_AT, None),
+        SourceOptions::default(),
+    )));
 }
 
 #[test]
 fn syslog_headers() {
-    check_line("<34>1 2003-10-11T22:14:15.003Z mymachine.example.com su 12 ID47 [x@1 a=\"b\\]\"] \u{feff}'su root' failed", expect![[r#"
+    check_line(
+        "<34>1 2003-10-11T22:14:15.003Z mymachine.example.com su 12 ID47 [x@1 a=\"b\\]\"] \u{feff}'su root' failed",
+        expect![[r#"
         2003-10-11T22:14:15.003Z Declared linux/-/su
           host=mymachine.example.com
           program=su
@@ -36,8 +43,11 @@ fn syslog_headers() {
           facility=auth
           syslog_severity=crit
           host:mymachine.example.com
-    "#]]);
-    check_line("<13>Jan  5 13:00:00 web backup[9]: done", expect![[r#"
+    "#]],
+    );
+    check_line(
+        "<13>Jan  5 13:00:00 web backup[9]: done",
+        expect![[r#"
         2026-01-05T13:00:00Z Assumed linux/-/backup
           host=web
           program=backup
@@ -46,15 +56,21 @@ fn syslog_headers() {
           facility=user
           syslog_severity=notice
           host:web
-    "#]]);
-    check_line("Jan  5 13:00:00 web kernel: eth0: up", expect![[r#"
+    "#]],
+    );
+    check_line(
+        "Jan  5 13:00:00 web kernel: eth0: up",
+        expect![[r#"
         2026-01-05T13:00:00Z Assumed linux/-/kernel
           host=web
           program=kernel
           message=eth0: up
           host:web
-    "#]]);
-    check_line("2026-01-05T13:00:00.123456+01:00 web CRON[9]: pam_unix(cron:session): session opened for user root(uid=0) by (uid=0)", expect![[r#"
+    "#]],
+    );
+    check_line(
+        "2026-01-05T13:00:00.123456+01:00 web CRON[9]: pam_unix(cron:session): session opened for user root(uid=0) by (uid=0)",
+        expect![[r#"
         2026-01-05T12:00:00.123456Z Declared linux/-/cron
           host=web
           program=CRON
@@ -65,36 +81,54 @@ fn syslog_headers() {
           event_type=session_opened
           host:web
           user:root
-    "#]]);
-    check_line("<13>no time here", expect![[r#"
+    "#]],
+    );
+    check_line(
+        "<13>no time here",
+        expect![[r#"
         2026-01-05T14:00:00Z Received linux/-/-
           message=no time here
           facility=user
           syslog_severity=notice
-    "#]]);
-    check_line("Jan  5 13:00:00 prog[3]: local", expect![[r#"
+    "#]],
+    );
+    check_line(
+        "Jan  5 13:00:00 prog[3]: local",
+        expect![[r#"
         2026-01-05T13:00:00Z Assumed linux/-/prog
           program=prog
           pid=3
           message=local
-    "#]]);
-    check_line("just some text", expect![[r#"
+    "#]],
+    );
+    check_line(
+        "just some text",
+        expect![[r#"
         2026-01-05T14:00:00Z Received -/-/-
           message=just some text
-    "#]]);
-    check_line("[2025-07-17 13:17:11,562]  WARN {cps.web:1475} Login failed", expect![[r#"
+    "#]],
+    );
+    check_line(
+        "[2025-07-17 13:17:11,562]  WARN {cps.web:1475} Login failed",
+        expect![[r#"
         2025-07-17T13:17:11.562Z Assumed -/-/-
           message=[2025-07-17 13:17:11,562]  WARN {cps.web:1475} Login failed
-    "#]]);
-    check_line("2023-04-23 22:07:05.311 -05:00 [WRN] Failed login", expect![[r#"
+    "#]],
+    );
+    check_line(
+        "2023-04-23 22:07:05.311 -05:00 [WRN] Failed login",
+        expect![[r#"
         2023-04-24T03:07:05.311Z Declared -/-/-
           message=2023-04-23 22:07:05.311 -05:00 [WRN] Failed login
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn openssh() {
-    check("sshd", "\
+    check(
+        "sshd",
+        "\
 Failed password for root from 10.0.0.5 port 51432 ssh2
 Failed password for invalid user a from 6.6.6.6 port 1 from 10.0.0.5 port 51432 ssh2
 Failed password for invalid user  from 10.0.0.5 port 1 ssh2
@@ -121,7 +155,8 @@ Unable to negotiate with 10.0.0.5 port 45626: no matching MAC found. Their offer
 Did not receive identification string from 10.0.0.5
 pam_unix(sshd:session): session opened for user alice(uid=1000) by (uid=0)
 pam_unix(sshd:session): session closed for user alice
-Server listening on 0.0.0.0 port 22.", expect![[r#"
+Server listening on 0.0.0.0 port 22.",
+        expect![[r#"
     event_type=authentication_failed | user=root | auth_method=password | source_ip=10.0.0.5 | source_port=51432
     event_type=authentication_failed | user=a from 6.6.6.6 port 1 | auth_method=password | source_ip=10.0.0.5 | source_port=51432
     event_type=authentication_failed | auth_method=password | source_ip=10.0.0.5 | source_port=1
@@ -149,8 +184,11 @@ Server listening on 0.0.0.0 port 22.", expect![[r#"
     user=alice | pam_service=sshd | event_type=session_opened
     user=alice | pam_service=sshd | event_type=session_closed
 
-"#]]);
-    check_line("Jan  5 13:00:00 web sshd-session[77]: Failed password for root from 10.0.0.5 port 51432 ssh2", expect![[r#"
+"#]],
+    );
+    check_line(
+        "Jan  5 13:00:00 web sshd-session[77]: Failed password for root from 10.0.0.5 port 51432 ssh2",
+        expect![[r#"
         2026-01-05T13:00:00Z Assumed linux/-/sshd
           host=web
           program=sshd-session
@@ -164,19 +202,23 @@ Server listening on 0.0.0.0 port 22.", expect![[r#"
           host:web
           user:root
           address:10.0.0.5
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn sudo() {
-    check("sudo", "\
+    check(
+        "sudo",
+        "\
    alice : TTY=pts/0 ; PWD=/home/alice ; USER=root ; COMMAND=/bin/sh -c 'a ; b'
  mallory : user NOT in sudoers ; TTY=pts/1 ; PWD=/ ; USER=root ; COMMAND=/bin/sh
  mallory : command not allowed ; TTY=pts/1 ; PWD=/ ; USER=root ; COMMAND=/bin/sh
  mallory : 3 incorrect password attempts ; TTY=pts/1 ; PWD=/ ; USER=root ; COMMAND=/bin/sh
 pam_unix(sudo:auth): authentication failure; logname=al uid=1000 euid=0 tty=/dev/pts/0 ruser=alice rhost=  user=alice
 pam_unix(sudo:session): session opened for user root(uid=0) by alice(uid=1000)
-pam_unix(sudo:session): session closed for user root", expect![[r#"
+pam_unix(sudo:session): session closed for user root",
+        expect![[r#"
     user=alice | tty=pts/0 | pwd=/home/alice | USER=root | target_user=root | command=/bin/sh -c 'a ; b' | event_type=sudo_command
     user=mallory | tty=pts/1 | pwd=/ | USER=root | target_user=root | command=/bin/sh | event_type=sudo_denied | reason=user NOT in sudoers
     user=mallory | tty=pts/1 | pwd=/ | USER=root | target_user=root | command=/bin/sh | event_type=sudo_denied | reason=command not allowed
@@ -184,12 +226,15 @@ pam_unix(sudo:session): session closed for user root", expect![[r#"
     event_type=sudo_denied | reason=authentication failure | user=alice | tty=/dev/pts/0
     user=alice | target_user=root | pam_service=sudo | event_type=session_opened
     user=root | pam_service=sudo | event_type=session_closed
-"#]]);
+"#]],
+    );
 }
 
 #[test]
 fn web_servers() {
-    check_line(r#"127.0.0.1 - bob [29/Sep/2021:17:29:58 +0200] "GET /a/../b?x=1&y=%20 HTTP/1.1" 404 162 "-" "curl/7 \"q\"""#, expect![[r#"
+    check_line(
+        r#"127.0.0.1 - bob [29/Sep/2021:17:29:58 +0200] "GET /a/../b?x=1&y=%20 HTTP/1.1" 404 162 "-" "curl/7 \"q\"""#,
+        expect![[r#"
         2021-09-29T15:29:58Z Declared -/webserver/-
           c-ip=127.0.0.1
           source_ip=127.0.0.1
@@ -212,8 +257,11 @@ fn web_servers() {
           c-useragent=curl/7 \"q\"
           user:bob
           address:127.0.0.1
-    "#]]);
-    check_line(r#"memze.ro 23.94.26.138 - - [08/Oct/2021:17:09:03 +0200] "GET /x HTTP/1.1" 400 166"#, expect![[r#"
+    "#]],
+    );
+    check_line(
+        r#"memze.ro 23.94.26.138 - - [08/Oct/2021:17:09:03 +0200] "GET /x HTTP/1.1" 400 166"#,
+        expect![[r#"
         2021-10-08T15:09:03Z Declared -/webserver/-
           c-ip=23.94.26.138
           source_ip=23.94.26.138
@@ -233,8 +281,11 @@ fn web_servers() {
           cs-host=memze.ro
           address:23.94.26.138
           domain:memze.ro
-    "#]]);
-    check_line(r#"1.2.3.4 - - [29/Jul/2023:10:26:06 -0700] "Gh0st\xAD" 400 157 "-" "-""#, expect![[r#"
+    "#]],
+    );
+    check_line(
+        r#"1.2.3.4 - - [29/Jul/2023:10:26:06 -0700] "Gh0st\xAD" 400 157 "-" "-""#,
+        expect![[r#"
         2023-07-29T17:26:06Z Declared -/webserver/-
           c-ip=1.2.3.4
           source_ip=1.2.3.4
@@ -248,8 +299,11 @@ fn web_servers() {
           cs-user-agent=-
           c-useragent=-
           address:1.2.3.4
-    "#]]);
-    check_line(r#"<190>Jan  5 13:00:00 web nginx: 10.0.0.5 - - [05/Jan/2026:13:00:00 +0000] "GET / HTTP/1.1" 200 1 "-" "nikto""#, expect![[r#"
+    "#]],
+    );
+    check_line(
+        r#"<190>Jan  5 13:00:00 web nginx: 10.0.0.5 - - [05/Jan/2026:13:00:00 +0000] "GET / HTTP/1.1" 200 1 "-" "nikto""#,
+        expect![[r#"
         2026-01-05T13:00:00Z Declared -/webserver/nginx
           host=web
           program=nginx
@@ -276,19 +330,26 @@ fn web_servers() {
           c-useragent=nikto
           host:web
           address:10.0.0.5
-    "#]]);
-    check_line("[Wed Jul 05 09:19:24.428126 2023] [proxy_fcgi:error] [pid 1:tid 2] [client 33.202.142.97:55309] AH01071: x", expect![[r#"
+    "#]],
+    );
+    check_line(
+        "[Wed Jul 05 09:19:24.428126 2023] [proxy_fcgi:error] [pid 1:tid 2] [client 33.202.142.97:55309] AH01071: x",
+        expect![[r#"
         2023-07-05T09:19:24.428126Z Assumed -/-/apache
           message=[pid 1:tid 2] [client 33.202.142.97:55309] AH01071: x
           level=error
           source_ip=33.202.142.97
           address:33.202.142.97
-    "#]]);
-    check_line(r#"2022/04/02 13:39:51 [info] 8#8: *6631 client login failed, client: 5.34.207.182, server: 0.0.0.0:25"#, expect![[r#"
+    "#]],
+    );
+    check_line(
+        r#"2022/04/02 13:39:51 [info] 8#8: *6631 client login failed, client: 5.34.207.182, server: 0.0.0.0:25"#,
+        expect![[r#"
         2022-04-02T13:39:51Z Assumed -/-/nginx
           message=8#8: *6631 client login failed, client: 5.34.207.182, server: 0.0.0.0:25
           level=info
           source_ip=5.34.207.182
           address:5.34.207.182
-    "#]]);
+    "#]],
+    );
 }

@@ -195,7 +195,8 @@ impl Plan {
         let mut plan = Plan::default();
         let mut literals: Vec<_> = literals.into_iter().collect();
         literals.sort();
-        let contained = literals.iter().filter(|(literal, _)| literal.kind == Kind::Contains && literal.text.len() >= 4).count();
+        let contained =
+            literals.iter().filter(|(literal, _)| literal.kind == Kind::Contains && literal.text.len() >= 4).count();
         let mut grams = Vec::new();
         for (Literal { kind, text }, variants) in literals {
             plan.needs_text |= kind != Kind::Present;
@@ -377,7 +378,11 @@ fn exact(hir: &Hir) -> Option<String> {
         }
         HirKind::Capture(capture) => exact(&capture.sub),
         HirKind::Concat(parts) => parts.iter().map(exact).collect::<Option<Vec<_>>>().map(|texts| texts.concat()),
-        HirKind::Empty | HirKind::Class(Class::Bytes(_)) | HirKind::Look(_) | HirKind::Repetition(_) | HirKind::Alternation(_) => None,
+        HirKind::Empty
+        | HirKind::Class(Class::Bytes(_))
+        | HirKind::Look(_)
+        | HirKind::Repetition(_)
+        | HirKind::Alternation(_) => None,
     }
 }
 
@@ -388,7 +393,8 @@ mod tests {
     #[test]
     fn regular_expressions_give_what_they_need() {
         let texts = |pattern: &str| {
-            required_of_regex(pattern).map(|list| list.iter().map(|literal| literal.text.to_string()).collect::<Vec<_>>())
+            required_of_regex(pattern)
+                .map(|list| list.iter().map(|literal| literal.text.to_string()).collect::<Vec<_>>())
         };
         let some = |list: &[&str]| Some(list.iter().map(ToString::to_string).collect::<Vec<_>>());
         assert_eq!(texts(r"(?i)PowerShell\s+-enc"), some(&["powershell"]));

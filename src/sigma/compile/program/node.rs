@@ -117,7 +117,10 @@ pub(crate) struct CompiledTest {
 #[derive(Debug)]
 pub(crate) enum Op {
     /// A text; on the folded value unless cased.
-    Text { op: TextOp, cased: bool },
+    Text {
+        op: TextOp,
+        cased: bool,
+    },
     /// One of these, folded.
     OneOf(FxHashSet<Box<str>>),
     /// Contains one of these, folded.
@@ -125,7 +128,11 @@ pub(crate) enum Op {
     Regex(Regex),
     Cidr(IpNet),
     Compare(Comparison, Number),
-    Field { other: u32, shape: Shape, cased: bool },
+    Field {
+        other: u32,
+        shape: Shape,
+        cased: bool,
+    },
     Time(TimePart, i64),
     Null,
     Exists(bool),
@@ -233,7 +240,9 @@ struct Set<'a> {
 fn grouped(list: &[Expr]) -> (Vec<Set<'_>>, Vec<&Expr>) {
     let mut sets: Vec<Set<'_>> = Vec::new();
     let kind_of = |expr: &'_ Expr| -> Option<Kind> {
-        let Expr::Test(Test { field: Some(_), matcher: Matcher::Text { pattern, cased: false } }) = expr else { return None };
+        let Expr::Test(Test { field: Some(_), matcher: Matcher::Text { pattern, cased: false } }) = expr else {
+            return None;
+        };
         match pattern.parts.as_slice() {
             [Part::Text(_)] => Some(Kind::Equal),
             [Part::Any, Part::Text(_), Part::Any] => Some(Kind::Contains),
@@ -262,7 +271,8 @@ fn grouped(list: &[Expr]) -> (Vec<Set<'_>>, Vec<&Expr>) {
             rest.push(expr);
             continue;
         }
-        let text = pattern.parts.iter().find_map(|part| if let Part::Text(text) = part { Some(folded(text)) } else { None });
+        let text =
+            pattern.parts.iter().find_map(|part| if let Part::Text(text) = part { Some(folded(text)) } else { None });
         let text = text.unwrap_or_default();
         match sets.iter_mut().find(|set| set.field == field && set.kind == kind) {
             Some(set) => set.texts.push(text),
@@ -372,7 +382,9 @@ fn literal_of(pattern: &Pattern) -> Literal {
         [Part::Any, Part::Text(text)] => only(Kind::EndsWith, text),
         _ => {
             let texts = parts.iter().filter_map(|part| if let Part::Text(text) = part { Some(text) } else { None });
-            texts.max_by_key(|text| text.len()).map_or_else(|| only(Kind::Present, ""), |text| only(Kind::Contains, text))
+            texts
+                .max_by_key(|text| text.len())
+                .map_or_else(|| only(Kind::Present, ""), |text| only(Kind::Contains, text))
         }
     }
 }

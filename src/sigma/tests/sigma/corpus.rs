@@ -34,7 +34,8 @@ const MORE: [&str; 2] = ["0b9ad457-2554-44c1-82c2-d56a99c42377", "c7dcacd0-cc59-
 
 #[test]
 fn every_regression_case_fires_with_all_rules_loaded() {
-    let (Some(public), Some(dir), Some(table)) = (public_rules(), regression_dir(), shared("sigma/regression.tsv")) else {
+    let (Some(public), Some(dir), Some(table)) = (public_rules(), regression_dir(), shared("sigma/regression.tsv"))
+    else {
         return;
     };
     let mut scanner = Scanner::new(Arc::clone(&public.rules));
@@ -45,7 +46,10 @@ fn every_regression_case_fires_with_all_rules_loaded() {
         let (rule, evtx, count) = (columns[0], columns[2], columns[3]);
         for path in [evtx.to_owned(), evtx.replace(".evtx", ".json")] {
             cases += 1;
-            let met = events(&dir.join(&path), 1).iter().filter(|event| hits(&mut scanner, event).iter().any(|id| id == rule)).count();
+            let met = events(&dir.join(&path), 1)
+                .iter()
+                .filter(|event| hits(&mut scanner, event).iter().any(|id| id == rule))
+                .count();
             let wanted = count.parse::<usize>().unwrap_or(1);
             if met < wanted || (met > wanted && !count.is_empty() && !MORE.contains(&rule)) {
                 missing.push(format!("{path}: {met} of {count}"));

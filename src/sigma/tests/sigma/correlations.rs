@@ -29,7 +29,14 @@ fn check(texts: &[&str], expect: &Expect) {
                 Predicate::ValueCount(Condition { gt: Some(n), .. }) => format!("value_count>{n}"),
                 other => format!("{other:?}"),
             };
-            format!("{} of {} {}s {} alerts={}", short(&rule.id), references.join(","), rule.timespan, predicate, rule.alerts)
+            format!(
+                "{} of {} {}s {} alerts={}",
+                short(&rule.id),
+                references.join(","),
+                rule.timespan,
+                predicate,
+                rule.alerts
+            )
         })
         .collect();
     lines.extend(problems.iter().map(|problem| format!("{:?} {problem}", problem.severity)));
@@ -39,14 +46,20 @@ fn check(texts: &[&str], expect: &Expect) {
 #[test]
 fn rules_that_are_referred_to_do_not_alert_unless_generated() {
     let count = "type: event_count\nrules: [failed]\ngroup-by: [user]\ntimespan: 5m\ncondition: {gte: 3}";
-    check(&[BASE, OTHER, &correlation("c", count)], &expect![[r#"
+    check(
+        &[BASE, OTHER, &correlation("c", count)],
+        &expect![[r#"
         c of 01 300s event_count>=3 alerts=true
         02 of 02 3600s event_count>=1 alerts=true
-    "#]]);
-    check(&[BASE, &correlation("c", &format!("{count}\ngenerate: true"))], &expect![[r#"
+    "#]],
+    );
+    check(
+        &[BASE, &correlation("c", &format!("{count}\ngenerate: true"))],
+        &expect![[r#"
         c of 01 300s event_count>=3 alerts=true
         01 of 01 3600s event_count>=1 alerts=true
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -54,28 +67,41 @@ fn all_types_and_spans_are_read() {
     let values = "type: value_count\nrules: [11111111-0000-0000-0000-000000000001]\ngroup-by: [user]\ntimespan: 2h\ncondition: {field: host, gt: 4}";
     let ordered = "type: temporal_ordered\nrules: [failed, passed]\ngroup-by: [user]\ntimespan: 1d";
     let temporal = "type: temporal\nrules: [failed, passed]\ntimespan: 30s\ncondition: {gte: 2}";
-    check(&[BASE, OTHER, &correlation("v", values), &correlation("o", ordered), &correlation("t", temporal)], &expect![[r#"
+    check(
+        &[BASE, OTHER, &correlation("v", values), &correlation("o", ordered), &correlation("t", temporal)],
+        &expect![[r#"
         v of 01 7200s value_count>4 alerts=true
         o of 01,02 86400s TemporalOrdered alerts=true
         t of 01,02 30s Temporal alerts=true
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn correlations_chain() {
     let inner = "type: event_count\nrules: [failed]\ngroup-by: [user]\ntimespan: 5m\ncondition: {gte: 3}";
     let outer = "type: temporal_ordered\nrules: [inner, passed]\ngroup-by: [user]\ntimespan: 10m";
-    check(&[BASE, OTHER, &correlation("inner", inner), &correlation("outer", outer)], &expect![[r#"
+    check(
+        &[BASE, OTHER, &correlation("inner", inner), &correlation("outer", outer)],
+        &expect![[r#"
         inner of 01 300s event_count>=3 alerts=false
         outer of inner,02 600s TemporalOrdered alerts=true
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn bad_references_are_refused_and_take_down_only_what_needs_them() {
     let to = |rules: &str| format!("type: event_count\nrules: [{rules}]\ntimespan: 5m\ncondition: {{gte: 3}}");
     check(
-        &[BASE, &correlation("a", &to("faild")), &correlation("b", &to("a")), &correlation("x", &to("y")), &correlation("y", &to("x")), &correlation("z", &to("z"))],
+        &[
+            BASE,
+            &correlation("a", &to("faild")),
+            &correlation("b", &to("a")),
+            &correlation("x", &to("y")),
+            &correlation("y", &to("x")),
+            &correlation("z", &to("z")),
+        ],
         &expect![[r#"
             01 of 01 3600s event_count>=1 alerts=true
             Error rule "C x" (c.yml:1): the correlation refers to itself through others
@@ -122,14 +148,25 @@ fn check_items(texts: &[&str], fields: &[(&str, Option<&str>)], expect: &[&str])
     let items: Vec<String> = detection
         .items
         .iter()
-        .map(|item| format!("{}#{} {} {}", item.rule, item.reference, item.group.to_json(), item.value.as_deref().unwrap_or("-")))
+        .map(|item| {
+            format!(
+                "{}#{} {} {}",
+                item.rule,
+                item.reference,
+                item.group.to_json(),
+                item.value.as_deref().unwrap_or("-")
+            )
+        })
         .collect();
     assert_eq!(items, expect);
 }
 
 #[test]
 fn items_have_all_group_fields_or_are_none() {
-    let count = correlation("c", "type: event_count\nrules: [failed]\ngroup-by: [user, source_ip]\ntimespan: 5m\ncondition: {gte: 3}\ngenerate: true");
+    let count = correlation(
+        "c",
+        "type: event_count\nrules: [failed]\ngroup-by: [user, source_ip]\ntimespan: 5m\ncondition: {gte: 3}\ngenerate: true",
+    );
     let failed = ("event", Some("failed"));
     let (user, ip) = (("user", Some("eve")), ("source_ip", Some("192.0.2.1")));
     let plain = r#"11111111-0000-0000-0000-000000000001#0 {"address":"192.0.2.1","user":"eve"} -"#;
@@ -143,14 +180,25 @@ fn aliases_name_each_rules_own_field() {
         "c",
         "type: temporal\nrules: [failed, passed]\ngroup-by: [address]\ntimespan: 5m\naliases:\n  address:\n    failed: source_ip\n    passed: IpAddress",
     );
-    check_items(&[BASE, OTHER, &aliased], &[("event", Some("failed")), ("source_ip", Some("192.0.2.1"))], &[r#"c#0 {"address":"192.0.2.1"} -"#]);
-    check_items(&[BASE, OTHER, &aliased], &[("event", Some("passed")), ("IpAddress", Some("192.0.2.2"))], &[r#"c#1 {"address":"192.0.2.2"} -"#]);
+    check_items(
+        &[BASE, OTHER, &aliased],
+        &[("event", Some("failed")), ("source_ip", Some("192.0.2.1"))],
+        &[r#"c#0 {"address":"192.0.2.1"} -"#],
+    );
+    check_items(
+        &[BASE, OTHER, &aliased],
+        &[("event", Some("passed")), ("IpAddress", Some("192.0.2.2"))],
+        &[r#"c#1 {"address":"192.0.2.2"} -"#],
+    );
     check_items(&[BASE, OTHER, &aliased], &[("event", Some("passed")), ("source_ip", Some("192.0.2.2"))], &[]);
 }
 
 #[test]
 fn values_are_counted_by_field() {
-    let values = correlation("v", "type: value_count\nrules: [failed]\ngroup-by: [user]\ntimespan: 5m\ncondition: {field: host, gte: 3}");
+    let values = correlation(
+        "v",
+        "type: value_count\nrules: [failed]\ngroup-by: [user]\ntimespan: 5m\ncondition: {field: host, gte: 3}",
+    );
     let (failed, user) = (("event", Some("failed")), ("user", Some("eve")));
     check_items(&[BASE, &values], &[failed, user, ("host", Some("h1"))], &[r#"v#0 {"user":"eve"} h1"#]);
     check_items(&[BASE, &values], &[failed, user], &[]);
@@ -183,12 +231,19 @@ const PLAN: &str = r#"rule:
 
 #[test]
 fn the_plans_rule_loads_unmodified() {
-    check(&[PLAN], &expect![[r#"
+    check(
+        &[PLAN],
+        &expect![[r#"
         rule-001 of rule-001#conditions 300s event_count>=5 alerts=true
         Warning rule "Multiple Failed Login Attempts" (c.yml:19): the playbook "account-lockout" is not there; the rule is loaded, this action does nothing
         Warning rule "Multiple Failed Login Attempts" (c.yml:21): the channels "slack", "pagerduty" are not there; the rule is loaded, this action does nothing
-    "#]]);
-    check_items(&[PLAN], &[("event_type", Some("authentication_failed")), ("source_ip", Some("192.0.2.7"))], &[r#"rule-001#0 {"source_ip":"192.0.2.7"} -"#]);
+    "#]],
+    );
+    check_items(
+        &[PLAN],
+        &[("event_type", Some("authentication_failed")), ("source_ip", Some("192.0.2.7"))],
+        &[r#"rule-001#0 {"source_ip":"192.0.2.7"} -"#],
+    );
 }
 
 #[test]
@@ -209,7 +264,9 @@ fn the_plans_operators_are_those_of_a_table() {
         ("lte", "5", "5", "6"),
         ("equals", "'a*'", "a*", "ab"), // no wildcards here
     ] {
-        let rule = format!("rule:\n  id: r\n  name: n\n  conditions:\n    - {{field: F, operator: {operator}, value: {value}}}\n");
+        let rule = format!(
+            "rule:\n  id: r\n  name: n\n  conditions:\n    - {{field: F, operator: {operator}, value: {value}}}\n"
+        );
         let rules = rules(&[&rule]);
         let mut scanner = Scanner::new(rules);
         for (text, expect) in [(met, true), (not_met, false)] {
@@ -217,7 +274,13 @@ fn the_plans_operators_are_those_of_a_table() {
             assert_eq!(!crate::world::hits(&mut scanner, &event).is_empty(), expect, "{operator} {value} on {text}");
         }
     }
-    let parsed = parse(&[text("p.yml", "rule:\n  id: r\n  name: n\n  conditions:\n    - {field: F, operator: equal, value: x}\n")]);
-    assert_eq!(parsed.problems[0].to_string(), "rule \"n\" (p.yml:5): unknown operator \"equal\"; did you mean \"equals\"?");
+    let parsed = parse(&[text(
+        "p.yml",
+        "rule:\n  id: r\n  name: n\n  conditions:\n    - {field: F, operator: equal, value: x}\n",
+    )]);
+    assert_eq!(
+        parsed.problems[0].to_string(),
+        "rule \"n\" (p.yml:5): unknown operator \"equal\"; did you mean \"equals\"?"
+    );
     assert_eq!(parsed.problems[0].severity, Severity::Error);
 }

@@ -29,15 +29,31 @@ fn hostile_texts_are_refused_in_bounded_time() {
     let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), vec!["*a"; 1_000].join(", "));
     check("long aliases", &long, "nodes or");
     check("flow depth", &"[".repeat(1 << 20), "could not read");
-    check("map depth", &(0..10_000).map(|depth| format!("{}a:\n", " ".repeat(depth % 2_000))).collect::<String>(), "could not read");
+    check(
+        "map depth",
+        &(0..10_000).map(|depth| format!("{}a:\n", " ".repeat(depth % 2_000))).collect::<String>(),
+        "could not read",
+    );
     check("size", &"#".repeat(5 << 20), "bytes");
     check("nodes", &format!("a: [{}]", "x, ".repeat(500_000)), "nodes");
 
     let rule = |detection: &str| format!("title: T\nid: i\nlogsource: {{product: p}}\ndetection:\n{detection}\n");
-    check("parentheses", &rule(&format!("  s: {{F: x}}\n  condition: '{}s{}'", "(".repeat(100_000), ")".repeat(100_000))), "nested deeper");
-    check("all of all", &rule(&format!("  s: {{F: x}}\n  condition: {}s", "1 of them or ".repeat(100_000))), "selections");
+    check(
+        "parentheses",
+        &rule(&format!("  s: {{F: x}}\n  condition: '{}s{}'", "(".repeat(100_000), ")".repeat(100_000))),
+        "nested deeper",
+    );
+    check(
+        "all of all",
+        &rule(&format!("  s: {{F: x}}\n  condition: {}s", "1 of them or ".repeat(100_000))),
+        "selections",
+    );
     check("expression", &rule("  s: {F|re: '((((a{100}){100}){100}){100}){100}'}\n  condition: s"), "needs more than");
-    check("expression depth", &rule(&format!("  s: {{F|re: '{}a{}'}}\n  condition: s", "(".repeat(10_000), ")".repeat(10_000))), "expression");
+    check(
+        "expression depth",
+        &rule(&format!("  s: {{F|re: '{}a{}'}}\n  condition: s", "(".repeat(10_000), ")".repeat(10_000))),
+        "expression",
+    );
     let words = |count: usize, word: &dyn Fn(usize) -> String| (0..count).map(word).collect::<Vec<_>>().join(", ");
     let dashes = words(2_000, &|number| format!("' -a{number} -b -c'"));
     check("dashes", &rule(&format!("  s: {{F|windash|contains: [{dashes}]}}\n  condition: s")), "values");
@@ -52,7 +68,9 @@ fn hostile_texts_are_refused_in_bounded_time() {
 #[test]
 fn many_dashes_do_not_multiply() {
     let dashes = " -a".repeat(40);
-    let rule = format!("title: T\nid: i\nlogsource: {{product: p}}\ndetection:\n  s: {{F|windash|contains: '{dashes}'}}\n  condition: s\n");
+    let rule = format!(
+        "title: T\nid: i\nlogsource: {{product: p}}\ndetection:\n  s: {{F|windash|contains: '{dashes}'}}\n  condition: s\n"
+    );
     let (rules, problems) = RuleSet::compile(parse(&[text("h.yml", &rule)]), &Options::default());
     assert_eq!((rules.rules().len(), problems.len()), (1, 0));
 }

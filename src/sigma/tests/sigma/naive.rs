@@ -99,7 +99,10 @@ fn ways(pattern: &LogSourcePattern, event: &Event) -> Vec<Renamed> {
             event.fields.all(name(field)).any(|(text, scalar)| scalar != Scalar::Null && wanted(&text.to_lowercase()))
         };
         let id = any("EventID", &|text| row.event_ids.iter().any(|id| id.to_string() == text));
-        let when = row.when.iter().all(|(field, values)| any(field, &|text| values.iter().any(|value| value.to_lowercase() == text)));
+        let when = row
+            .when
+            .iter()
+            .all(|(field, values)| any(field, &|text| values.iter().any(|value| value.to_lowercase() == text)));
         if id && when {
             ways.push(row.fields);
         }
@@ -112,11 +115,13 @@ fn holds(expr: &Expr, seen: &Seen<'_>, fields: Renamed) -> bool {
         Expr::All(list) => list.iter().all(|expr| holds(expr, seen, fields)),
         Expr::Any(list) => list.iter().any(|expr| holds(expr, seen, fields)),
         Expr::Not(expr) => !holds(expr, seen, fields),
-        Expr::Test(Test { field: None, matcher }) => {
-            seen.values.iter().any(|(_, text, small, scalar)| *scalar != Scalar::Null && fits(matcher, text, small, &[]))
-        }
+        Expr::Test(Test { field: None, matcher }) => seen
+            .values
+            .iter()
+            .any(|(_, text, small, scalar)| *scalar != Scalar::Null && fits(matcher, text, small, &[])),
         Expr::Test(Test { field: Some(field), matcher }) => {
-            let real = |field: &str| name(fields.iter().find(|(rule, _)| *rule == field).map_or(field, |(_, event)| event));
+            let real =
+                |field: &str| name(fields.iter().find(|(rule, _)| *rule == field).map_or(field, |(_, event)| event));
             let of = |wanted: Name| seen.values.iter().filter(move |(name, ..)| *name == wanted);
             let values = || of(real(field));
             match matcher {
@@ -124,12 +129,14 @@ fn holds(expr: &Expr, seen: &Seen<'_>, fields: Renamed) -> bool {
                 Matcher::Exists(wanted) => (values().count() > 0) == *wanted,
                 matcher => {
                     let others: Vec<&str> = match matcher {
-                        Matcher::Field { other, .. } => {
-                            of(real(other)).filter(|(_, _, _, scalar)| *scalar != Scalar::Null).map(|(_, text, ..)| *text).collect()
-                        }
+                        Matcher::Field { other, .. } => of(real(other))
+                            .filter(|(_, _, _, scalar)| *scalar != Scalar::Null)
+                            .map(|(_, text, ..)| *text)
+                            .collect(),
                         _ => Vec::new(),
                     };
-                    values().any(|(_, text, small, scalar)| *scalar != Scalar::Null && fits(matcher, text, small, &others))
+                    values()
+                        .any(|(_, text, small, scalar)| *scalar != Scalar::Null && fits(matcher, text, small, &others))
                 }
             }
         }
@@ -163,7 +170,8 @@ fn fits(matcher: &Matcher, text: &str, small: &str, others: &[&str]) -> bool {
             if *cased { glob(&pattern.parts, text) } else { fits_pattern(&pattern, text, small) }
         }),
         Matcher::Time(part, wanted) => {
-            let digits: Vec<i64> = text.split(|c: char| !c.is_ascii_digit()).map_while(|digits| digits.parse().ok()).collect();
+            let digits: Vec<i64> =
+                text.split(|c: char| !c.is_ascii_digit()).map_while(|digits| digits.parse().ok()).collect();
             let at = match part {
                 TimePart::Year => 0,
                 TimePart::Month => 1,
@@ -183,9 +191,8 @@ fn fits_pattern(pattern: &Pattern, text: &str, small: &str) -> bool {
     if text.is_ascii() && pattern.parts.iter().all(|part| !matches!(part, Part::Text(text) if !text.is_ascii())) {
         return glob(&pattern.parts, small);
     }
-    REGEXES.with_borrow_mut(|regexes| {
-        regexes.entry(pattern.clone()).or_insert_with(|| regex_of(pattern)).is_match(text)
-    })
+    REGEXES
+        .with_borrow_mut(|regexes| regexes.entry(pattern.clone()).or_insert_with(|| regex_of(pattern)).is_match(text))
 }
 
 thread_local! {

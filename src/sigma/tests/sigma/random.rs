@@ -37,9 +37,23 @@ fn pattern() -> impl Strategy<Value = String> {
 
 fn item() -> impl Strategy<Value = String> {
     let modifiers = prop_oneof![
-        Just(""), Just("|contains"), Just("|startswith"), Just("|endswith"), Just("|contains|all"), Just("|cased"),
-        Just("|contains|cased"), Just("|neq"), Just("|windash|contains"), Just("|base64offset|contains"), Just("|gt"),
-        Just("|cidr"), Just("|exists"), Just("|fieldref"), Just("|re"), Just("|re|i"), Just("null"),
+        Just(""),
+        Just("|contains"),
+        Just("|startswith"),
+        Just("|endswith"),
+        Just("|contains|all"),
+        Just("|cased"),
+        Just("|contains|cased"),
+        Just("|neq"),
+        Just("|windash|contains"),
+        Just("|base64offset|contains"),
+        Just("|gt"),
+        Just("|cidr"),
+        Just("|exists"),
+        Just("|fieldref"),
+        Just("|re"),
+        Just("|re|i"),
+        Just("null"),
     ];
     (0..FIELDS.len(), modifiers, prop::collection::vec(pattern(), 1..10)).prop_map(|(field, modifiers, values)| {
         let field = FIELDS[field];
@@ -50,7 +64,10 @@ fn item() -> impl Strategy<Value = String> {
             "|exists" => format!("{field}|exists: {}", values.len() % 2 == 0),
             "|fieldref" => format!("{field}|fieldref: A"),
             "null" => format!("{field}: null"),
-            "|re" | "|re|i" => format!("{field}{modifiers}: '{}'", regex::escape(&values[0]).replace("\\*", ".*").replace("\\?", "(a|bcd|é)")),
+            "|re" | "|re|i" => format!(
+                "{field}{modifiers}: '{}'",
+                regex::escape(&values[0]).replace("\\*", ".*").replace("\\?", "(a|bcd|é)")
+            ),
             "|base64offset|contains" => format!("{field}{modifiers}: abc"),
             _ => format!("{field}{modifiers}: [{}]", values.iter().map(quoted).collect::<Vec<_>>().join(", ")),
         }
@@ -64,21 +81,32 @@ fn rule() -> impl Strategy<Value = String> {
     ];
     let keyword = prop_oneof![5 => Just(None), 1 => value().prop_map(Some)];
     let condition = prop_oneof![
-        Just("s0"), Just("s0 and s1"), Just("s0 or s1"), Just("s0 and not s1"), Just("not s0"), Just("1 of s*"),
-        Just("all of them"), Just("not (s0 and s1)"), Just("s0 and not (s1 or s2)"),
+        Just("s0"),
+        Just("s0 and s1"),
+        Just("s0 or s1"),
+        Just("s0 and not s1"),
+        Just("not s0"),
+        Just("1 of s*"),
+        Just("all of them"),
+        Just("not (s0 and s1)"),
+        Just("s0 and not (s1 or s2)"),
     ];
-    (0..SOURCES.len(), prop::collection::vec(selection, 3), keyword, condition).prop_map(|(source, selections, keyword, condition)| {
-        let mut text = format!("title: t\nlogsource: {}\ndetection:\n  condition: {condition}\n", SOURCES[source]);
-        for (number, items) in selections.iter().enumerate() {
-            text.push_str(&format!("  s{number}:\n"));
-            match &keyword {
-                Some(keyword) if number == 0 => text.push_str(&format!("    - '{}'\n", keyword.replace('\'', "''"))),
-                // A list of maps, because one map may not have a key twice.
-                _ => items.iter().for_each(|item| text.push_str(&format!("    - {item}\n"))),
+    (0..SOURCES.len(), prop::collection::vec(selection, 3), keyword, condition).prop_map(
+        |(source, selections, keyword, condition)| {
+            let mut text = format!("title: t\nlogsource: {}\ndetection:\n  condition: {condition}\n", SOURCES[source]);
+            for (number, items) in selections.iter().enumerate() {
+                text.push_str(&format!("  s{number}:\n"));
+                match &keyword {
+                    Some(keyword) if number == 0 => {
+                        text.push_str(&format!("    - '{}'\n", keyword.replace('\'', "''")))
+                    }
+                    // A list of maps, because one map may not have a key twice.
+                    _ => items.iter().for_each(|item| text.push_str(&format!("    - {item}\n"))),
+                }
             }
-        }
-        text
-    })
+            text
+        },
+    )
 }
 
 type Row = Vec<(usize, Option<String>)>;

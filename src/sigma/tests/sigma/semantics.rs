@@ -175,7 +175,9 @@ fn fields_are_compared_with_fields() {
 #[test]
 fn conditions_join_selections() {
     let detection = |condition: &str| {
-        format!("  sel_a: {{A: a}}\n  sel_b: {{B: b}}\n  other: {{C: c}}\n  _hidden: {{D: d}}\n  condition: {condition}")
+        format!(
+            "  sel_a: {{A: a}}\n  sel_b: {{B: b}}\n  other: {{C: c}}\n  _hidden: {{D: d}}\n  condition: {condition}"
+        )
     };
     for (condition, fields, expect) in [
         ("sel_a and sel_b", "A", false),
@@ -195,8 +197,10 @@ fn conditions_join_selections() {
         ("sel_a OR sel_b", "B", true),
         ("not not sel_a", "A", true),
     ] {
-        let values: Vec<(String, String)> = fields.chars().map(|c| (c.to_string(), c.to_lowercase().to_string())).collect();
-        let fields: Vec<(&str, Option<&str>)> = values.iter().map(|(name, value)| (name.as_str(), Some(value.as_str()))).collect();
+        let values: Vec<(String, String)> =
+            fields.chars().map(|c| (c.to_string(), c.to_lowercase().to_string())).collect();
+        let fields: Vec<(&str, Option<&str>)> =
+            values.iter().map(|(name, value)| (name.as_str(), Some(value.as_str()))).collect();
         check_detection(&detection(condition), &fields, expect);
     }
     check_detection("  a: {A: a}\n  b: {B: b}\n  condition:\n    - a\n    - b", &[("B", Some("b"))], true);
@@ -219,7 +223,9 @@ fn keywords_are_sought_in_all_values() {
 
 #[test]
 fn text_lines_are_sought_as_a_whole() {
-    let rules = rules(&["title: t\nid: r\nlogsource: {product: linux, service: sshd}\ndetection:\n  k: [unexpected internal error]\n  condition: k\n"]);
+    let rules = rules(&[
+        "title: t\nid: r\nlogsource: {product: linux, service: sshd}\ndetection:\n  k: [unexpected internal error]\n  condition: k\n",
+    ]);
     let line = "Jan 1 00:00:00 h sshd[1]: Unexpected internal error";
     assert_eq!(hits(&mut Scanner::new(rules), &event(log_source("linux", "", "sshd"), &[], line)), ["r"]);
 }
@@ -248,8 +254,11 @@ fn check_sources(declared: LogSource, fields: &[(&str, Option<&str>)], expect: &
     let texts: Vec<String> = sources
         .iter()
         .map(|(id, source)| {
-            let source = source.strip_prefix("product").map_or((*source).to_owned(), |rest| format!("{{product{rest}}}"));
-            format!("title: {id}\nid: {id}\nlogsource: {source}\ndetection:\n  s: {{Image|contains: a}}\n  condition: s\n")
+            let source =
+                source.strip_prefix("product").map_or((*source).to_owned(), |rest| format!("{{product{rest}}}"));
+            format!(
+                "title: {id}\nid: {id}\nlogsource: {source}\ndetection:\n  s: {{Image|contains: a}}\n  condition: s\n"
+            )
         })
         .collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
@@ -267,7 +276,11 @@ fn one_event_belongs_to_several_log_sources() {
     let sysmon = ("Channel", Some("Microsoft-Windows-Sysmon/Operational"));
     let image = ("Image", Some("a.exe"));
     let id = |id: &'static str| ("EventID", Some(id));
-    check_sources(windows(), &[sysmon, id("1"), image], &["windows", "sysmon", "process_creation", "any_process_creation"]);
+    check_sources(
+        windows(),
+        &[sysmon, id("1"), image],
+        &["windows", "sysmon", "process_creation", "any_process_creation"],
+    );
     let registry = |kind: &'static str| vec![sysmon, id("12"), ("EventType", Some(kind)), image];
     check_sources(windows(), &registry("CreateKey"), &["windows", "sysmon", "registry_event", "registry_add"]);
     check_sources(windows(), &registry("DeleteValue"), &["windows", "sysmon", "registry_event", "registry_delete"]);
@@ -279,7 +292,11 @@ fn one_event_belongs_to_several_log_sources() {
     check_sources(windows(), &created, &["process_creation", "any_process_creation"]);
     check_sources(windows(), &[("Channel", Some("Security")), id("4624"), image], &["windows", "security"]);
     // No decoder said that it is of Windows, but it has a channel of it.
-    check_sources(LogSource::default(), &[sysmon, id("13"), image], &["windows", "sysmon", "registry_event", "registry_set"]);
+    check_sources(
+        LogSource::default(),
+        &[sysmon, id("13"), image],
+        &["windows", "sysmon", "registry_event", "registry_set"],
+    );
     // Another product's field of that name routes nothing.
     check_sources(log_source("linux", "", ""), &[sysmon, id("1"), image], &["linux"]);
 }
@@ -289,9 +306,21 @@ fn events_without_a_channel_go_by_provider_or_declaration() {
     let image = ("Image", Some("a.exe"));
     let provider = ("Provider_Name", Some("Microsoft-Windows-Sysmon"));
     let one = ("EventID", Some("1"));
-    check_sources(log_source("windows", "", ""), &[provider, one, image], &["windows", "sysmon", "process_creation", "any_process_creation"]);
-    check_sources(log_source("windows", "", ""), &[("Provider_Name", Some("Microsoft-Windows-RPC")), one, image], &["windows"]);
-    check_sources(log_source("windows", "process_creation", ""), &[image], &["windows", "process_creation", "any_process_creation"]);
+    check_sources(
+        log_source("windows", "", ""),
+        &[provider, one, image],
+        &["windows", "sysmon", "process_creation", "any_process_creation"],
+    );
+    check_sources(
+        log_source("windows", "", ""),
+        &[("Provider_Name", Some("Microsoft-Windows-RPC")), one, image],
+        &["windows"],
+    );
+    check_sources(
+        log_source("windows", "process_creation", ""),
+        &[image],
+        &["windows", "process_creation", "any_process_creation"],
+    );
 }
 
 #[test]
@@ -299,5 +328,9 @@ fn declared_log_sources_meet_rules_that_say_less() {
     let image = [("Image", Some("a"))];
     check_sources(log_source("linux", "", "sshd"), &image, &["linux", "sshd", "auth"]);
     check_sources(log_source("nginx", "webserver", "nginx"), &image, &["webserver", "nginx"]);
-    check_sources(log_source("linux", "process_creation", ""), &image, &["linux", "linux_process_creation", "any_process_creation"]);
+    check_sources(
+        log_source("linux", "process_creation", ""),
+        &image,
+        &["linux", "linux_process_creation", "any_process_creation"],
+    );
 }

@@ -9,7 +9,8 @@ use std::{
 use cf_ingest::{Decoded, Decoder, FileOptions, SourceTable};
 use cf_sigma::{Options, Parsed, Problem, RuleSet, Scanner, Severity, Text, parse};
 use cf_types::{
-    Event, Fields, LogSource, Name, Origin, Position, Scalar, Tenant, Time, TimeBasis, entity::EntityKind, record::Framing,
+    Event, Fields, LogSource, Name, Origin, Position, Scalar, Tenant, Time, TimeBasis, entity::EntityKind,
+    record::Framing,
 };
 
 pub(crate) fn text(file: &str, text: &str) -> Text {

@@ -1,0 +1,366 @@
+//! The command line: every flag with the words that its help shows.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::output::Format;
+
+/// Streaming detection and response: security events in, countermeasures back.
+///
+/// Try `counterflow detect --rules rules tests/cases/lab/auth.log`, then `counterflow replay` with the same words.
+/// Tables are shown on a terminal, JSON lines in a pipe.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 110)]
+pub(crate) struct Cli {
+    /// Settings file (YAML). Flags win over it.
+    #[arg(long, global = true, value_name = "FILE", env = "COUNTERFLOW_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// How to print: table, json (lines) or csv. Default: table on a terminal, json in a pipe.
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", visible_alias = "format")]
+    pub(crate) output: Option<Format>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Say which rule meets which event: no state, all cores
+    Detect(DetectArguments),
+    /// Send files through the whole graph and print the final alerts
+    Replay(ReplayArguments),
+    /// Receive events and answer them until told to stop
+    Run(Box<RunArguments>),
+    /// Look at rules
+    #[command(subcommand)]
+    Rules(RulesCommand),
+    /// Ask the history in SQL, beside a running or a stopped engine
+    Sql(SqlArguments),
+    /// List incidents, or show one with its timeline
+    Incidents(IncidentsArguments),
+    /// List alerts as they stand
+    Alerts(AlertsArguments),
+    /// List actions: planned, in force, undone
+    Actions(LedgerArguments),
+    /// Add, remove or list facts: what can change while running
+    #[command(subcommand)]
+    Facts(FactsCommand),
+    /// Show or check the settings
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Measure
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Check the audit trail
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Print a completion script for a shell
+    Completions(CompletionsArguments),
+}
+
+/// Rules and how strict to be about them.
+#[derive(Debug, Args)]
+pub(crate) struct RuleArguments {
+    /// Rule file or folder (*.yml, *.yaml at any depth); may be repeated
+    #[arg(long = "rules", value_name = "PATH", required = true)]
+    pub(crate) rules: Vec<PathBuf>,
+
+    /// Exit with 1 if a rule did not load
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DetectArguments {
+    #[command(flatten)]
+    pub(crate) rules: RuleArguments,
+
+    /// Year of times that have none; default: that of the file's modification time
+    #[arg(long, value_name = "YEAR", value_parser = clap::value_parser!(i16).range(1970..=9998))]
+    pub(crate) year: Option<i16>,
+
+    /// Files to read (JSON, text, EVTX; .gz and .zst too); `-` is standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArguments {
+    #[command(flatten)]
+    pub(crate) rules: RuleArguments,
+
+    /// Worker threads of the graph; the result is the same for any number
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) workers: u16,
+
+    /// Write the history of this replay under DIR, as `run` does
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// Let alerts age out this far behind the newest event (90s, 15m, 24h, 7d); the input must then be sorted by time
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub(crate) horizon: Option<i64>,
+
+    /// Leave file and line out, so that two runs over the same events compare with cmp
+    #[arg(long)]
+    pub(crate) no_positions: bool,
+
+    /// Also print withdrawn alerts and how each came about
+    #[arg(long)]
+    pub(crate) revisions: bool,
+
+    /// Year of times that have none; default: that of the file's modification time
+    #[arg(long, value_name = "YEAR", value_parser = clap::value_parser!(i16).range(1970..=9998))]
+    pub(crate) year: Option<i16>,
+
+    /// Files to read (JSON, text, EVTX; .gz and .zst too); `-` is standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// Folder for all that is kept: spool, ledger, facts log, history
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// Rule file or folder; may be repeated
+    #[arg(long = "rules", value_name = "PATH")]
+    pub(crate) rules: Vec<PathBuf>,
+
+    /// Address of the HTTP interface, loopback only
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+
+    /// Receive syslog by UDP here, loopback only
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) syslog_udp: Option<SocketAddr>,
+
+    /// Receive syslog by TCP here, loopback only
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) syslog_tcp: Option<SocketAddr>,
+
+    /// Worker threads of the graph
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) workers: Option<u16>,
+
+    /// Do what the policy wants; without it actions are planned and recorded, not done
+    #[arg(long)]
+    pub(crate) enforce: bool,
+
+    /// Network namespace in which nftables answers, e.g. /proc/PID/ns/net
+    #[arg(long, value_name = "PATH")]
+    pub(crate) nft_netns: Option<PathBuf>,
+
+    /// Block the address of alerts of level high and above for SPAN (30s, 15m, 4h)
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub(crate) block_for: Option<i64>,
+
+    /// Network that no action may ever touch (besides loopback and this machine's own addresses); may be repeated
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) protect: Vec<String>,
+
+    /// Send alerts to this URL; may be repeated
+    #[arg(long, value_name = "URL")]
+    pub(crate) webhook: Vec<String>,
+
+    /// Append alerts to this file as JSON lines
+    #[arg(long, value_name = "FILE")]
+    pub(crate) alerts_file: Option<PathBuf>,
+
+    /// Files to read once as bounded sources, `-` for standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RulesCommand {
+    /// Exit 0 when all rules load, 1 with the list of those that do not
+    Check {
+        /// Rule files or folders
+        #[arg(value_name = "PATH", required = true)]
+        paths: Vec<PathBuf>,
+        /// Say warnings, too
+        #[arg(long)]
+        warnings: bool,
+    },
+    /// List the rules that load
+    List {
+        /// Rule files or folders
+        #[arg(value_name = "PATH", required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Run the events beside the rules (NAME.test.jsonl): exit 0 when each fires or stays silent as it says
+    Test {
+        /// Rule files or folders
+        #[arg(value_name = "PATH", required = true)]
+        paths: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SqlArguments {
+    /// Folder of the engine or of a replay
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data: PathBuf,
+
+    /// One statement, e.g. "select rule_id, count(*) from detections group by 1 order by 2 desc"
+    #[arg(value_name = "STATEMENT")]
+    pub(crate) statement: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IncidentsArguments {
+    /// Folder of the engine
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data: PathBuf,
+
+    /// Number of the incident to show with its timeline; all are listed without it
+    #[arg(value_name = "NUMBER")]
+    pub(crate) number: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AlertsArguments {
+    /// Folder of the engine
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data: PathBuf,
+
+    /// Only those in this state
+    #[arg(long, value_parser = ["open", "sealed", "withdrawn", "superseded"])]
+    pub(crate) state: Option<String>,
+
+    /// Only those of this rule, by id
+    #[arg(long, value_name = "RULE")]
+    pub(crate) rule: Option<String>,
+
+    /// Only those of this incident
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) incident: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LedgerArguments {
+    /// Folder of the engine
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FactsCommand {
+    /// Add a fact: `facts add allow 10.0.0.7`, `facts add allow 10.0.0.0/24`
+    Add(FactArguments),
+    /// Remove a fact: what it withdrew comes back
+    Remove(FactArguments),
+    /// List the facts in force
+    List {
+        /// Folder of the engine
+        #[arg(long, value_name = "DIR", default_value = "data")]
+        data: PathBuf,
+    },
+    /// Add facts from a file of JSON lines: {"value": "10.0.0.7", "reason": "..."}; bad ones are refused with their line
+    Import {
+        /// Folder of the engine
+        #[arg(long, value_name = "DIR", default_value = "data")]
+        data: PathBuf,
+        /// Kind of all facts in the file
+        #[arg(value_name = "KIND", value_parser = ["allow"])]
+        kind: String,
+        /// File of JSON lines, `-` for standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FactArguments {
+    /// Folder of the engine
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data: PathBuf,
+
+    /// Why, for the audit
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) reason: String,
+
+    /// What kind of fact
+    #[arg(value_name = "KIND", value_parser = ["allow"])]
+    pub(crate) kind: String,
+
+    /// Its value: an address or a network
+    #[arg(value_name = "VALUE")]
+    pub(crate) value: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Show every setting with its value and where it comes from
+    Print,
+    /// Exit 0 when the settings are right, 2 with what is wrong
+    Check,
+    /// Print a commented template of the settings file
+    Template,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Matching against building simd-json's tape of the same bytes: CPU time, one core, median of 5
+    Match {
+        #[command(flatten)]
+        rules: RuleArguments,
+        /// File of JSON lines (.gz and .zst too)
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Exit 0 when no record was edited, cut or reordered, 1 with the first that was
+    Verify {
+        /// Folder of the engine
+        #[arg(long, value_name = "DIR", default_value = "data")]
+        data: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArguments {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Seconds of a span such as `90s`, `15m`, `24h`, `7d`.
+pub(crate) fn span(text: &str) -> Result<i64, String> {
+    let wrong = || format!("{text:?} is not a span; write 90s, 15m, 24h or 7d");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: i64 = digits.parse().map_err(|_| wrong())?;
+    let unit = match text.strip_prefix(digits) {
+        Some("s" | "") => 1,
+        Some("m") => 60,
+        Some("h") => 3_600,
+        Some("d") => 86_400,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(unit).filter(|seconds| *seconds > 0).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn spans_need_a_known_unit() {
+        assert_eq!(span("15m"), Ok(900));
+        assert!(span("15x").is_err() && span("m").is_err() && span("0s").is_err() && span("-5s").is_err());
+    }
+}

@@ -1,0 +1,119 @@
+//! `counterflow incidents | alerts | actions | audit`: what the ledger says, beside a running or a stopped engine.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use cf_ledger::{Reader, read::AlertFilter, read::IncidentStory};
+use serde_json::{Value, json};
+
+use crate::{
+    cli::{AlertsArguments, AuditCommand, Cli, IncidentsArguments, LedgerArguments},
+    output::{self, Exit, Failed, Format},
+};
+
+/// Rows listed at most.
+const ROWS_MAX: u32 = 100_000;
+
+fn with_reader<T>(data: &Path, work: impl AsyncFnOnce(Reader) -> Result<T>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("could not start")?;
+    runtime.block_on(async { work(Reader::open(data).await?).await })
+}
+
+fn print(cli: &Cli, columns: &[&str], rows: Vec<Value>) -> Result<Exit> {
+    output::ignore_closed_pipe(output::rows(Format::or_default(cli.output), columns, rows))?;
+    Ok(Exit::Ok)
+}
+
+fn values<T: serde::Serialize>(rows: &[T]) -> Result<Vec<Value>> {
+    Ok(rows.iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
+}
+
+/// Lists incidents, or shows one.
+pub(crate) fn run(cli: &Cli, arguments: &IncidentsArguments) -> Result<Exit> {
+    with_reader(&arguments.data, async |reader| {
+        let Some(number) = arguments.number else {
+            let incidents = reader.incidents(false, ROWS_MAX).await?;
+            return print(
+                cli,
+                &["number", "score", "level", "title", "alerts", "entities", "first", "last", "state"],
+                values(&incidents)?,
+            );
+        };
+        let story = reader.incident(number).await?;
+        let story = story.with_context(|| Failed(format!("there is no incident {number}")))?;
+        if Format::or_default(cli.output) == Format::Table {
+            tell(cli, &story)
+        } else {
+            print(cli, &["number"], vec![serde_json::to_value(&story)?])
+        }
+    })
+}
+
+/// An incident for a person: what it is, then what happened when.
+fn tell(cli: &Cli, story: &IncidentStory) -> Result<Exit> {
+    let incident = &story.incident;
+    let entities: Vec<_> = incident.entities.iter().map(ToString::to_string).collect();
+    let head = format!(
+        "incident {} ({}), score {}, {} alerts: {}\nentities: {}\n",
+        incident.number,
+        incident.state,
+        incident.score,
+        incident.alerts,
+        output::printable(incident.title.as_deref().unwrap_or("untitled")),
+        output::printable(&entities.join(", ")),
+    );
+    output::ignore_closed_pipe(output::text(&head))?;
+    print(cli, &["at", "kind", "text"], values(&story.timeline)?)
+}
+
+/// Lists alerts.
+pub(crate) fn alerts(cli: &Cli, arguments: &AlertsArguments) -> Result<Exit> {
+    with_reader(&arguments.data, async |reader| {
+        let filter = AlertFilter {
+            state: arguments.state.clone(),
+            rule: arguments.rule.clone(),
+            incident: arguments.incident,
+            id: None,
+            limit: ROWS_MAX,
+        };
+        let rows = reader.alerts(&filter).await?.into_iter().map(|alert| {
+            let content = &alert.content;
+            json!({
+                "alert_id": alert.alert_id, "rule_id": content["rule"], "title": content["title"],
+                "level": content["level"], "state": alert.state, "group": content["group"], "count": content["count"],
+                "anchor": content["anchor"], "last_cell": content["last_cell"], "score": content["score"],
+                "first": alert.members.as_ref().map(|m| m.first), "last": alert.members.as_ref().map(|m| m.last),
+                "thread": alert.thread, "revision": alert.revision, "reason": alert.reason, "incident": alert.incident,
+                "changed_at": alert.changed_at, "members": alert.members,
+            })
+        });
+        print(
+            cli,
+            &["alert_id", "level", "title", "state", "reason", "group", "count", "first", "last", "incident"],
+            rows.collect(),
+        )
+    })
+}
+
+/// Lists actions.
+pub(crate) fn actions(cli: &Cli, arguments: &LedgerArguments) -> Result<Exit> {
+    with_reader(&arguments.data, async |reader| {
+        let actions = reader.actions(ROWS_MAX).await?;
+        print(cli, &["id", "kind", "target", "state", "reason", "planned_at", "applied_at", "until"], values(&actions)?)
+    })
+}
+
+/// Checks the audit chain.
+pub(crate) fn audit(_cli: &Cli, command: &AuditCommand) -> Result<Exit> {
+    let AuditCommand::Verify { data } = command;
+    with_reader(data, async |reader| match reader.audit_verify().await? {
+        None => {
+            output::note("the audit trail is whole");
+            Ok(Exit::Ok)
+        }
+        Some(fault) => {
+            output::note(&format!("the audit trail is broken at record {}: {}", fault.seq, fault.what));
+            Ok(Exit::Problems)
+        }
+    })
+}

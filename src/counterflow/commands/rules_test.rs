@@ -1,0 +1,139 @@
+//! `counterflow rules test`: the events beside the rules, through the same graph as everything else.
+//!
+//! Beside `NAME.yml` lies `NAME.test.jsonl`, one case a line: `{"fires": true, "why": "...", "lines": ["raw record", ...]}`.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use cf_dataflows::GraphOptions;
+use cf_ingest::SourceTable;
+use cf_sigma::{Options, RuleSet};
+use cf_types::{Epoch, EpochOutput, Event, Framing, Origin, Position, Record, Reject, Row, Tenant, Time};
+use serde::Deserialize;
+
+use crate::{
+    cli::Cli,
+    engine::{Engine, EngineOptions, EpochInput, Tap},
+    output::{self, Exit, Failed},
+    rules,
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    fires: bool,
+    #[serde(default)]
+    why: String,
+    lines: Vec<String>,
+}
+
+/// Runs all cases of the rules in these files and folders.
+pub(crate) fn run(_cli: &Cli, paths: &[PathBuf]) -> Result<Exit> {
+    let loaded = rules::load(paths, &Options::default())?;
+    super::rules::report(&loaded);
+    let files: BTreeSet<&str> = loaded.rules.rules().iter().map(|rule| &*rule.file).collect();
+    let mut bench = Bench::start(&loaded.rules)?;
+    let (mut cases, mut failed, mut untested) = (0, 0, 0);
+    for file in files {
+        let tests = Path::new(file).with_extension("test.jsonl");
+        if !tests.exists() {
+            untested += 1;
+            output::note(&format!("untested: {file}"));
+            continue;
+        }
+        let text = fs::read_to_string(&tests).with_context(|| format!("could not read {}", tests.display()))?;
+        let ids: BTreeSet<&str> =
+            loaded.rules.rules().iter().filter(|rule| &*rule.file == file).map(|rule| &*rule.id).collect();
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let place = format!("{}:{}", tests.display(), number + 1);
+            let case: Case = serde_json::from_str(line).with_context(|| Failed(format!("{place} is no case")))?;
+            cases += 1;
+            let met = bench.met(&case.lines)?;
+            if met.iter().any(|id| ids.contains(&**id)) != case.fires {
+                failed += 1;
+                let what = if case.fires { "must fire and did not" } else { "must not fire and did" };
+                output::note(&format!("failed: {place}: {what} ({})", case.why));
+            }
+        }
+    }
+    bench.engine.stop()?;
+    output::note(&format!("{cases} cases, {failed} failed, {untested} rule files without cases"));
+    Ok(if failed == 0 && loaded.errors() == 0 { Exit::Ok } else { Exit::Problems })
+}
+
+/// One graph for all cases: each is an epoch whose facts... there are none, so a case must not see another's events. A
+/// case therefore lives in a tenant of its own: tenants never meet.
+struct Bench {
+    engine: Engine,
+    rules: Option<Arc<RuleSet>>,
+    epoch: Epoch,
+}
+
+struct NoTap;
+
+impl Tap for NoTap {
+    fn decoded(&self, _epoch: Epoch, _worker: usize, _events: &[Event], _rejects: &[Reject]) {}
+}
+
+impl Bench {
+    fn start(rules: &Arc<RuleSet>) -> Result<Bench> {
+        let engine = Engine::start(EngineOptions {
+            workers: 1,
+            graph: GraphOptions { horizon_s: None, ..GraphOptions::default() },
+            sources: Arc::new(SourceTable::default()),
+            tap: Arc::new(NoTap),
+        })?;
+        Ok(Bench { engine, rules: Some(Arc::clone(rules)), epoch: 0 })
+    }
+
+    /// The ids of the rules that met a line, or that have an alert over them.
+    fn met(&mut self, lines: &[String]) -> Result<BTreeSet<Arc<str>>> {
+        self.epoch += 1;
+        let origin = Arc::new(Origin {
+            tenant: Tenant::new(&format!("case-{}", self.epoch)),
+            source: Arc::from("file"),
+            // The year and zone of lines that have none; after any line of that year.
+            received_at: "2026-12-31T23:59:59Z".parse::<Time>()?,
+            year: Some(2026),
+            framing: Framing::Record,
+        });
+        let records = lines.iter().enumerate().map(|(index, line)| Record {
+            origin: Arc::clone(&origin),
+            position: Position {
+                origin: Arc::from("case"),
+                offset: u64::try_from(index).unwrap_or(0),
+                line: u64::try_from(index + 1).unwrap_or(0),
+                index: 0,
+            },
+            bytes: Bytes::copy_from_slice(line.as_bytes()),
+        });
+        self.engine.feed(EpochInput {
+            epoch: self.epoch,
+            records: records.collect(),
+            rules: self.rules.take(),
+            ..EpochInput::default()
+        })?;
+        let output = loop {
+            if let Some(output) = self.engine.output(Duration::from_secs(1))? {
+                break output;
+            }
+        };
+        Ok(ids(&output))
+    }
+}
+
+fn ids(output: &EpochOutput) -> BTreeSet<Arc<str>> {
+    let detections = output.detections.iter().map(|detection| Arc::clone(&detection.rule));
+    let alerts = output.rows.iter().filter_map(|(row, diff)| match row {
+        Row::Alert(alert) if *diff > 0 => Some(Arc::clone(&alert.rule)),
+        Row::Alert(_) | Row::Incident(_) | Row::Risk(_) | Row::Desired(_) => None,
+    });
+    detections.chain(alerts).collect()
+}

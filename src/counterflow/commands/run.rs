@@ -1,0 +1,204 @@
+//! `counterflow run`: everything wired together, until told to stop.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use cf_dataflows::GraphOptions;
+use cf_ledger::{Ledger, facts_log::FactsLog};
+use cf_sigma::Options;
+use cf_spool::{LogOptions, Spool};
+use cf_types::{Fact, FactBody, Tenant, clock};
+use tokio::runtime::Runtime;
+
+use crate::{
+    cli::{Cli, RunArguments},
+    commit::Store,
+    conduct::{self, Conductor},
+    config::{self, PolicySettings, Settings},
+    edge::{self, Edge},
+    engine::{Engine, EngineOptions, Tap},
+    output::Exit,
+    rules,
+    status::Status,
+    telemetry,
+};
+
+/// Runs until SIGTERM or SIGINT, then drains.
+pub(crate) fn run(cli: &Cli, arguments: &RunArguments) -> Result<Exit> {
+    telemetry::start();
+    let loaded = config::load(cli, Some(arguments))?;
+    for warning in &loaded.warnings {
+        tracing::warn!(warning, "settings");
+    }
+    let settings = loaded.settings;
+    let Some(data) = settings.data.clone() else { bail!("where to keep things is not said; give --data DIR") };
+    if settings.rules.is_empty() {
+        bail!("no rules are named; give --rules PATH");
+    }
+    let runtime = Arc::new(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?);
+    // Addresses first, then the folder: both must be ours before anything is changed.
+    let sockets = runtime.block_on(edge::bind(&settings.listen))?;
+    conduct::folder(&data)?;
+    let ledger = runtime.block_on(Ledger::open(&data))?;
+    let (conductor, texts) = assemble(&settings, &data, &runtime, ledger)?;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut edge = Edge::start(&settings, &data, sockets, &conductor)?;
+    let files = read_files(&arguments.files, &conductor)?;
+    runtime.spawn(watch_signals(edge.stopper(&runtime), Arc::clone(&stop)));
+    let ended = conductor.run(&texts, &stop);
+    edge.close(&runtime);
+    drop(files);
+    ended?;
+    tracing::info!("stopped");
+    Ok(Exit::Ok)
+}
+
+/// Opens everything under the data folder and starts the graph.
+fn assemble(
+    settings: &Settings,
+    data: &Path,
+    runtime: &Arc<Runtime>,
+    ledger: Ledger,
+) -> Result<(Conductor, Vec<cf_sigma::Text>)> {
+    let detection = &settings.detection;
+    let rule_options = Options { fold_window_s: detection.fold_window_s, ..Options::default() };
+    let loaded = rules::load(&settings.rules, &rule_options)?;
+    for problem in &loaded.problems {
+        match problem.severity {
+            cf_sigma::Severity::Error => tracing::error!(%problem, "a rule does not load"),
+            cf_sigma::Severity::Warning => tracing::debug!(%problem, "a rule is doubtful"),
+        }
+    }
+    tracing::info!(rules = loaded.rules.rules().len(), problems = loaded.errors(), "rules are loaded");
+
+    let spool = LogOptions { bytes_max: settings.spool.bytes_max, ..LogOptions::default() };
+    let (spool, recovery) = Spool::open(&data.join("spool"), &spool)?;
+    if !recovery.is_clean() {
+        tracing::warn!(?recovery, "the spool was not closed in order; what was acknowledged is there");
+    }
+    let (facts_log, recalled) = FactsLog::open(&data.join("facts"))?;
+    let store = Store::open(Arc::clone(runtime), ledger, data, settings.response.routes())?;
+    adopt_policies(&store, &settings.policies)?;
+    let status = Arc::new(Status::default());
+    let engine = Engine::start(EngineOptions {
+        workers: usize::from(detection.workers),
+        graph: GraphOptions {
+            horizon_s: Some(i64::from(detection.horizon_s)),
+            max_ahead_s: i64::from(detection.max_ahead_s),
+            disorder_s: i64::from(detection.disorder_s),
+            incident_window_s: i64::from(detection.incident_window_s),
+        },
+        sources: config::sources(settings)?,
+        tap: Arc::new(Taps(Arc::clone(&status), store.tap())),
+    })?;
+    let conductor = Conductor {
+        store,
+        engine,
+        spool: Arc::new(spool),
+        facts_log,
+        recalled,
+        ends: VecDeque::new(),
+        rule_options,
+        rules: loaded.rules,
+        idle_after: Duration::from_secs(u64::from(detection.idle_after_s)),
+        horizon_s: i64::from(detection.horizon_s),
+        status,
+    };
+    Ok((conductor, loaded.texts))
+}
+
+/// Brings the policies of the settings into the control log: what changed since the last start is a fact that comes or
+/// goes, so that epochs of before are replayed with the policies that they had.
+fn adopt_policies(store: &Store, policies: &[PolicySettings]) -> Result<()> {
+    let wanted: Vec<Fact> = policies
+        .iter()
+        .map(|policy| Fact { tenant: Tenant::default(), body: FactBody::Policy(policy.to_policy()) })
+        .collect();
+    store.runtime.block_on(async {
+        let held = store.ledger.facts_at(i64::MAX).await?;
+        let policies = held.iter().filter(|fact| matches!(fact.body, FactBody::Policy(_)));
+        let gone = policies.filter(|fact| !wanted.contains(fact)).map(|fact| ("fact_remove", fact));
+        let new = wanted.iter().filter(|fact| !held.contains(fact)).map(|fact| ("fact_add", fact));
+        for (kind, fact) in gone.chain(new) {
+            let body = serde_json::to_string(fact)?;
+            store.ledger.control_append(kind, &body, "settings", "policies of the settings", clock::now()).await?;
+        }
+        Ok(())
+    })
+}
+
+struct Taps(Arc<Status>, Arc<dyn Tap>);
+
+impl Tap for Taps {
+    fn decoded(&self, epoch: u64, worker: usize, events: &[cf_types::Event], rejects: &[cf_types::Reject]) {
+        self.0.decoded(epoch, worker, events, rejects);
+        self.1.decoded(epoch, worker, events, rejects);
+    }
+}
+
+async fn watch_signals(stopper: edge::StopEdge, stop: Arc<AtomicBool>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be heard; stop the engine by SIGKILL, it is made for that");
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping: no more is received, what was accepted is worked off");
+    stopper.stop().await;
+    stop.store(true, Ordering::Release);
+}
+
+/// Reads files once, as bounded sources, on a thread of their own. What an earlier run spooled is not read again.
+fn read_files(files: &[PathBuf], conductor: &Conductor) -> Result<Option<thread::JoinHandle<()>>> {
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let done = conductor.files_done()?;
+    let (spool, files) = (Arc::clone(&conductor.spool), files.to_vec());
+    let handle = thread::Builder::new()
+        .name("files".to_owned())
+        .spawn(move || {
+            if let Err(error) = spool_files(&spool, &files, &done) {
+                tracing::error!(error = format!("{error:#}"), "files could not be read to their end");
+            }
+        })
+        .context("could not start the thread that reads files")?;
+    Ok(Some(handle))
+}
+
+fn spool_files(spool: &Spool, files: &[PathBuf], done: &HashMap<String, u64>) -> Result<()> {
+    let mut input = crate::input::Input::new(files, None);
+    loop {
+        let mut records = input.batch(crate::input::BATCH_RECORDS);
+        if records.is_empty() {
+            break;
+        }
+        records.retain(|record| {
+            let next = done.get(&*record.position.origin).copied().unwrap_or(0);
+            record.position.offset >= next || &*record.position.origin == "-"
+        });
+        loop {
+            match spool.append_wait(&records) {
+                Ok(_) => break,
+                Err(error) if error.is_back_pressure() => thread::sleep(Duration::from_millis(100)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    tracing::info!(bytes = input.bytes, unreadable = input.unreadable, "files are read");
+    Ok(())
+}

@@ -1,0 +1,338 @@
+//! What an epoch's output becomes: one ledger transaction, then history rows. The same for `run` and `replay --data`.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow};
+use cf_history::{
+    ActionStep, AlertRevision, Batch, BatchBuilder, EpochEntry, EventBatch, IncidentRevision, Row, Writer,
+};
+use cf_ledger::{AlertEvent, Applied, Ledger, MemberRef, MemberSummary, Routes};
+use cf_types::{Alert, Epoch, EpochOutput, EpochRecord, Event, Member, Reject, Time, clock};
+use tokio::runtime::Runtime;
+
+use crate::{engine::Tap, members::Members, rules::LoadedRules};
+
+/// Version of the engine, part of every epoch record.
+pub(crate) const ENGINE: &str = env!("CARGO_PKG_VERSION");
+
+/// Ledger and history of one data folder.
+pub(crate) struct Store {
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) ledger: Ledger,
+    pub(crate) members: Members,
+    pub(crate) generation: u64,
+    pub(crate) routes: Routes,
+    pub(crate) history: History,
+    /// The last epoch whose actions went to history.
+    rules: String,
+}
+
+impl Store {
+    /// For a replay: one generation, nobody is told, the epochs are numbered from the folder's upper.
+    pub(crate) fn for_replay(data: &Path, loaded: &LoadedRules) -> Result<Store> {
+        let runtime = Arc::new(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?);
+        let ledger = runtime.block_on(Ledger::open(data))?;
+        let engine = runtime.block_on(ledger.engine())?;
+        if engine.upper > 1 {
+            let place = data.display();
+            anyhow::bail!("{place} already holds {} epochs; a replay wants a folder of its own", engine.upper - 1);
+        }
+        let mut store = Store::open(runtime, ledger, data, Routes::default())?;
+        store.rules = loaded.rules.hash().to_owned();
+        Ok(store)
+    }
+
+    /// Opens ledger and history of a folder that this process holds, and begins a generation.
+    pub(crate) fn open(runtime: Arc<Runtime>, ledger: Ledger, data: &Path, routes: Routes) -> Result<Store> {
+        let generation = runtime.block_on(ledger.begin_generation(clock::now()))?;
+        let history = History::open(&data.join("history"))?;
+        Ok(Store { runtime, ledger, members: Members::default(), generation, routes, history, rules: String::new() })
+    }
+
+    /// What wants to see decoded events.
+    pub(crate) fn tap(&self) -> Arc<dyn Tap> {
+        Arc::new(HistoryTap { sender: Mutex::new(self.history.sender.clone()) })
+    }
+
+    /// Applies an epoch of a replay, with a record that only counts.
+    pub(crate) fn apply(&mut self, output: &EpochOutput) -> Result<()> {
+        let record = EpochRecord {
+            epoch: output.epoch,
+            wall: clock::now(),
+            generation: self.generation,
+            ends: std::collections::BTreeMap::new(),
+            idle: Vec::new(),
+            control: 0,
+            rules: self.rules.clone(),
+            engine: ENGINE.to_owned(),
+        };
+        self.apply_record(&record, output)?;
+        Ok(())
+    }
+
+    /// Applies an epoch: the ledger's transaction first, then the rows for history.
+    pub(crate) fn apply_record(&mut self, record: &EpochRecord, output: &EpochOutput) -> Result<Applied> {
+        self.members.add(&output.detections);
+        let members = &self.members;
+        let summary = |alert: &Alert| summary(members, alert);
+        let applied = self.runtime.block_on(self.ledger.apply(record, output, &self.routes, &summary))?;
+        self.to_history(record, output, &applied)?;
+        Ok(applied)
+    }
+
+    /// Takes in an epoch that the ledger has already: only what history may lack.
+    pub(crate) fn take_again(&mut self, record: &EpochRecord, output: &EpochOutput) -> Result<()> {
+        self.members.add(&output.detections);
+        let epoch = record.epoch;
+        if epoch > self.history.committed {
+            let applied = self.runtime.block_on(self.ledger.applied_at(epoch))?;
+            self.to_history(record, output, &applied)?;
+        }
+        Ok(())
+    }
+
+    fn to_history(&mut self, record: &EpochRecord, output: &EpochOutput, applied: &Applied) -> Result<()> {
+        let epoch = output.epoch;
+        self.history.rows(epoch, &output.detections)?;
+        self.history.rows(epoch, &output.rejects)?;
+        let revisions: Vec<_> = applied
+            .alerts
+            .iter()
+            .filter(|change| change.event != AlertEvent::Gauge)
+            .map(|change| AlertRevision {
+                members: summary(&self.members, &change.alert).and_then(|s| serde_json::to_string(&s).ok()),
+                alert: change.alert.clone(),
+                thread: change.thread,
+                revision: u64::try_from(change.revision).unwrap_or(0),
+                event: change.event.as_str().to_owned(),
+                state: change.state.to_owned(),
+                reason: change.reason.clone(),
+                incident: change.incident,
+                revised_at: record.wall,
+            })
+            .collect();
+        self.history.rows(epoch, &revisions)?;
+        let incidents: Vec<_> = applied
+            .incidents
+            .iter()
+            .map(|change| IncidentRevision {
+                incident: change.incident.clone(),
+                number: change.number,
+                state: change.state.to_owned(),
+                redirect: change.redirect,
+                title: None,
+                score: None,
+                revised_at: record.wall,
+            })
+            .collect();
+        self.history.rows(epoch, &incidents)?;
+        self.history.rows(epoch, &[EpochEntry { record: record.clone(), watermark: output.watermark }])?;
+        self.history.ready(epoch)
+    }
+
+    /// Writes everything out and closes.
+    pub(crate) fn close(mut self) -> Result<()> {
+        self.history.finish()?;
+        self.runtime.block_on(self.ledger.stopped(clock::now()))?;
+        Ok(())
+    }
+}
+
+fn summary(members: &Members, alert: &Alert) -> Option<MemberSummary> {
+    let extent = members.of(alert, MemberSummary::INLINE);
+    let refer = |member: &Member| MemberRef {
+        event_id: member.shown_id(),
+        time: member.time,
+        origin: member.position.origin.to_string(),
+        offset: member.position.offset,
+        line: member.position.line,
+    };
+    let (first, last) = extent.inline.split_at(extent.inline.len().min(MemberSummary::INLINE));
+    Some(MemberSummary {
+        first: extent.first?,
+        last: extent.last.unwrap_or_else(|| Time::from_seconds(alert.last_cell)),
+        count: alert.count,
+        first_members: first.iter().map(refer).collect(),
+        last_members: last.iter().map(refer).collect(),
+    })
+}
+
+enum Message {
+    Rows(Batch),
+    /// All rows of the epochs up to here are in the channel, and the ledger has them.
+    Ready(Epoch),
+    /// Commit all that is ready, then say so.
+    Settle(mpsc::Sender<()>),
+    Finish,
+}
+
+/// The history writer on a thread of its own: a Delta commit must not hold up an epoch.
+pub(crate) struct History {
+    sender: mpsc::SyncSender<Message>,
+    thread: Option<thread::JoinHandle<Result<()>>>,
+    /// The last epoch that all tables held when it was opened, then what was committed since.
+    committed: Epoch,
+    progress: Arc<std::sync::atomic::AtomicU64>,
+}
+
+/// Messages in the channel before those who write wait: back-pressure instead of memory.
+const MESSAGES_MAX: usize = 256;
+/// Bytes after which a commit does not wait for its time.
+const BUFFERED_BYTES_MAX: usize = 128 << 20;
+/// Time between commits.
+pub(crate) const COMMIT_EVERY: Duration = Duration::from_secs(5);
+
+impl History {
+    fn open(path: &Path) -> Result<History> {
+        let mut writer = Writer::open(path, cf_history::Options::default())
+            .with_context(|| format!("could not open history {}", path.display()))?;
+        let committed = writer.last_epoch(cf_history::Table::Epochs);
+        let progress = Arc::new(std::sync::atomic::AtomicU64::new(committed));
+        let (sender, messages) = mpsc::sync_channel(MESSAGES_MAX);
+        let seen = Arc::clone(&progress);
+        let thread = thread::Builder::new()
+            .name("history".to_owned())
+            .spawn(move || write(&mut writer, &messages, &seen))
+            .context("could not start the history thread")?;
+        Ok(History { sender, thread: Some(thread), committed, progress })
+    }
+
+    fn rows<R: Row>(&mut self, epoch: Epoch, rows: &[R]) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut builder = BatchBuilder::new();
+        for row in rows {
+            builder.push(epoch, row);
+        }
+        self.send(Message::Rows(builder.finish()?))
+    }
+
+    /// Gives the steps that actions made: their epoch is the ledger's.
+    pub(crate) fn actions(&mut self, steps: &[(Epoch, ActionStep)]) -> Result<()> {
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let mut builder = BatchBuilder::new();
+        for (epoch, step) in steps {
+            builder.push(*epoch, step);
+        }
+        self.send(Message::Rows(builder.finish()?))
+    }
+
+    fn ready(&mut self, epoch: Epoch) -> Result<()> {
+        self.send(Message::Ready(epoch))
+    }
+
+    /// The last epoch that history holds durably.
+    pub(crate) fn durable(&self) -> Epoch {
+        self.progress.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Waits until all that is ready is durable.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        let (done, settled) = mpsc::channel();
+        self.send(Message::Settle(done))?;
+        settled.recv().map_err(|_| self.died())
+    }
+
+    fn send(&mut self, message: Message) -> Result<()> {
+        if self.sender.send(message).is_ok() {
+            return Ok(());
+        }
+        Err(self.died())
+    }
+
+    fn died(&mut self) -> anyhow::Error {
+        match self.thread.take().map(thread::JoinHandle::join) {
+            Some(Ok(Err(error))) => error.context("history could not be written"),
+            _ => anyhow!("the history thread has died"),
+        }
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.send(Message::Finish)?;
+        match self.thread.take().map(thread::JoinHandle::join) {
+            Some(Ok(result)) => result.context("history could not be written"),
+            _ => Err(anyhow!("the history thread has died")),
+        }
+    }
+}
+
+fn write(
+    writer: &mut Writer,
+    messages: &mpsc::Receiver<Message>,
+    progress: &std::sync::atomic::AtomicU64,
+) -> Result<()> {
+    let mut ready: Epoch = 0;
+    let mut committed: Epoch = 0;
+    let mut last = Instant::now();
+    loop {
+        let mut settle = None;
+        let finish = match messages.recv_timeout(COMMIT_EVERY.saturating_sub(last.elapsed())) {
+            Ok(Message::Rows(batch)) => {
+                writer.append(batch);
+                false
+            }
+            Ok(Message::Ready(epoch)) => {
+                ready = epoch;
+                false
+            }
+            Ok(Message::Settle(done)) => {
+                settle = Some(done);
+                false
+            }
+            Ok(Message::Finish) => true,
+            Err(mpsc::RecvTimeoutError::Timeout) => false,
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()), // not an orderly end: nothing more is promised
+        };
+        let due = finish
+            || settle.is_some()
+            || last.elapsed() >= COMMIT_EVERY
+            || writer.buffered_bytes() > BUFFERED_BYTES_MAX;
+        if due && ready > committed {
+            committed = writer.commit(ready)?.epoch.max(ready);
+            progress.store(committed, std::sync::atomic::Ordering::Release);
+        }
+        if due {
+            last = Instant::now();
+        }
+        // Whoever waits for it may be gone: then nobody needs to know.
+        settle.map(|done| drop(done.send(())));
+        if finish {
+            return Ok(());
+        }
+    }
+}
+
+/// Turns decoded events into history rows on the workers' threads.
+struct HistoryTap {
+    sender: Mutex<mpsc::SyncSender<Message>>,
+}
+
+impl Tap for HistoryTap {
+    fn decoded(&self, epoch: Epoch, _worker: usize, events: &[Event], rejects: &[Reject]) {
+        self.send(epoch, events, EventBatch::new());
+        self.send(epoch, rejects, BatchBuilder::new());
+    }
+}
+
+impl HistoryTap {
+    fn send<R: Row>(&self, epoch: Epoch, rows: &[R], mut builder: BatchBuilder<R>) {
+        if rows.is_empty() {
+            return;
+        }
+        for row in rows {
+            builder.push(epoch, row);
+        }
+        let batch = builder.finish().expect("the columns of one table fit together");
+        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // If the history thread has died, the committer says so at its next message and ends the engine.
+        drop(sender.send(Message::Rows(batch)));
+    }
+}

@@ -1,0 +1,459 @@
+//! The conductor of `run`: cuts epochs out of spool and control log, feeds the graph, applies what comes out.
+//!
+//! One thread does all three in turn, with a bounded number of epochs in flight. On start it first replays the epochs
+//! that the ledger has and the facts log has not, exactly as they were cut; they only build the present state, and its
+//! digest must be the ledger's.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use cf_ledger::facts_log::{FactsLog, Loaded};
+use cf_ledger::{ControlEntry, Present};
+use cf_sigma::{Options, RuleSet, Text};
+use cf_spool::{Spool, SpoolReader};
+use cf_types::{Epoch, EpochOutput, EpochRecord, Fact, Record, Time, clock};
+
+use crate::{
+    commit::{ENGINE, Store},
+    engine::{Engine, EpochInput},
+    rules,
+    status::Status,
+};
+
+/// Records of one epoch at most.
+const EPOCH_RECORDS: usize = 8_192;
+/// Epochs in flight at most: beyond it the spool waits, and then the senders.
+const IN_FLIGHT: usize = 8;
+/// How long an epoch gathers after its first record when there is little to do.
+const GATHER: Duration = Duration::from_millis(10);
+/// How often the control log is looked at.
+const CONTROL_EVERY: Duration = Duration::from_millis(50);
+/// How often the facts log is made durable and the spool trimmed.
+const FLUSH_EVERY: Duration = Duration::from_secs(5);
+
+/// Before a file's path among the ends of an epoch.
+const FILE_PREFIX: &str = "file:";
+
+/// What the conductor needs to know.
+pub(crate) struct Conductor {
+    pub(crate) store: Store,
+    pub(crate) engine: Engine,
+    pub(crate) spool: Arc<Spool>,
+    pub(crate) facts_log: FactsLog,
+    pub(crate) rule_options: Options,
+    pub(crate) rules: Arc<RuleSet>,
+    pub(crate) idle_after: Duration,
+    pub(crate) horizon_s: i64,
+    pub(crate) status: Arc<Status>,
+    /// What the facts log held at the start.
+    pub(crate) recalled: Loaded,
+    /// Where in the spool each epoch ends that is not in the facts log yet.
+    pub(crate) ends: VecDeque<(Epoch, u64)>,
+}
+
+/// Where the live run goes on.
+struct Cut {
+    epoch: Epoch,
+    row: u64,
+    control: i64,
+    rules: String,
+    /// How far each file is read: they keep their place among the ends of every epoch.
+    files: BTreeMap<String, u64>,
+    reader: SpoolReader,
+    /// When each source was last heard, by our clock.
+    heard: HashMap<Arc<str>, Instant>,
+    /// Records that no epoch has yet.
+    gathered: Vec<Record>,
+    gathering_since: Option<Instant>,
+    waiting: Vec<ControlEntry>,
+    looked_at_control: Instant,
+}
+
+impl Conductor {
+    /// Replays what was, then goes live until `stop`; then drains and closes.
+    pub(crate) fn run(mut self, texts: &[Text], stop: &AtomicBool) -> Result<()> {
+        let mut cut = self.recover()?;
+        self.adopt_rules(texts, &mut cut)?;
+        self.status.ready();
+        let mut flying: VecDeque<EpochRecord> = VecDeque::new();
+        let mut flushed = Instant::now();
+        loop {
+            let stopping = stop.load(Ordering::Acquire);
+            if let Some(error) = self.spool.log().ended() {
+                bail!("the spool takes nothing any more, so nothing can be received: {error}");
+            }
+            self.look_at_control(&mut cut)?;
+            let due = self.gather(&mut cut, flying.is_empty(), stopping)?;
+            if due && flying.len() < IN_FLIGHT {
+                flying.push_back(self.cut(&mut cut)?);
+            }
+            while let Some(record) = flying.front() {
+                let full = flying.len() >= IN_FLIGHT || (stopping && cut.gathered.is_empty());
+                let Some(output) =
+                    self.engine.output(if full { Duration::from_millis(100) } else { Duration::from_millis(2) })?
+                else {
+                    break;
+                };
+                let record = record.clone();
+                flying.pop_front();
+                self.apply(&record, output)?;
+            }
+            if flushed.elapsed() >= FLUSH_EVERY {
+                flushed = Instant::now();
+                self.flush()?;
+            }
+            if stopping
+                && flying.is_empty()
+                && cut.gathered.is_empty()
+                && cut.waiting.is_empty()
+                && cut.row >= self.spool.log().durable_end()
+            {
+                break;
+            }
+        }
+        self.engine.stop()?;
+        self.store.history.settle()?;
+        self.flush()?;
+        self.store.close()
+    }
+
+    /// Rebuilds the graph's state: the facts log, then the epochs behind it from the spool.
+    fn recover(&mut self) -> Result<Cut> {
+        let loaded = std::mem::take(&mut self.recalled);
+        for damage in &loaded.damage {
+            tracing::error!(damage, "the facts log is damaged; more is replayed from the spool");
+        }
+        let upper = self.store.runtime.block_on(self.store.ledger.engine())?.upper;
+        // Epochs up to this one are in the facts log; it must be the ledger's, for where the spool goes on.
+        let last = loaded.frontier.saturating_sub(1);
+        let records = self.store.runtime.block_on(self.store.ledger.epochs_from(last))?;
+        let mut records: VecDeque<_> = records.into_iter().filter(|record| record.epoch < upper).collect();
+        let mut present = Present::default();
+        let mut state = State::default();
+        if last > 0 {
+            let record = records.pop_front().filter(|record| record.epoch == last).with_context(|| {
+                format!("the ledger has no epoch {last}, where the facts log ends; restore both from one backup")
+            })?;
+            self.store.members.add(&loaded.detections);
+            let mut input = self.input_of(&record, &mut state, None)?;
+            input.recalled = loaded.detections;
+            // A damaged log does not know its watermark any more; the ledger does.
+            let kept = self.store.runtime.block_on(async { self.store.ledger.reader().await?.epoch(last).await })?;
+            input.watermark = loaded.watermark.or(kept.and_then(|(_, watermark)| watermark));
+            self.engine.feed(input)?;
+            self.take(&record, &mut present, false)?;
+            state.row = record.ends.get("spool").copied().unwrap_or(0);
+        }
+        // A spool that was cut short must not number new records as ones that an epoch has already.
+        let end = records.back().and_then(|record| record.ends.get("spool")).copied().unwrap_or(0).max(state.row);
+        self.spool.log().reserve(end);
+        let floor = self.spool.log().first_row();
+        if state.row < floor && !records.is_empty() {
+            bail!(
+                "the spool begins at row {floor}, but the facts log needs row {}: records are missing; \
+                 restore the data folder, or rebuild it from history in a new one",
+                state.row
+            );
+        }
+        let mut reader = self.spool.read(state.row.max(floor))?;
+        let replayed = records.len();
+        for record in records {
+            let input = self.input_of(&record, &mut state, Some(&mut reader))?;
+            self.engine.feed(input)?;
+            self.take(&record, &mut present, true)?;
+        }
+        tracing::info!(recalled = last, replayed, upper, "state is rebuilt");
+        self.reconcile(&present)?;
+        Ok(Cut {
+            epoch: upper.max(1),
+            row: reader.next_row(),
+            control: state.control,
+            rules: state.rules,
+            files: state.files,
+            reader,
+            heard: HashMap::new(),
+            gathered: Vec::new(),
+            gathering_since: None,
+            waiting: Vec::new(),
+            looked_at_control: Instant::now(),
+        })
+    }
+
+    /// An epoch of before, made again from its record.
+    fn input_of(
+        &mut self,
+        record: &EpochRecord,
+        state: &mut State,
+        reader: Option<&mut SpoolReader>,
+    ) -> Result<EpochInput> {
+        let mut input = EpochInput { epoch: record.epoch, ..EpochInput::default() };
+        if record.rules != state.rules {
+            input.rules = Some(self.rule_set(&record.rules)?);
+            state.rules.clone_from(&record.rules);
+        }
+        input.facts = if state.control == 0 && reader.is_none() {
+            let facts = self.store.runtime.block_on(self.store.ledger.facts_at(record.control))?;
+            facts.into_iter().map(|fact| (fact, 1)).collect()
+        } else {
+            let entries = self.control_between(state.control, record.control)?;
+            facts_of(&entries)?
+        };
+        state.control = record.control;
+        state.files = record
+            .ends
+            .iter()
+            .filter(|(name, _)| name.starts_with(FILE_PREFIX))
+            .map(|(n, e)| (n.clone(), *e))
+            .collect();
+        input.idle = record.idle.iter().map(|source| Arc::from(source.as_str())).collect();
+        if let Some(reader) = reader {
+            let end = record.ends.get("spool").copied().unwrap_or(state.row);
+            while reader.next_row() < end {
+                match reader.next() {
+                    Some(Ok((row, record))) if row < end => input.records.push(record),
+                    Some(Ok(_)) | None => break,
+                    Some(Err(error)) => tracing::error!(%error, "a record of the spool is lost"),
+                }
+            }
+            state.row = end;
+        }
+        Ok(input)
+    }
+
+    fn control_between(&self, after: i64, upto: i64) -> Result<Vec<ControlEntry>> {
+        let mut entries = Vec::new();
+        let mut last = after;
+        while last < upto {
+            let more = self.store.runtime.block_on(self.store.ledger.control_since(last))?;
+            let Some(end) = more.last().map(|entry| entry.seq) else { break };
+            entries.extend(more.into_iter().filter(|entry| entry.seq <= upto));
+            last = end;
+        }
+        Ok(entries)
+    }
+
+    fn rule_set(&self, hash: &str) -> Result<Arc<RuleSet>> {
+        if hash == self.rules.hash() {
+            return Ok(Arc::clone(&self.rules));
+        }
+        let kept = self.store.runtime.block_on(self.store.ledger.rule_set_get(hash))?;
+        let kept =
+            kept.with_context(|| format!("the ledger lacks rule set {hash} that an epoch was evaluated with"))?;
+        let texts: Vec<(String, String)> =
+            serde_json::from_slice(&kept).context("a rule set in the ledger is damaged")?;
+        let texts: Vec<_> = texts.into_iter().map(|(file, text)| Text { file: file.into(), text }).collect();
+        Ok(rules::compile(&texts, &self.rule_options).0)
+    }
+
+    /// Waits for the output of an epoch that the ledger has already.
+    fn take(&mut self, record: &EpochRecord, present: &mut Present, with_history: bool) -> Result<()> {
+        loop {
+            if let Some(output) = self.engine.output(Duration::from_secs(1))? {
+                present.apply(&output);
+                if with_history {
+                    self.store.take_again(record, &output)?;
+                    self.keep(record, &output);
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// Compares what was rebuilt with what the ledger says.
+    fn reconcile(&self, present: &Present) -> Result<()> {
+        let differences = self.store.runtime.block_on(self.store.ledger.reconcile(present))?;
+        for difference in &differences {
+            let difference = serde_json::to_string(difference)?;
+            tracing::error!(difference, "the rebuilt state differs from the ledger");
+        }
+        self.status.differences(differences.len());
+        Ok(())
+    }
+
+    /// Binds the rules of this start to the next epoch, if they are others than before.
+    fn adopt_rules(&mut self, texts: &[Text], cut: &mut Cut) -> Result<()> {
+        let texts: Vec<_> = texts.iter().map(|text| (&*text.file, text.text.as_str())).collect();
+        let body = serde_json::to_vec(&texts)?;
+        self.store.runtime.block_on(self.store.ledger.rule_set_put(self.rules.hash(), &body, clock::now()))?;
+        if cut.rules == self.rules.hash() {
+            return Ok(());
+        }
+        tracing::info!(before = cut.rules, now = self.rules.hash(), epoch = cut.epoch, "rules change");
+        Ok(())
+    }
+
+    fn look_at_control(&self, cut: &mut Cut) -> Result<()> {
+        if cut.looked_at_control.elapsed() < CONTROL_EVERY || !cut.waiting.is_empty() {
+            return Ok(());
+        }
+        cut.looked_at_control = Instant::now();
+        cut.waiting = self.store.runtime.block_on(self.store.ledger.control_since(cut.control))?;
+        Ok(())
+    }
+
+    /// Takes what the spool has; says whether an epoch is due.
+    fn gather(&self, cut: &mut Cut, idle: bool, stopping: bool) -> Result<bool> {
+        let room = EPOCH_RECORDS - cut.gathered.len();
+        for _ in 0..room {
+            match cut.reader.next() {
+                Some(Ok((row, record))) => {
+                    cut.row = row + 1;
+                    cut.heard.insert(Arc::clone(&record.origin.source), Instant::now());
+                    if &*record.position.origin != "spool" {
+                        let name = format!("{FILE_PREFIX}{}", record.position.origin);
+                        cut.files.insert(name, record.position.offset + 1);
+                    }
+                    cut.gathered.push(record);
+                }
+                Some(Err(error)) => {
+                    cut.row = cut.reader.next_row();
+                    self.status.damaged();
+                    tracing::error!(%error, "a record of the spool is lost");
+                }
+                None => break,
+            }
+        }
+        if !cut.waiting.is_empty() || cut.gathered.len() == EPOCH_RECORDS {
+            return Ok(true);
+        }
+        if cut.gathered.is_empty() {
+            if idle && !stopping {
+                // Nothing to do at all: sleep until a record comes, but no longer than the control log may wait.
+                let _next = self.spool.wait(cut.reader.next_row(), CONTROL_EVERY);
+            }
+            return Ok(false);
+        }
+        let since = *cut.gathering_since.get_or_insert_with(Instant::now);
+        if idle && !stopping && since.elapsed() < GATHER {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(stopping || since.elapsed() >= GATHER)
+    }
+
+    /// Closes an epoch and feeds it.
+    fn cut(&mut self, cut: &mut Cut) -> Result<EpochRecord> {
+        let mut input =
+            EpochInput { epoch: cut.epoch, records: std::mem::take(&mut cut.gathered), ..EpochInput::default() };
+        if cut.rules != self.rules.hash() {
+            self.rules.hash().clone_into(&mut cut.rules);
+            input.rules = Some(Arc::clone(&self.rules));
+        }
+        input.facts = facts_of(&cut.waiting)?;
+        if let Some(last) = cut.waiting.last() {
+            cut.control = last.seq;
+        }
+        cut.waiting.clear();
+        let mut idle: Vec<_> = cut
+            .heard
+            .iter()
+            .filter(|(_, at)| at.elapsed() >= self.idle_after)
+            .map(|(source, _)| Arc::clone(source))
+            .collect();
+        // Files are bounded sources: they take no part in the watermark.
+        idle.push(Arc::from("file"));
+        idle.sort();
+        idle.dedup();
+        input.idle.clone_from(&idle);
+        let record = EpochRecord {
+            epoch: cut.epoch,
+            wall: clock::now(),
+            generation: self.store.generation,
+            ends: cut
+                .files
+                .iter()
+                .map(|(name, end)| (name.clone(), *end))
+                .chain([("spool".to_owned(), cut.row)])
+                .collect(),
+            idle: idle.iter().map(ToString::to_string).collect(),
+            control: cut.control,
+            rules: cut.rules.clone(),
+            engine: ENGINE.to_owned(),
+        };
+        cut.epoch += 1;
+        cut.gathering_since = None;
+        self.engine.feed(input)?;
+        Ok(record)
+    }
+
+    fn apply(&mut self, record: &EpochRecord, output: EpochOutput) -> Result<()> {
+        let applied = self.store.apply_record(record, &output)?;
+        self.status.applied(record, &output, &applied);
+        self.keep(record, &output);
+        Ok(())
+    }
+
+    /// Gives an epoch to the facts log; it becomes durable there by [`Conductor::flush`].
+    fn keep(&mut self, record: &EpochRecord, output: &EpochOutput) {
+        self.facts_log.append_epoch(record.epoch, &output.detections, output.watermark);
+        if let Some(end) = record.ends.get("spool") {
+            self.ends.push_back((record.epoch, *end));
+        }
+    }
+
+    /// Makes durable in the facts log what history has durably (never more: what is behind its frontier is not computed
+    /// again), forgets what lies behind the horizon, trims the spool.
+    fn flush(&mut self) -> Result<()> {
+        let durable = self.store.history.durable();
+        self.status.durable(durable);
+        let frontier = self.facts_log.flush(durable + 1)?;
+        while let Some((_, end)) = self.ends.pop_front_if(|(epoch, _)| *epoch < frontier) {
+            let _segments = self.spool.log().trim(end)?;
+        }
+        if let Some(watermark) = self.status.watermark() {
+            let floor = watermark.cell().saturating_sub(self.horizon_s).saturating_sub(self.reach());
+            let _hours = self.facts_log.expire(Time::from_seconds(floor))?;
+            self.store.members.forget_before(floor);
+        }
+        Ok(())
+    }
+
+    /// Per file, the first offset that is not in the spool yet: from the last epoch, and from the rows behind it.
+    pub(crate) fn files_done(&self) -> Result<HashMap<String, u64>> {
+        let upper = self.store.runtime.block_on(self.store.ledger.engine())?.upper;
+        let records = self.store.runtime.block_on(self.store.ledger.epochs_from(upper.saturating_sub(1)))?;
+        let ends = records.last().map(|record| record.ends.clone()).unwrap_or_default();
+        let mut done: HashMap<String, u64> =
+            ends.iter().filter_map(|(name, end)| Some((name.strip_prefix(FILE_PREFIX)?.to_owned(), *end))).collect();
+        let row = ends.get("spool").copied().unwrap_or(0).max(self.spool.log().first_row());
+        for record in self.spool.read(row)?.flatten() {
+            let position = &record.1.position;
+            let next = done.entry(position.origin.to_string()).or_default();
+            *next = (*next).max(position.offset + 1);
+        }
+        Ok(done)
+    }
+
+    /// How far an episode reaches back behind its last cell: a cut bounds it at 2 C + T.
+    fn reach(&self) -> i64 {
+        self.rules.episode_rules().iter().map(|rule| rule.cut() * 2 + rule.timespan).max().unwrap_or(0)
+    }
+}
+
+#[derive(Default)]
+struct State {
+    files: BTreeMap<String, u64>,
+    row: u64,
+    control: i64,
+    rules: String,
+}
+
+fn facts_of(entries: &[ControlEntry]) -> Result<Vec<(Fact, i64)>> {
+    let mut facts = Vec::new();
+    for entry in entries {
+        facts.extend(entry.fact()?);
+    }
+    Ok(facts)
+}
+
+/// Makes the folder, or says why not.
+pub(crate) fn folder(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).with_context(|| format!("could not make data folder {}", path.display()))
+}

@@ -1,0 +1,273 @@
+//! The settings: one struct per component, put together here; flags win over the file.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result, bail};
+use cf_ingest::{SourceOptions, SourceTable};
+use cf_response::ResponseSettings;
+use cf_settings::{Foreign, Loaded, Lookup};
+use cf_types::{ActionKind, Level, fact::Policy};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::cli::{Cli, RunArguments};
+
+/// All settings.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// How this instance calls itself.
+    pub(crate) app: AppSettings,
+    /// Folder for all that is kept: spool, ledger, facts log, history.
+    pub(crate) data: Option<PathBuf>,
+    /// Rule files and folders.
+    pub(crate) rules: Vec<PathBuf>,
+    /// The ways in.
+    pub(crate) listen: ListenSettings,
+    /// How each source decodes, by its name: `syslog`, `http`, `file`.
+    pub(crate) sources: BTreeMap<String, SourceOptions>,
+    /// The spool: what was accepted and not yet evaluated.
+    pub(crate) spool: SpoolSettings,
+    /// Rules and windows.
+    pub(crate) detection: DetectionSettings,
+    /// From alerts to desired actions.
+    pub(crate) policies: Vec<PolicySettings>,
+    /// Channels and actions.
+    pub(crate) response: ResponseSettings,
+    /// How playbooks and actions are run.
+    pub(crate) orchestration: OrchestrationSettings,
+}
+
+/// How this instance calls itself.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AppSettings {
+    /// Its name, in logs.
+    pub(crate) name: String,
+    /// Its environment (`production`, `staging`, ...), in logs.
+    pub(crate) environment: String,
+}
+
+impl Default for AppSettings {
+    fn default() -> AppSettings {
+        AppSettings { name: "counterflow".to_owned(), environment: "production".to_owned() }
+    }
+}
+
+/// Addresses to listen on. Loopback only, until there are tokens.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ListenSettings {
+    /// HTTP interface, `ADDR:PORT`.
+    #[schemars(with = "Option<String>")]
+    pub(crate) http: Option<SocketAddr>,
+    /// Syslog by UDP, `ADDR:PORT`.
+    #[schemars(with = "Option<String>")]
+    pub(crate) syslog_udp: Option<SocketAddr>,
+    /// Syslog by TCP (octet counting or lines), `ADDR:PORT`.
+    #[schemars(with = "Option<String>")]
+    pub(crate) syslog_tcp: Option<SocketAddr>,
+}
+
+/// The spool.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SpoolSettings {
+    /// Bytes kept at most; beyond it senders are asked to wait (429, TCP stops reading, UDP is counted as dropped).
+    pub(crate) bytes_max: u64,
+}
+
+impl Default for SpoolSettings {
+    fn default() -> SpoolSettings {
+        SpoolSettings { bytes_max: 16 << 30 } // some hours at 10,000 events/s
+    }
+}
+
+/// Rules and windows.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DetectionSettings {
+    /// Worker threads of the graph.
+    pub(crate) workers: u16,
+    /// How far behind the watermark late events still correct alerts, in seconds.
+    pub(crate) horizon_s: u32,
+    /// How far ahead of its receipt an event may be dated and still move the watermark, in seconds.
+    pub(crate) max_ahead_s: u32,
+    /// How much the events of one source may be out of order before the watermark passes them, in seconds.
+    pub(crate) disorder_s: u32,
+    /// Repeats of a plain rule's alert on the same entities, at most this many seconds apart, are one alert.
+    pub(crate) fold_window_s: u32,
+    /// Alerts that share an entity at most this many seconds apart are one incident.
+    pub(crate) incident_window_s: u32,
+    /// A source that has been silent for this many seconds does not hold the watermark back.
+    pub(crate) idle_after_s: u32,
+    /// Window of `count` conditions that name none, in seconds.
+    pub(crate) correlation_window: u32,
+}
+
+impl Default for DetectionSettings {
+    fn default() -> DetectionSettings {
+        DetectionSettings {
+            workers: 1,
+            horizon_s: 86_400,
+            max_ahead_s: 300,
+            disorder_s: 5,
+            fold_window_s: 3_600,
+            incident_window_s: 86_400,
+            idle_after_s: 30,
+            correlation_window: 300,
+        }
+    }
+}
+
+/// From alerts to one desired action. All conditions given must hold.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PolicySettings {
+    /// Its name, for the audit.
+    pub(crate) name: String,
+    /// Alerts of this level or above: informational, low, medium, high, critical.
+    #[schemars(with = "String")]
+    pub(crate) level_min: Level,
+    /// Alerts of these rules, by id; empty: of all.
+    pub(crate) rules: Vec<String>,
+    /// Alerts with one of these tags; empty: with any or none.
+    pub(crate) tags: Vec<String>,
+    /// What to do: block_address.
+    #[schemars(with = "String")]
+    pub(crate) action: ActionKind,
+    /// How long the effect lasts, in seconds.
+    pub(crate) ttl_s: u32,
+}
+
+impl Default for PolicySettings {
+    fn default() -> PolicySettings {
+        PolicySettings {
+            name: "block".to_owned(),
+            level_min: Level::High,
+            rules: Vec::new(),
+            tags: Vec::new(),
+            action: ActionKind::BlockAddress,
+            ttl_s: 3_600,
+        }
+    }
+}
+
+impl PolicySettings {
+    /// As a fact.
+    pub(crate) fn to_policy(&self) -> Policy {
+        let texts = |texts: &[String]| texts.iter().map(|text| Arc::from(text.as_str())).collect();
+        Policy {
+            name: Arc::from(self.name.as_str()),
+            level_min: self.level_min,
+            rules: texts(&self.rules),
+            tags: texts(&self.tags),
+            action: self.action,
+            ttl_s: self.ttl_s,
+        }
+    }
+}
+
+/// How actions are run.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct OrchestrationSettings {
+    /// Tries before a message or an action is given up and said; wins over `response.retry.tries_max`.
+    pub(crate) retry_attempts: Option<u32>,
+}
+
+/// Keys of the plan's settings file (its section 8.1) that have no meaning here, or not yet.
+const FOREIGN: &[Foreign] = &[
+    Foreign { path: "app.version", says: "the version is the program's own" },
+    Foreign { path: "database.*", says: "the ledger is an embedded database in the data folder" },
+    Foreign { path: "redis.*", says: "there is no Redis; queue and cache are the spool and the graph" },
+    Foreign { path: "detection.rule_scan_interval", says: "rules meet events as they come; nothing is scanned" },
+    Foreign { path: "detection.max_concurrent_scans", says: "rules meet events as they come; nothing is scanned" },
+    Foreign { path: "orchestration.max_concurrent_playbooks", says: "playbooks are not there yet" },
+    Foreign { path: "orchestration.playbook_timeout", says: "playbooks are not there yet" },
+    Foreign {
+        path: "integrations.*",
+        says: "this integration is not there yet; a channel of type webhook sends alerts to a URL",
+    },
+];
+
+/// Reads the settings file, if one is named, and lays the flags over it.
+pub(crate) fn load(cli: &Cli, arguments: Option<&RunArguments>) -> Result<Loaded<Settings>> {
+    let flags = arguments.map(flags).transpose()?.unwrap_or_default();
+    let file = cli.config.as_deref().map(read).transpose()?;
+    let file = file.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
+    let loaded = cf_settings::load::<Settings>(file, &flags, FOREIGN, &look_up)?;
+    check(&loaded.settings)?;
+    let mut loaded = loaded;
+    if let Some(tries) = loaded.settings.orchestration.retry_attempts {
+        loaded.settings.response.retry.tries_max = tries.max(1);
+    }
+    Ok(loaded)
+}
+
+fn read(path: &Path) -> Result<(String, String)> {
+    let name = path.display().to_string();
+    let text = fs::read_to_string(path).with_context(|| format!("could not read settings {name}"))?;
+    Ok((name, text))
+}
+
+fn look_up(asked: &Lookup) -> Option<String> {
+    match asked {
+        Lookup::Environment(name) => std::env::var(name).ok(),
+        Lookup::File(path) => fs::read_to_string(path).ok().map(|text| text.trim_end_matches(['\n', '\r']).to_owned()),
+    }
+}
+
+/// What no type can say.
+fn check(settings: &Settings) -> Result<()> {
+    let listen = &settings.listen;
+    for (key, address) in [("http", listen.http), ("syslog_udp", listen.syslog_udp), ("syslog_tcp", listen.syslog_tcp)]
+    {
+        if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
+            bail!(
+                "listen.{key} is {address}, which others can reach, and there are no tokens yet; \
+                 listen on 127.0.0.1 or [::1] and put an authenticating proxy before it"
+            );
+        }
+    }
+    sources(settings)?;
+    Ok(())
+}
+
+/// How each source decodes, checked.
+pub(crate) fn sources(settings: &Settings) -> Result<Arc<SourceTable>> {
+    Ok(Arc::new(SourceTable::new(&settings.sources)?))
+}
+
+/// The flags of `run` as settings.
+fn flags(arguments: &RunArguments) -> Result<Vec<(&'static str, Value)>> {
+    let mut flags = Vec::new();
+    let mut flag = |path, value: Option<Value>| flags.extend(value.map(|value| (path, value)));
+    flag("data", arguments.data.as_ref().map(|data| json!(data)));
+    flag("rules", (!arguments.rules.is_empty()).then(|| json!(arguments.rules)));
+    flag("listen.http", arguments.listen.map(|address| json!(address)));
+    flag("listen.syslog_udp", arguments.syslog_udp.map(|address| json!(address)));
+    flag("listen.syslog_tcp", arguments.syslog_tcp.map(|address| json!(address)));
+    flag("detection.workers", arguments.workers.map(|workers| json!(workers)));
+    flag("response.enforce", arguments.enforce.then(|| json!(true)));
+    flag("response.block_address.netns", arguments.nft_netns.as_ref().map(|path| json!(path)));
+    flag("response.protected", (!arguments.protect.is_empty()).then(|| json!(arguments.protect)));
+    let file = arguments.alerts_file.iter().map(|path| json!({ "type": "file", "path": path }));
+    let webhooks = arguments
+        .webhook
+        .iter()
+        .enumerate()
+        .map(|(index, url)| json!({ "type": "webhook", "name": format!("webhook-{}", index + 1), "url": url }));
+    let channels: Vec<_> = file.chain(webhooks).collect();
+    flag("response.channels", (!channels.is_empty()).then(|| json!(channels)));
+    let block = arguments.block_for.map(u32::try_from).transpose().context("--block-for is too long")?;
+    flag("policies", block.map(|ttl_s| json!([PolicySettings { ttl_s, ..PolicySettings::default() }])));
+    Ok(flags)
+}

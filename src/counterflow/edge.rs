@@ -1,0 +1,198 @@
+//! The edges of `run`: HTTP and syslog in, the response side out, each on the runtime, started and stopped together.
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use anyhow::{Context, Result};
+use cf_api::{ApiOptions, ApiState, Condition, Health, Page, router, serve};
+use cf_ingest::receive::{
+    ReceiverCounts, SpoolAccept, Stopper, SyslogOptions, bind_udp, kernel_drops, syslog_tcp, syslog_udp,
+};
+use cf_response::Responder;
+use cf_spool::Spool;
+use cf_types::Tenant;
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    runtime::Runtime,
+    sync::watch,
+    task::JoinHandle,
+};
+
+use crate::{
+    conduct::Conductor,
+    config::{ListenSettings, Settings},
+    status::Status,
+};
+
+/// Addresses that are ours.
+pub(crate) struct Sockets {
+    http: Option<TcpListener>,
+    syslog_udp: Option<UdpSocket>,
+    syslog_tcp: Option<TcpListener>,
+}
+
+/// Takes the addresses, or says which one is not to be had.
+pub(crate) async fn bind(listen: &ListenSettings) -> Result<Sockets> {
+    let context = |what: &'static str, address: SocketAddr| move || format!("could not listen on {address} ({what})");
+    let tcp = async |what: &'static str, address: Option<SocketAddr>| -> Result<Option<TcpListener>> {
+        let Some(address) = address else { return Ok(None) };
+        let listener = TcpListener::bind(address).await.with_context(context(what, address))?;
+        tracing::info!(what, address = %listener.local_addr()?, "listening");
+        Ok(Some(listener))
+    };
+    let http = tcp("http", listen.http).await?;
+    let syslog_tcp = tcp("syslog, tcp", listen.syslog_tcp).await?;
+    let syslog_udp = match listen.syslog_udp {
+        Some(address) => {
+            let socket = bind_udp(address, &SyslogOptions::default()).await;
+            let socket = socket.with_context(context("syslog, udp", address))?;
+            tracing::info!(what = "syslog, udp", address = %socket.local_addr()?, "listening");
+            Some(socket)
+        }
+        None => None,
+    };
+    Ok(Sockets { http, syslog_udp, syslog_tcp })
+}
+
+/// What runs beside the conductor.
+pub(crate) struct Edge {
+    stopper: Arc<Stopper>,
+    receiving: Vec<JoinHandle<()>>,
+    received: watch::Sender<bool>,
+    response: Option<JoinHandle<()>>,
+    end_response: watch::Sender<bool>,
+}
+
+/// Stops what receives, and waits until what was received is in the spool.
+pub(crate) struct StopEdge {
+    stopper: Arc<Stopper>,
+    received: watch::Receiver<bool>,
+}
+
+impl StopEdge {
+    /// Resolves when nothing is received any more.
+    pub(crate) async fn stop(mut self) {
+        self.stopper.stop();
+        drop(self.received.wait_for(|done| *done).await);
+    }
+}
+
+impl Edge {
+    /// Starts everything.
+    pub(crate) fn start(settings: &Settings, data: &Path, sockets: Sockets, conductor: &Conductor) -> Result<Edge> {
+        let runtime = Arc::clone(&conductor.store.runtime);
+        let (stopper, stop) = Stopper::new();
+        let spool = &conductor.spool;
+        let counts = Counts::default();
+        let accept = Arc::new(SpoolAccept::new(Arc::clone(spool), Tenant::default()));
+        let mut receiving: Vec<JoinHandle<()>> = Vec::new();
+        if let Some(socket) = sockets.syslog_udp {
+            let port = socket.local_addr()?.port();
+            *counts.udp_port.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(port);
+            let (accept, counts, stop) = (Arc::clone(&accept), Arc::clone(&counts.syslog), stop.clone());
+            receiving.push(runtime.spawn(async move {
+                report("syslog, udp", syslog_udp(socket, Arc::from("syslog"), accept, counts, stop).await);
+            }));
+        }
+        if let Some(listener) = sockets.syslog_tcp {
+            let (accept, counts, stop) = (Arc::clone(&accept), Arc::clone(&counts.syslog), stop.clone());
+            receiving.push(runtime.spawn(async move {
+                let options = SyslogOptions::default();
+                report("syslog, tcp", syslog_tcp(listener, Arc::from("syslog"), accept, &options, counts, stop).await);
+            }));
+        }
+        if let Some(listener) = sockets.http {
+            let reader = runtime.block_on(conductor.store.ledger.reader())?;
+            let options = ApiOptions::default();
+            let health = Arc::new(health(&conductor.status, spool));
+            let page = page(&conductor.status, spool, counts);
+            let state = ApiState::new(Arc::clone(spool), reader, data.to_owned(), health, page, options.clone());
+            receiving.push(runtime.spawn(async move {
+                report("http", serve(listener, router(state), &options, stop).await);
+            }));
+        }
+        let (end_response, mut ending) = watch::channel(false);
+        let responder = Responder::new(conductor.store.ledger.clone(), settings.response.clone())?;
+        let response = runtime.spawn(async move {
+            responder.run(async move { drop(ending.wait_for(|end| *end).await) }).await;
+        });
+        let (received, _) = watch::channel(false);
+        Ok(Edge { stopper: Arc::new(stopper), receiving, received, response: Some(response), end_response })
+    }
+
+    /// For who hears the signals.
+    pub(crate) fn stopper(&mut self, runtime: &Runtime) -> StopEdge {
+        let (receiving, done) = (std::mem::take(&mut self.receiving), self.received.clone());
+        runtime.spawn(async move {
+            for task in receiving {
+                drop(task.await);
+            }
+            done.send_replace(true);
+        });
+        StopEdge { stopper: Arc::clone(&self.stopper), received: self.received.subscribe() }
+    }
+
+    /// Ends the response side: what is being tried ends, what is planned waits in the ledger for the next start.
+    pub(crate) fn close(mut self, runtime: &Runtime) {
+        self.stopper.stop();
+        self.end_response.send_replace(true);
+        if let Some(response) = self.response.take() {
+            drop(runtime.block_on(response));
+        }
+    }
+}
+
+fn report<E: std::fmt::Display>(what: &str, ended: Result<(), E>) {
+    if let Err(error) = ended {
+        tracing::error!(what, %error, "a receiver has ended; its senders are refused until a restart");
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    syslog: Arc<ReceiverCounts>,
+    udp_port: std::sync::Mutex<Option<u16>>,
+}
+
+fn health(status: &Arc<Status>, spool: &Arc<Spool>) -> Health {
+    let health = Health::default();
+    let graph = Arc::clone(status);
+    health.component("graph", move || {
+        let (ready, says) = graph.summary();
+        (if ready { Condition::Ok } else { Condition::Degraded }, says)
+    });
+    let spool = Arc::clone(spool);
+    health.component("spool", move || match spool.log().ended() {
+        None => (Condition::Ok, format!("{} rows, {} bytes on disk", spool.log().durable_end(), spool.log().bytes())),
+        Some(error) => (Condition::Down, error.to_string()),
+    });
+    let ledger = Arc::clone(status);
+    health.component("ledger", move || match ledger.differing() {
+        0 => (Condition::Ok, "the state rebuilt at start is the ledger's".to_owned()),
+        n => (Condition::Degraded, format!("{n} alerts differ from the state rebuilt at start; see the log")),
+    });
+    health
+}
+
+fn page(status: &Arc<Status>, spool: &Arc<Spool>, counts: Counts) -> Arc<dyn Fn(&mut Page) + Send + Sync> {
+    let (status, spool) = (Arc::clone(status), Arc::clone(spool));
+    Arc::new(move |page| {
+        page.raw(&status.metrics(spool.log()));
+        let port = *counts.udp_port.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(drops) = port.and_then(kernel_drops) {
+            let help = "Datagrams that the kernel dropped because we were behind.";
+            page.single("counterflow_syslog_udp_dropped_total", cf_api::metrics::Kind::Counter, help, drops);
+        }
+        let syslog = &counts.syslog;
+        let rows = [
+            ("counterflow_syslog_records_total", "Syslog records made durable.", &syslog.records),
+            ("counterflow_syslog_unframed_total", "Syslog messages too long, too slow or cut off.", &syslog.unframed),
+            ("counterflow_syslog_waits_total", "How often a full spool made a receiver wait.", &syslog.waits),
+            ("counterflow_syslog_lost_total", "Records received but not durable at a stop.", &syslog.lost),
+            ("counterflow_syslog_refused_total", "Connections refused: too many.", &syslog.connections_refused),
+            ("counterflow_syslog_timeouts_total", "Connections closed: idle or too slow.", &syslog.timeouts),
+        ];
+        for (name, help, count) in rows {
+            page.single(name, cf_api::metrics::Kind::Counter, help, count.load(std::sync::atomic::Ordering::Relaxed));
+        }
+    })
+}

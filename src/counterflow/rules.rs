@@ -1,0 +1,99 @@
+//! Rules from files and folders: reading is here, meaning is `cf-sigma`'s.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result, bail};
+use cf_sigma::{Options, Problem, RuleSet, Severity, Text};
+
+/// The largest rule file read, in bytes: the public set's largest has 300 kB.
+const RULE_FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// A rule set and what was wrong on the way to it.
+pub(crate) struct LoadedRules {
+    /// What loaded.
+    pub(crate) rules: Arc<RuleSet>,
+    /// What did not, and what was doubtful.
+    pub(crate) problems: Vec<Problem>,
+    /// The texts, for the ledger: epochs are replayed with the rules that they had.
+    pub(crate) texts: Vec<Text>,
+}
+
+impl LoadedRules {
+    /// Problems that kept a rule out.
+    pub(crate) fn errors(&self) -> usize {
+        self.problems.iter().filter(|problem| problem.severity == Severity::Error).count()
+    }
+}
+
+/// Loads files (several documents each) and folders (`*.yml`, `*.yaml`, at any depth, sorted by path).
+pub(crate) fn load(paths: &[PathBuf], options: &Options) -> Result<LoadedRules> {
+    let texts = read(paths)?;
+    let (rules, problems) = compile(&texts, options);
+    Ok(LoadedRules { rules, problems, texts })
+}
+
+/// Compiles texts that were read before.
+pub(crate) fn compile(texts: &[Text], options: &Options) -> (Arc<RuleSet>, Vec<Problem>) {
+    let (rules, mut problems) = RuleSet::compile(cf_sigma::parse(texts), options);
+    problems.extend(cf_dataflows::too_deep(rules.episode_rules()).into_iter().map(|id| {
+        let info = rules.rules().iter().find(|rule| rule.id == id);
+        Problem {
+            code: "correlation-depth",
+            severity: Severity::Error,
+            file: info.map_or_else(|| Arc::from(""), |rule| Arc::clone(&rule.file)),
+            line: info.map_or(0, |rule| rule.line),
+            column: 1,
+            message: "correlations are chained deeper than four levels, so this one never alerts".to_owned(),
+            hint: Some("refer to the lower rules directly".to_owned()),
+            rule: Some(id),
+        }
+    }));
+    (Arc::new(rules), problems)
+}
+
+fn read(paths: &[PathBuf]) -> Result<Vec<Text>> {
+    let mut files = Vec::new();
+    for path in paths {
+        let meta = fs::metadata(path).with_context(|| format!("could not read rules {}", path.display()))?;
+        if meta.is_dir() {
+            walk(path, &mut files)?;
+        } else {
+            files.push(path.clone());
+        }
+    }
+    files.iter().map(|file| read_one(file)).collect()
+}
+
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let listing = fs::read_dir(folder).with_context(|| format!("could not list rules folder {}", folder.display()))?;
+    let mut entries = listing
+        .collect::<Result<Vec<_>, _>>()
+        .with_context(|| format!("could not list rules folder {}", folder.display()))?;
+    entries.sort_by_key(fs::DirEntry::path);
+    for entry in entries {
+        let kind = entry.file_type().with_context(|| format!("could not look at {}", entry.path().display()))?;
+        let path = entry.path();
+        // Links are not followed into folders: a loop of links would never end.
+        if kind.is_dir() {
+            walk(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "yml" || extension == "yaml") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn read_one(path: &Path) -> Result<Text> {
+    let size = fs::metadata(path).with_context(|| format!("could not read rule file {}", path.display()))?.len();
+    if size > RULE_FILE_BYTES_MAX {
+        bail!("rule file {} has {size} bytes; at most {RULE_FILE_BYTES_MAX} are read", path.display());
+    }
+    let bytes = fs::read(path).with_context(|| format!("could not read rule file {}", path.display()))?;
+    // A file that is no UTF-8 becomes a problem of that file alone: its text no longer parses as a rule.
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Text { file: Arc::from(path.display().to_string()), text })
+}

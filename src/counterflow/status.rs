@@ -1,0 +1,166 @@
+//! How the engine stands: what health and metrics show.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use cf_ledger::{AlertEvent, Applied};
+use cf_types::{Epoch, EpochOutput, EpochRecord, Event, Reject, Time};
+
+use crate::engine::Tap;
+
+/// Counters and gauges of one running engine.
+#[derive(Default)]
+pub(crate) struct Status {
+    ready: AtomicBool,
+    events: AtomicU64,
+    detections: AtomicU64,
+    damaged: AtomicU64,
+    differences: AtomicU64,
+    durable: AtomicU64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    epoch: Epoch,
+    cut_at: Option<Time>,
+    watermark: Option<Time>,
+    rejects: BTreeMap<&'static str, u64>,
+    alerts: BTreeMap<&'static str, u64>,
+    rules: BTreeMap<std::sync::Arc<str>, u64>,
+    by_source: BTreeMap<std::sync::Arc<str>, u64>,
+}
+
+impl Status {
+    pub(crate) fn ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// A record of the spool could not be read.
+    pub(crate) fn damaged(&self) {
+        self.damaged.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Alerts in which the rebuilt state differs from the ledger.
+    pub(crate) fn differences(&self, count: usize) {
+        self.differences.store(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How many alerts differed at the start.
+    pub(crate) fn differing(&self) -> u64 {
+        self.differences.load(Ordering::Relaxed)
+    }
+
+    /// History holds everything up to this epoch.
+    pub(crate) fn durable(&self, epoch: Epoch) {
+        self.durable.store(epoch, Ordering::Relaxed);
+    }
+
+    pub(crate) fn watermark(&self) -> Option<Time> {
+        self.lock().watermark
+    }
+
+    /// An epoch is in the ledger.
+    pub(crate) fn applied(&self, record: &EpochRecord, output: &EpochOutput, applied: &Applied) {
+        self.detections.fetch_add(u64::try_from(output.detections.len()).unwrap_or(0), Ordering::Relaxed);
+        let mut inner = self.lock();
+        inner.epoch = record.epoch;
+        inner.cut_at = Some(record.wall);
+        inner.watermark = output.watermark.or(inner.watermark);
+        for change in &applied.alerts {
+            if change.event != AlertEvent::Gauge {
+                *inner.alerts.entry(change.event.as_str()).or_default() += 1;
+            }
+        }
+        for detection in &output.detections {
+            *inner.rules.entry(std::sync::Arc::clone(&detection.rule)).or_default() += 1;
+        }
+        for reject in &output.rejects {
+            *inner.rejects.entry(reject.code.as_str()).or_default() += 1;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All of it in the text format of Prometheus (version 0.0.4).
+    pub(crate) fn metrics(&self, spool: &cf_spool::Log) -> String {
+        use std::fmt::Write;
+        let mut out = String::new();
+        let mut metric = |name: &str, kind: &str, help: &str, rows: &[(String, u64)]| {
+            // Writing to a string does not fail.
+            let _ok = writeln!(out, "# HELP counterflow_{name} {help}\n# TYPE counterflow_{name} {kind}");
+            for (labels, value) in rows {
+                let _ok = writeln!(out, "counterflow_{name}{labels} {value}");
+            }
+        };
+        let one = |value: u64| vec![(String::new(), value)];
+        let inner = self.lock();
+        let labelled = |label: &str, rows: &BTreeMap<&'static str, u64>| -> Vec<_> {
+            rows.iter().map(|(key, value)| (format!("{{{label}=\"{key}\"}}"), *value)).collect()
+        };
+        let shared = |label: &str, rows: &BTreeMap<std::sync::Arc<str>, u64>| -> Vec<_> {
+            rows.iter().map(|(key, value)| (format!("{{{label}={:?}}}", &**key), *value)).collect()
+        };
+        metric("events_total", "counter", "Events decoded.", &one(self.events.load(Ordering::Relaxed)));
+        metric("source_events_total", "counter", "Events decoded, by source.", &shared("source", &inner.by_source));
+        metric("rejects_total", "counter", "Records and items refused, by reason.", &labelled("code", &inner.rejects));
+        metric("detections_total", "counter", "Matched pairs.", &one(self.detections.load(Ordering::Relaxed)));
+        metric("rule_detections_total", "counter", "Matched pairs, by rule.", &shared("rule_id", &inner.rules));
+        metric("alert_changes_total", "counter", "Changes of alerts, by kind.", &labelled("event", &inner.alerts));
+        metric("epoch", "gauge", "The last epoch in the ledger.", &one(inner.epoch));
+        metric("history_epoch", "gauge", "The last epoch in history.", &one(self.durable.load(Ordering::Relaxed)));
+        if let Some(watermark) = inner.watermark {
+            let seconds = u64::try_from(watermark.cell()).unwrap_or(0);
+            metric("watermark_seconds", "gauge", "Event time up to which input is complete.", &one(seconds));
+        }
+        metric("spool_rows", "gauge", "Rows accepted since the folder was made.", &one(spool.durable_end()));
+        metric("spool_bytes", "gauge", "Bytes of the spool on disk.", &one(spool.bytes()));
+        metric("spool_damaged_total", "counter", "Damaged ranges skipped.", &one(self.damaged.load(Ordering::Relaxed)));
+        metric(
+            "ledger_differences",
+            "gauge",
+            "Alerts in which the state rebuilt at start differed from the ledger.",
+            &one(self.differences.load(Ordering::Relaxed)),
+        );
+        out
+    }
+
+    /// One line for health.
+    pub(crate) fn summary(&self) -> (bool, String) {
+        let inner = self.lock();
+        let ready = self.is_ready();
+        let watermark =
+            inner.watermark.map_or_else(|| "no watermark yet".to_owned(), |time| format!("complete up to {time}"));
+        let state = if ready { "ready" } else { "rebuilding state" };
+        (ready, format!("{state}, epoch {}, {watermark}", inner.epoch))
+    }
+}
+
+impl Tap for Status {
+    fn decoded(&self, _epoch: Epoch, _worker: usize, events: &[Event], rejects: &[Reject]) {
+        self.events.fetch_add(u64::try_from(events.len()).unwrap_or(0), Ordering::Relaxed);
+        let mut inner = self.lock();
+        for event in events {
+            match inner.by_source.get_mut(&event.origin.source) {
+                Some(count) => *count += 1,
+                None => {
+                    inner.by_source.insert(std::sync::Arc::clone(&event.origin.source), 1);
+                }
+            }
+        }
+        for reject in rejects {
+            *inner.rejects.entry(reject.code.as_str()).or_default() += 1;
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Logs: JSON lines on standard error for machines, short lines for a terminal.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+
+/// Starts logging. `COUNTERFLOW_LOG` sets the filter (`info`, `cf_ledger=debug`, ...).
+pub(crate) fn start() {
+    let filter = EnvFilter::try_from_env("COUNTERFLOW_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let registry = tracing_subscriber::registry().with(filter);
+    let started = if io::stderr().is_terminal() {
+        registry.with(fmt::layer().with_writer(io::stderr).with_target(false).compact()).try_init()
+    } else {
+        registry.with(fmt::layer().json().flatten_event(true).with_writer(io::stderr)).try_init()
+    };
+    // Only a second start in one process (tests) can fail, and then logging is on already.
+    drop(started);
+}

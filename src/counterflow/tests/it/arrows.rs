@@ -1,0 +1,84 @@
+//! The dependency arrows of docs/architecture.md, and the fixed top level.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+
+/// Package, and the packages of ours and of others with weight that it may use. What is not named is forbidden.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("cf-types", &[]),
+    ("cf-sigma", &["cf-types"]),
+    ("cf-spool", &["cf-types"]),
+    ("cf-ingest", &["cf-types", "cf-spool", "tokio"]),
+    ("cf-dataflows", &["cf-types", "cf-sigma", "timely", "differential-dataflow"]),
+    ("cf-history", &["cf-types", "arrow", "parquet", "deltalake", "tokio"]),
+    ("cf-ledger", &["cf-types", "cf-spool", "sqlx", "tokio"]),
+    ("cf-response", &["cf-types", "cf-ledger", "reqwest", "tokio"]),
+    ("cf-settings", &[]),
+    ("cf-api", &["cf-types", "cf-ledger", "cf-ingest", "cf-spool", "axum", "tokio"]),
+    ("cf-queries", &["cf-types", "cf-history", "arrow", "datafusion", "deltalake", "tokio"]),
+];
+
+/// Packages with weight: who may use them is an invariant.
+const HEAVY: &[&str] = &[
+    "timely",
+    "differential-dataflow",
+    "arrow",
+    "parquet",
+    "deltalake",
+    "datafusion",
+    "sqlx",
+    "axum",
+    "reqwest",
+    "tokio",
+    "rdkafka",
+    "linfa",
+];
+
+#[test]
+fn crates_use_only_what_the_map_allows() {
+    let metadata = MetadataCommand::new().no_deps().exec().unwrap();
+    let allowed: BTreeMap<_, BTreeSet<_>> =
+        MAY_USE.iter().map(|(name, uses)| (*name, uses.iter().copied().collect())).collect();
+    let mut wrong = Vec::new();
+    for package in &metadata.packages {
+        let Some(allowed) = allowed.get(package.name.as_str()) else {
+            let known = ["counterflow", "cf-benches"].contains(&package.name.as_str());
+            assert!(known, "{} has no place on the map: add it to MAY_USE and docs/architecture.md", package.name);
+            continue;
+        };
+        for dependency in package.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal) {
+            let name = dependency.name.as_str();
+            if (name.starts_with("cf-") || HEAVY.contains(&name)) && !allowed.contains(name) {
+                wrong.push(format!("{} must not use {name}", package.name));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn the_top_level_is_as_agreed() {
+    let root = super::support::root();
+    let allowed = [
+        "Cargo.toml",
+        "Cargo.lock",
+        "src",
+        "dataflows",
+        "queries",
+        "models",
+        "benches",
+        "scripts",
+        "README.md",
+        "rules",
+        "playbooks",
+        "tests",
+        "docs",
+        "deploy",
+        "target",
+    ];
+    for entry in std::fs::read_dir(root).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(name.starts_with('.') || allowed.contains(&&*name), "{name} does not belong at the top level");
+    }
+}
