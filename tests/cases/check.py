@@ -50,6 +50,8 @@ def main():
     expected = json.loads((case / "expected.json").read_text())
     alerts = [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
     alerts = [alert for alert in alerts if alert["state"] in ("open", "sealed")]
+    for alert in alerts:
+        alert["group"] = dict(alert["group"])  # an object, or a list of pairs
     if "--show" in flags:
         show(expected, alerts)
         return
