@@ -170,6 +170,10 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) alerts_file: Option<PathBuf>,
 
+    /// Let the rebuilt state win where it differs from the ledger in more than 20 alerts
+    #[arg(long)]
+    pub(crate) accept_differences: bool,
+
     /// Files to read once as bounded sources, `-` for standard input
     #[arg(value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,

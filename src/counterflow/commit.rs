@@ -11,8 +11,11 @@ use anyhow::{Context, Result, anyhow};
 use cf_history::{
     ActionStep, AlertRevision, Batch, BatchBuilder, EpochEntry, EventBatch, IncidentRevision, Row, Writer,
 };
-use cf_ledger::{AlertEvent, Applied, Ledger, MemberRef, MemberSummary, Routes};
-use cf_types::{Alert, Epoch, EpochOutput, EpochRecord, Event, Member, Reject, Time, clock};
+use cf_ledger::{AlertEvent, Applied, ControlEntry, Ledger, MemberRef, MemberSummary, Present, Routes};
+use cf_types::{
+    ActionId, ActionKind, Alert, AlertId, Epoch, EpochOutput, EpochRecord, Event, Member, Reject, Tenant, Time, clock,
+};
+use serde::Deserialize;
 use tokio::runtime::Runtime;
 
 use crate::{engine::Tap, members::Members, rules::LoadedRules};
@@ -85,6 +88,15 @@ impl Store {
         Ok(applied)
     }
 
+    /// Lets a rebuilt state win over the ledger, as an epoch of its own.
+    pub(crate) fn adopt(&mut self, record: &EpochRecord, present: &Present, output: &EpochOutput) -> Result<()> {
+        let members = &self.members;
+        let summary = |alert: &Alert| summary(members, alert);
+        let adopting = self.ledger.adopt(record, present, &self.routes, &summary);
+        let applied = self.runtime.block_on(adopting)?;
+        self.to_history(record, output, &applied)
+    }
+
     /// Takes in an epoch that the ledger has already: only what history may lack.
     pub(crate) fn take_again(&mut self, record: &EpochRecord, output: &EpochOutput) -> Result<()> {
         self.members.add(&output.detections);
@@ -94,6 +106,17 @@ impl Store {
             self.to_history(record, output, &applied)?;
         }
         Ok(())
+    }
+
+    /// Gives history the steps of actions that entered with this epoch as receipts of the control log.
+    pub(crate) fn receipts(&mut self, epoch: Epoch, entries: &[ControlEntry]) -> Result<()> {
+        let mut steps = Vec::new();
+        for entry in entries.iter().filter(|entry| entry.kind == "receipt") {
+            steps.push(
+                step(&entry.body).with_context(|| format!("receipt {} of the control log is damaged", entry.seq))?,
+            );
+        }
+        self.history.rows(epoch, &steps)
     }
 
     fn to_history(&mut self, record: &EpochRecord, output: &EpochOutput, applied: &Applied) -> Result<()> {
@@ -141,6 +164,45 @@ impl Store {
         self.runtime.block_on(self.ledger.stopped(clock::now()))?;
         Ok(())
     }
+}
+
+fn step(body: &str) -> Result<ActionStep> {
+    let receipt: Receipt = serde_json::from_str(body)?;
+    Ok(ActionStep {
+        tenant: receipt.tenant,
+        id: receipt.action_id,
+        number: receipt.number,
+        kind: receipt.kind,
+        target: receipt.target,
+        state: receipt.state,
+        reason: receipt.reason,
+        alerts: receipt.alerts,
+        ttl_s: receipt.ttl_s,
+        until_at: receipt.until_us.map(Time::from_micros),
+        detail: Some(serde_json::to_string(&serde_json::json!({
+            "operation": receipt.operation, "outcome": receipt.outcome, "receipt": receipt.receipt,
+        }))?),
+        at: Time::from_micros(receipt.at_us),
+    })
+}
+
+/// A receipt as the ledger writes it into the control log.
+#[derive(Deserialize)]
+struct Receipt {
+    tenant: Tenant,
+    number: i64,
+    action_id: ActionId,
+    kind: ActionKind,
+    target: String,
+    state: String,
+    reason: Option<String>,
+    alerts: Vec<AlertId>,
+    ttl_s: u32,
+    until_us: Option<i64>,
+    operation: String,
+    outcome: String,
+    receipt: serde_json::Value,
+    at_us: i64,
 }
 
 fn summary(members: &Members, alert: &Alert) -> Option<MemberSummary> {
@@ -209,18 +271,6 @@ impl History {
         let mut builder = BatchBuilder::new();
         for row in rows {
             builder.push(epoch, row);
-        }
-        self.send(Message::Rows(builder.finish()?))
-    }
-
-    /// Gives the steps that actions made: their epoch is the ledger's.
-    pub(crate) fn actions(&mut self, steps: &[(Epoch, ActionStep)]) -> Result<()> {
-        if steps.is_empty() {
-            return Ok(());
-        }
-        let mut builder = BatchBuilder::new();
-        for (epoch, step) in steps {
-            builder.push(*epoch, step);
         }
         self.send(Message::Rows(builder.finish()?))
     }
@@ -303,7 +353,9 @@ fn write(
             last = Instant::now();
         }
         // Whoever waits for it may be gone: then nobody needs to know.
-        settle.map(|done| drop(done.send(())));
+        if let Some(done) = settle {
+            let _gone = done.send(());
+        }
         if finish {
             return Ok(());
         }

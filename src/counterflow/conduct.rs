@@ -36,6 +36,8 @@ const IN_FLIGHT: usize = 8;
 const GATHER: Duration = Duration::from_millis(10);
 /// How often the control log is looked at.
 const CONTROL_EVERY: Duration = Duration::from_millis(50);
+/// Alerts in which a rebuilt state may differ from the ledger before a person must say yes.
+const DIFFERENCES_MAX: usize = 20;
 /// How often the facts log is made durable and the spool trimmed.
 const FLUSH_EVERY: Duration = Duration::from_secs(5);
 
@@ -53,6 +55,8 @@ pub(crate) struct Conductor {
     pub(crate) idle_after: Duration,
     pub(crate) horizon_s: i64,
     pub(crate) status: Arc<Status>,
+    /// Whether a rebuilt state that differs much from the ledger may win.
+    pub(crate) accept_differences: bool,
     /// What the facts log held at the start.
     pub(crate) recalled: Loaded,
     /// Where in the spool each epoch ends that is not in the facts log yet.
@@ -171,9 +175,9 @@ impl Conductor {
             self.take(&record, &mut present, true)?;
         }
         tracing::info!(recalled = last, replayed, upper, "state is rebuilt");
-        self.reconcile(&present)?;
+        let epoch = self.reconcile(&present, upper.max(1), &state)?;
         Ok(Cut {
-            epoch: upper.max(1),
+            epoch,
             row: reader.next_row(),
             control: state.control,
             rules: state.rules,
@@ -204,6 +208,7 @@ impl Conductor {
             facts.into_iter().map(|fact| (fact, 1)).collect()
         } else {
             let entries = self.control_between(state.control, record.control)?;
+            self.store.receipts(record.epoch, &entries)?;
             facts_of(&entries)?
         };
         state.control = record.control;
@@ -255,27 +260,58 @@ impl Conductor {
 
     /// Waits for the output of an epoch that the ledger has already.
     fn take(&mut self, record: &EpochRecord, present: &mut Present, with_history: bool) -> Result<()> {
-        loop {
-            if let Some(output) = self.engine.output(Duration::from_secs(1))? {
-                present.apply(&output);
-                if with_history {
-                    self.store.take_again(record, &output)?;
-                    self.keep(record, &output);
-                }
-                return Ok(());
-            }
+        let output = self.next_output()?;
+        present.apply(&output);
+        if with_history {
+            self.store.take_again(record, &output)?;
+            self.keep(record, &output);
         }
+        Ok(())
     }
 
-    /// Compares what was rebuilt with what the ledger says.
-    fn reconcile(&self, present: &Present) -> Result<()> {
+    /// Compares what was rebuilt with what the ledger says. A few differences (another engine version, a damaged log) are
+    /// applied as an epoch of their own, with that reason; many wait for a person, and nothing is undone before. Gives the
+    /// next epoch.
+    fn reconcile(&mut self, present: &Present, epoch: Epoch, state: &State) -> Result<Epoch> {
         let differences = self.store.runtime.block_on(self.store.ledger.reconcile(present))?;
+        self.status.differences(differences.len());
+        if differences.is_empty() {
+            return Ok(epoch);
+        }
         for difference in &differences {
             let difference = serde_json::to_string(difference)?;
             tracing::error!(difference, "the rebuilt state differs from the ledger");
         }
-        self.status.differences(differences.len());
-        Ok(())
+        if differences.len() > DIFFERENCES_MAX && !self.accept_differences {
+            bail!(
+                "the state rebuilt from facts log and spool differs from the ledger in {} alerts; nothing was changed. \
+                 Look at the log above; start with --accept-differences to let the rebuilt state win",
+                differences.len()
+            );
+        }
+        let record = EpochRecord {
+            epoch,
+            wall: clock::now(),
+            generation: self.store.generation,
+            ends: state.files.clone().into_iter().chain([("spool".to_owned(), state.row)]).collect(),
+            idle: Vec::new(),
+            control: state.control,
+            rules: state.rules.clone(),
+            engine: ENGINE.to_owned(),
+        };
+        self.engine.feed(EpochInput { epoch, ..EpochInput::default() })?;
+        let output = self.next_output()?;
+        self.store.adopt(&record, present, &output)?;
+        self.keep(&record, &output);
+        Ok(epoch + 1)
+    }
+
+    fn next_output(&self) -> Result<EpochOutput> {
+        loop {
+            if let Some(output) = self.engine.output(Duration::from_secs(1))? {
+                return Ok(output);
+            }
+        }
     }
 
     /// Binds the rules of this start to the next epoch, if they are others than before.
@@ -347,6 +383,7 @@ impl Conductor {
             input.rules = Some(Arc::clone(&self.rules));
         }
         input.facts = facts_of(&cut.waiting)?;
+        self.store.receipts(cut.epoch, &cut.waiting)?;
         if let Some(last) = cut.waiting.last() {
             cut.control = last.seq;
         }

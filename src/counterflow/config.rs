@@ -108,8 +108,6 @@ pub(crate) struct DetectionSettings {
     pub(crate) incident_window_s: u32,
     /// A source that has been silent for this many seconds does not hold the watermark back.
     pub(crate) idle_after_s: u32,
-    /// Window of `count` conditions that name none, in seconds.
-    pub(crate) correlation_window: u32,
 }
 
 impl Default for DetectionSettings {
@@ -122,7 +120,6 @@ impl Default for DetectionSettings {
             fold_window_s: 3_600,
             incident_window_s: 86_400,
             idle_after_s: 30,
-            correlation_window: 300,
         }
     }
 }
@@ -190,6 +187,7 @@ const FOREIGN: &[Foreign] = &[
     Foreign { path: "redis.*", says: "there is no Redis; queue and cache are the spool and the graph" },
     Foreign { path: "detection.rule_scan_interval", says: "rules meet events as they come; nothing is scanned" },
     Foreign { path: "detection.max_concurrent_scans", says: "rules meet events as they come; nothing is scanned" },
+    Foreign { path: "detection.correlation_window", says: "each rule names its own window" },
     Foreign { path: "orchestration.max_concurrent_playbooks", says: "playbooks are not there yet" },
     Foreign { path: "orchestration.playbook_timeout", says: "playbooks are not there yet" },
     Foreign {
@@ -248,6 +246,14 @@ pub(crate) fn sources(settings: &Settings) -> Result<Arc<SourceTable>> {
 
 /// The flags of `run` as settings.
 fn flags(arguments: &RunArguments) -> Result<Vec<(&'static str, Value)>> {
+    // An address is a network of one.
+    let protected: Vec<_> = arguments
+        .protect
+        .iter()
+        .map(|text| {
+            text.parse::<std::net::IpAddr>().map_or_else(|_| text.clone(), |a| ipnet::IpNet::from(a).to_string())
+        })
+        .collect();
     let mut flags = Vec::new();
     let mut flag = |path, value: Option<Value>| flags.extend(value.map(|value| (path, value)));
     flag("data", arguments.data.as_ref().map(|data| json!(data)));
@@ -258,7 +264,7 @@ fn flags(arguments: &RunArguments) -> Result<Vec<(&'static str, Value)>> {
     flag("detection.workers", arguments.workers.map(|workers| json!(workers)));
     flag("response.enforce", arguments.enforce.then(|| json!(true)));
     flag("response.block_address.netns", arguments.nft_netns.as_ref().map(|path| json!(path)));
-    flag("response.protected", (!arguments.protect.is_empty()).then(|| json!(arguments.protect)));
+    flag("response.protected", (!arguments.protect.is_empty()).then(|| json!(protected)));
     let file = arguments.alerts_file.iter().map(|path| json!({ "type": "file", "path": path }));
     let webhooks = arguments
         .webhook

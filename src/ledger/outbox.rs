@@ -313,6 +313,9 @@ impl Ledger {
             Some(action) => finish_action(&mut transaction, intent, action, state, until, now).await?,
             None => None,
         };
+        if intent.action.is_some() && state != "planned" {
+            receipt_to_control(&mut transaction, intent, state, receipt, now).await?;
+        }
         let name = match (state, outcome) {
             ("planned", Outcome::Unknown { .. }) => "intent_unknown",
             ("planned", _) => "intent_retried",
@@ -396,6 +399,34 @@ impl Ledger {
             })
             .map_err(store)
     }
+}
+
+/// Appends how an action stands to the control log: an outcome is a fact like any other, so it has an epoch, and history
+/// can tell each step exactly once.
+async fn receipt_to_control(
+    connection: &mut SqliteConnection,
+    intent: &Intent,
+    outcome: &str,
+    receipt: &Value,
+    now: Time,
+) -> Result<(), LedgerError> {
+    sqlx::query(
+        "INSERT INTO control(kind, body, author, reason, at)
+         SELECT 'receipt', json_object('tenant', tenant, 'number', id, 'action_id', action_id, 'kind', kind, 'target', target,
+             'state', state, 'reason', reason, 'alerts', json(alerts), 'ttl_s', ttl_s, 'until_us', until_at,
+             'operation', ?2, 'outcome', ?3, 'receipt', json(?4), 'at_us', ?5),
+             'response', '', ?5
+         FROM actions WHERE id = ?1",
+    )
+    .bind(intent.action)
+    .bind(intent.operation.as_str())
+    .bind(outcome)
+    .bind(receipt.to_string())
+    .bind(now.micros())
+    .execute(connection)
+    .await
+    .map(drop)
+    .map_err(LedgerError::store("note a receipt in the control log"))
 }
 
 /// Moves an action on after a try of one of its intents; gives its new state, if it has one.

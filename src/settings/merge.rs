@@ -114,7 +114,11 @@ impl<'a> Merge<'a> {
         // One warning for each key: a section is named by its keys.
         if let Kind::Map(pairs) = &child.kind {
             let below = join(path, "");
-            if self.foreign.iter().any(|foreign| foreign.path.starts_with(&below)) {
+            let covers = |foreign: &Foreign| {
+                let above = foreign.path.strip_suffix(".*");
+                foreign.path.starts_with(&below) || above.is_some_and(|above| below.starts_with(&join(above, "")))
+            };
+            if self.foreign.iter().any(covers) {
                 for (inner, node) in pairs {
                     self.unknown(inner, node, &Value::Null, &join(path, inner));
                 }

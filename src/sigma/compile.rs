@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use cf_types::{Detection, Entity, EntityKind, EpisodeRule, Event, Group, Item, Level, Member, Name, Predicate};
@@ -101,6 +101,7 @@ impl RuleSet {
     /// Compiles rules. What cannot be compiled is left out and told; it never takes the others down.
     #[must_use]
     pub fn compile(parsed: Parsed, options: &Options) -> (RuleSet, Vec<Problem>) {
+        LazyLock::force(&ACTING); // names must be known before events are decoded
         let Parsed { rules, correlations, mut problems, digests } = parsed;
         let resolved = episodes::resolve(&rules, correlations, options, &mut problems);
         let infos = rules.iter().zip(&resolved.alerting).map(|(rule, alerts)| info_of_rule(rule, *alerts));
@@ -172,7 +173,7 @@ impl RuleSet {
 impl Counted {
     fn item(&self, event: &Event) -> Option<Item> {
         let group = match &self.group {
-            Grouping::Fingerprint => fingerprint(&event.entities),
+            Grouping::Fingerprint => fingerprint(event),
             Grouping::Fields(fields) => {
                 let values = fields.iter().map(|(shown, name)| {
                     let value = event.fields.first(*name).filter(|value| !value.is_empty())?;
@@ -189,11 +190,28 @@ impl Counted {
     }
 }
 
-/// What repeats of one plain rule's alert have in common.
-fn fingerprint(entities: &[Entity]) -> Group {
+/// Fields that say who acted, the first before the others: an event may speak of several accounts or addresses.
+static ACTING: LazyLock<Vec<(EntityKind, Name)>> = LazyLock::new(|| {
+    const FIELDS: &[(EntityKind, &[&str])] = &[
+        (EntityKind::User, &["user", "TargetUserName", "User", "user.name", "userIdentity.userName", "actor"]),
+        (EntityKind::Address, &["source_ip", "IpAddress", "SourceIp", "c-ip", "sourceIPAddress", "source.ip"]),
+        (EntityKind::Host, &["host", "Computer", "host.name", "hostname"]),
+    ];
+    let pairs = FIELDS.iter().flat_map(|(kind, names)| names.iter().map(|name| (*kind, *name)));
+    let (kinds, names): (Vec<_>, Vec<_>) = pairs.unzip();
+    kinds.into_iter().zip(Name::intern_all(names)).collect()
+});
+
+/// What repeats of one plain rule's alert have in common: the host, user and address that acted.
+fn fingerprint(event: &Event) -> Group {
     let first = |kind: EntityKind| {
-        let entity = entities.iter().find(|entity| entity.kind == kind)?;
-        Some((Arc::from(kind.as_str()), Arc::clone(&entity.value)))
+        let known = |entity: &Entity| event.entities.contains(entity);
+        let acting = ACTING
+            .iter()
+            .filter(|(of, _)| *of == kind)
+            .find_map(|(_, name)| Entity::of(kind, event.fields.first(*name)?).filter(known));
+        let entity = acting.or_else(|| event.entities.iter().find(|entity| entity.kind == kind).cloned())?;
+        Some((Arc::from(kind.as_str()), entity.value))
     };
     Group::new([EntityKind::Host, EntityKind::User, EntityKind::Address].into_iter().filter_map(first))
 }

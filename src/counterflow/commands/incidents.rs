@@ -33,10 +33,16 @@ pub(crate) fn run(cli: &Cli, arguments: &IncidentsArguments) -> Result<Exit> {
     with_reader(&arguments.data, async |reader| {
         let Some(number) = arguments.number else {
             let incidents = reader.incidents(false, ROWS_MAX).await?;
+            let mut rows = values(&incidents)?;
+            if Format::or_default(cli.output) == Format::Table {
+                for (row, incident) in rows.iter_mut().zip(&incidents) {
+                    row["entities"] = names(&incident.entities).into();
+                }
+            }
             return print(
                 cli,
                 &["number", "score", "level", "title", "alerts", "entities", "first", "last", "state"],
-                values(&incidents)?,
+                rows,
             );
         };
         let story = reader.incident(number).await?;
@@ -49,10 +55,13 @@ pub(crate) fn run(cli: &Cli, arguments: &IncidentsArguments) -> Result<Exit> {
     })
 }
 
+fn names(entities: &[cf_types::Entity]) -> String {
+    entities.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// An incident for a person: what it is, then what happened when.
 fn tell(cli: &Cli, story: &IncidentStory) -> Result<Exit> {
     let incident = &story.incident;
-    let entities: Vec<_> = incident.entities.iter().map(ToString::to_string).collect();
     let head = format!(
         "incident {} ({}), score {}, {} alerts: {}\nentities: {}\n",
         incident.number,
@@ -60,7 +69,7 @@ fn tell(cli: &Cli, story: &IncidentStory) -> Result<Exit> {
         incident.score,
         incident.alerts,
         output::printable(incident.title.as_deref().unwrap_or("untitled")),
-        output::printable(&entities.join(", ")),
+        output::printable(&names(&incident.entities)),
     );
     output::ignore_closed_pipe(output::text(&head))?;
     print(cli, &["at", "kind", "text"], values(&story.timeline)?)
@@ -80,7 +89,7 @@ pub(crate) fn alerts(cli: &Cli, arguments: &AlertsArguments) -> Result<Exit> {
             let content = &alert.content;
             json!({
                 "alert_id": alert.alert_id, "rule_id": content["rule"], "title": content["title"],
-                "level": content["level"], "state": alert.state, "group": content["group"], "count": content["count"],
+                "level": content["level"], "state": alert.state, "group": group(content), "count": content["count"],
                 "anchor": content["anchor"], "last_cell": content["last_cell"], "score": content["score"],
                 "first": alert.members.as_ref().map(|m| m.first), "last": alert.members.as_ref().map(|m| m.last),
                 "thread": alert.thread, "revision": alert.revision, "reason": alert.reason, "incident": alert.incident,
@@ -93,6 +102,11 @@ pub(crate) fn alerts(cli: &Cli, arguments: &AlertsArguments) -> Result<Exit> {
             rows.collect(),
         )
     })
+}
+
+/// The group as an object; the ledger keeps it as pairs.
+fn group(content: &Value) -> Value {
+    serde_json::from_value::<cf_types::Group>(content["group"].clone()).map_or(Value::Null, |group| group.to_json())
 }
 
 /// Lists actions.

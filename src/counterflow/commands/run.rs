@@ -49,7 +49,7 @@ pub(crate) fn run(cli: &Cli, arguments: &RunArguments) -> Result<Exit> {
     let sockets = runtime.block_on(edge::bind(&settings.listen))?;
     conduct::folder(&data)?;
     let ledger = runtime.block_on(Ledger::open(&data))?;
-    let (conductor, texts) = assemble(&settings, &data, &runtime, ledger)?;
+    let (conductor, texts) = assemble(&settings, &data, &runtime, ledger, arguments.accept_differences)?;
 
     let stop = Arc::new(AtomicBool::new(false));
     let mut edge = Edge::start(&settings, &data, sockets, &conductor)?;
@@ -69,6 +69,7 @@ fn assemble(
     data: &Path,
     runtime: &Arc<Runtime>,
     ledger: Ledger,
+    accept_differences: bool,
 ) -> Result<(Conductor, Vec<cf_sigma::Text>)> {
     let detection = &settings.detection;
     let rule_options = Options { fold_window_s: detection.fold_window_s, ..Options::default() };
@@ -113,6 +114,7 @@ fn assemble(
         idle_after: Duration::from_secs(u64::from(detection.idle_after_s)),
         horizon_s: i64::from(detection.horizon_s),
         status,
+        accept_differences,
     };
     Ok((conductor, loaded.texts))
 }

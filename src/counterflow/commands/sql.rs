@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::{
     cli::{Cli, SqlArguments},
@@ -12,10 +12,17 @@ use crate::{
 /// Runs one statement.
 pub(crate) fn run(cli: &Cli, arguments: &SqlArguments) -> Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("could not start")?;
+    let history = arguments.data.join("history");
+    if !history.is_dir() {
+        bail!(
+            "there is no history in {}; give the folder of an engine or of `replay --data`",
+            arguments.data.display()
+        );
+    }
     // Collected by the one who writes: a lock on standard output cannot cross the runtime's threads.
     let mut out = io::BufWriter::new(io::stdout());
     runtime.block_on(async {
-        let session = cf_queries::Session::open(&arguments.data.join("history"), cf_queries::Options::default())?;
+        let session = cf_queries::Session::open(&history, cf_queries::Options::default())?;
         let mut rows = session.query(&arguments.statement).await?;
         let written = match Format::or_default(cli.output) {
             Format::Table => cf_queries::write_table(&mut rows, &mut out, width()).await,

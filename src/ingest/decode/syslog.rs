@@ -97,7 +97,8 @@ fn rfc5424<'a>(rest: &'a str, priority: Option<u8>, assume: Assume<'_>) -> Optio
     let (pid, rest) = split_word(rest);
     let (message_id, rest) = split_word(rest);
     let message = skip_structured(rest)?;
-    let message = message.strip_prefix(' ').unwrap_or(message);
+    // rsyslog keeps the blank that stood before the message in RFC 3164 form: two of them then.
+    let message = message.trim_start_matches(' ');
     Some(Header {
         time,
         priority,

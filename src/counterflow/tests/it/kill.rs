@@ -125,7 +125,7 @@ fn sigkill_changes_nothing() {
     // Nothing is told twice: each key stands once in the file.
     let text = std::fs::read_to_string(&told).unwrap();
     let mut keys: Vec<_> =
-        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["idempotency_key"].clone()).collect();
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["key"].clone()).collect();
     let count = keys.len();
     keys.sort_by_key(ToString::to_string);
     keys.dedup();

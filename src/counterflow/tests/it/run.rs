@@ -39,7 +39,7 @@ fn events_become_alerts_actions_and_history() {
     let engine = Engine::start(&data, "rules/plan", &["--block-for", "1h", "--protect", "10.0.0.2"]);
 
     // Accepted and rejected are counted, and both can be asked for.
-    let body = format!("{}{{\"event_id\": 7}}\nnot json\n", failures("10.0.0.1", 6));
+    let body = format!("{}{{\"event_id\": 7, \"event_type\": \"x\"}}\nnot json\n", failures("10.0.0.1", 6));
     let (status, answer) = post(engine.http, "/api/v1/events", NDJSON, body.as_bytes()).unwrap();
     assert_eq!(status, 202, "{answer}");
     let answer: Value = serde_json::from_str(&answer).unwrap();
