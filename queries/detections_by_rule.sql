@@ -1,6 +1,6 @@
 -- Detections by rule: events that met it, hosts and users concerned, first and last.
-SELECT rule, count(DISTINCT id) AS events, count(DISTINCT host) AS hosts, count(DISTINCT user) AS users,
+SELECT rule_id, count(DISTINCT id) AS events, count(DISTINCT host) AS hosts, count(DISTINCT user) AS users,
        min(time) AS "first", max(time) AS "last"
 FROM detections
-GROUP BY rule
-ORDER BY events DESC, rule
+GROUP BY rule_id
+ORDER BY events DESC, rule_id

@@ -301,20 +301,20 @@ fn named_queries_answer() {
         .collect();
     expect![[r#"
         == alert_timeline
-        thread                            revision  epoch  revised_at                   event    state  reason  rule   count  group_fields
-        --------------------------------  --------  -----  ---------------------------  -------  -----  ------  -----  -----  -------------------------
-        01010101010101010101010101010101         1      1  2026-01-06T12:00:00.000001Z  opened   open           guess      1  {"address":"203.0.113.9"}
-        01010101010101010101010101010101         2      2  2026-01-06T12:00:00.000002Z  amended  open           guess      2  {"address":"203.0.113.9"}
+        thread                            revision  epoch  revised_at                   event    state  reason  rule_id  count  group_fields
+        --------------------------------  --------  -----  ---------------------------  -------  -----  ------  -------  -----  -------------------------
+        01010101010101010101010101010101         1      1  2026-01-06T12:00:00.000001Z  opened   open           guess        1  {"address":"203.0.113.9"}
+        01010101010101010101010101010101         2      2  2026-01-06T12:00:00.000002Z  amended  open           guess        2  {"address":"203.0.113.9"}
         (2 rows)
         == alerts_by_rule
-        rule   title              level  state  alerts  members  score  first                 last
-        -----  -----------------  -----  -----  ------  -------  -----  --------------------  --------------------
-        guess  Password guessing  high   open        1        2    7.5  2026-01-05T13:59:58Z  2026-01-05T14:00:01Z
+        rule_id  title              level  state  alerts  members  score  first                 last
+        -------  -----------------  -----  -----  ------  -------  -----  --------------------  --------------------
+        guess    Password guessing  high   open        1        2    7.5  2026-01-05T13:59:58Z  2026-01-05T14:00:01Z
         (1 row)
         == detections_by_rule
-        rule   events  hosts  users  first                     last
-        -----  ------  -----  -----  ------------------------  --------------------
-        guess       2      1      1  2026-01-05T13:59:58.250Z  2026-01-05T14:00:01Z
+        rule_id  events  hosts  users  first                     last
+        -------  ------  -----  -----  ------------------------  --------------------
+        guess         2      1      1  2026-01-05T13:59:58.250Z  2026-01-05T14:00:01Z
         (1 row)
         == events_by_hour
         hour                  source  events
@@ -438,7 +438,7 @@ fn the_catalogue_is_shown() {
 #[test]
 fn errors_say_what_is_wrong_and_what_there_is() {
     let case = Case::new();
-    case.check("SELECT usr FROM detections", expect!["No field named usr. Did you mean 'detections.user'? Valid fields are detections.tenant, detections.day, detections.epoch, detections.rule, detections.event_id, detections.id, detections.time, detections.source, detections.origin, detections.line, detections.record_offset, detections.record_index, detections.host, detections.user, detections.address, detections.entities, detections.items."]);
+    case.check("SELECT usr FROM detections", expect!["No field named usr. Did you mean 'detections.user'? Valid fields are detections.tenant, detections.day, detections.epoch, detections.rule_id, detections.event_id, detections.id, detections.time, detections.source, detections.origin, detections.line, detections.record_offset, detections.record_index, detections.host, detections.user, detections.address, detections.entities, detections.items."]);
     case.check("SELECT * FROM evnts", expect![[r#"there is no table "evnts"; did you mean "events"?; tables: events, rejects, detections, alerts, incidents, actions, epochs, events_distinct"#]]);
     case.check(
         "SELECT * FROM events WHERE time > 'yesterday'",

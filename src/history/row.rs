@@ -156,7 +156,7 @@ impl Row for Detection {
             .iter()
             .map(|item| {
                 json!({
-                    "rule": &*item.rule,
+                    "rule_id": &*item.rule,
                     "reference": item.reference,
                     "group": item.group.to_json(),
                     "value": item.value.as_deref(),
@@ -166,7 +166,7 @@ impl Row for Detection {
         rows.text("tenant", self.tenant.as_str());
         rows.day_of(self.member.time);
         rows.integer("epoch", epoch);
-        rows.text("rule", &self.rule);
+        rows.text("rule_id", &self.rule);
         rows.text("event_id", &self.member.shown_id());
         rows.text("id", &self.member.id.to_string());
         rows.time("time", self.member.time);
@@ -194,7 +194,7 @@ impl Row for AlertRevision {
         rows.text("event", &self.event);
         rows.text("state", &self.state);
         rows.text_or_null("reason", self.reason.as_deref());
-        rows.text("rule", &alert.rule);
+        rows.text("rule_id", &alert.rule);
         rows.text("title", &alert.title);
         rows.text("level", alert.level.as_str());
         rows.float_or_null("score", Some(points(alert.score)));

@@ -243,7 +243,7 @@ const DETECTIONS: &[Column] = &[
     TENANT,
     DAY,
     EPOCH,
-    must("rule", Kind::Word, "id of the rule"),
+    must("rule_id", Kind::Word, "id of the rule"),
     must("event_id", Kind::Text, "the id that people see"),
     must("id", Kind::Text, "identity of the event, 32 hexadecimal digits"),
     must("time", Kind::Time, "when the event happened"),
@@ -256,7 +256,7 @@ const DETECTIONS: &[Column] = &[
     may("user", Kind::Word, "its first user entity"),
     may("address", Kind::Word, "its first address entity"),
     ENTITIES,
-    must("items", Kind::Text, "where it counts, as JSON: rule, reference, group, value"),
+    must("items", Kind::Text, "where it counts, as JSON: rule_id, reference, group, value"),
 ];
 
 const ALERTS: &[Column] = &[
@@ -269,7 +269,7 @@ const ALERTS: &[Column] = &[
     must("event", Kind::Word, "what the revision is: opened, amended, withdrawn, ..."),
     must("state", Kind::Word, "open, sealed, withdrawn, superseded"),
     may("reason", Kind::Word, "why it changed"),
-    must("rule", Kind::Word, "id of the rule"),
+    must("rule_id", Kind::Word, "id of the rule"),
     must("title", Kind::Word, "title of the rule"),
     must("level", Kind::Word, "level of the rule"),
     must("score", Kind::Float, "threat score, 0.0 to 10.0"),
