@@ -101,7 +101,7 @@ pub fn correlate<'scope>(
                 let Some(epoch) = stamp.least().copied() else { return };
                 let waiting = waiting.entry(epoch).or_default();
                 waiting.hold(|port| stamp.delayed(&epoch, port));
-                waiting.input.rules = batch.drain(..).last().or(waiting.input.rules.take());
+                waiting.input.rules = batch.drain(..).next_back().or(waiting.input.rules.take());
             });
             limits.for_each(|stamp, batch| {
                 let Some(epoch) = stamp.least().copied() else { return };

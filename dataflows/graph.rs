@@ -79,6 +79,8 @@ pub struct Batch {
     pub idle: Vec<Arc<str>>,
     /// The watermark as it was before a restart, to hold after this epoch; on worker 0.
     pub limit: Option<Time>,
+    /// How far each source's events reached before a restart; on worker 0.
+    pub newest: Vec<(Arc<str>, Time)>,
 }
 
 /// One worker's hold of the graph: its inputs and how far the output is.
@@ -165,7 +167,7 @@ impl Graph {
     ///
     /// If the epoch was closed already, or rules come after the first batch of their epoch.
     pub fn feed(&mut self, batch: Batch) {
-        let Batch { epoch, rules, facts, events, recalled, idle, limit } = batch;
+        let Batch { epoch, rules, facts, events, recalled, idle, limit, newest } = batch;
         assert!(epoch >= *self.given.time(), "epoch {epoch} was closed");
         assert!(rules.is_none() || self.begun != Some(epoch), "rules came after the begin of epoch {epoch}");
         self.advance_to(epoch);
@@ -185,6 +187,7 @@ impl Graph {
         }
         recalled.into_iter().for_each(|detection| self.recalled.send(detection));
         idle.into_iter().for_each(|source| self.signals.send(Some(Signal::Idle(source))));
+        newest.into_iter().for_each(|(source, time)| self.signals.send(Some(Signal::Seen(source, time))));
         limit.into_iter().for_each(|time| self.signals.send(Some(Signal::Restored(time))));
     }
 

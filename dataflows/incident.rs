@@ -232,7 +232,7 @@ mod tests {
         let kind = |name: &str| if name.starts_with('p') { EntityKind::Process } else { EntityKind::Host };
         let node = Node {
             tenant: Tenant::default(),
-            anchor: alert[1..].parse().unwrap(),
+            anchor: alert.get(1..).unwrap().parse().unwrap(),
             id: AlertId([alert.as_bytes()[0]; 16]),
             entities: entities.split_whitespace().filter_map(|name| Entity::of(kind(name), name)).collect(),
         };

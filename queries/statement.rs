@@ -67,7 +67,7 @@ fn only_reads(statement: &Statement) -> bool {
 fn name_columns(statement: &mut Statement) {
     match statement {
         Statement::Statement(statement) => {
-            let _: ControlFlow<()> = visit_expressions_mut(statement, |expression| {
+            let _done: ControlFlow<()> = visit_expressions_mut(statement, |expression| {
                 if let Expr::Function(function) = expression
                     && matches!(function.args, FunctionArguments::None)
                     && let [part] = function.name.0.as_slice()

@@ -24,6 +24,7 @@ pub(super) struct CellItems {
     /// Items by reference.
     pub(super) counts: Counts,
     /// Items by value, for value_count only.
+    #[allow(clippy::box_collection)] // a word instead of three in every cell of every other rule
     pub(super) values: Option<Box<BTreeMap<Arc<str>, u64>>>,
     /// The predicate's count over the window that ends here, if that window is a hit.
     pub(super) hit: Option<u64>,
@@ -277,9 +278,7 @@ impl Cells {
             _ => {
                 // Most keys have one cell ever: no room is kept for more.
                 self.chunks.reserve_exact(usize::from(self.chunks.is_empty()));
-                let mut cells = Vec::with_capacity(1);
-                cells.push(items);
-                self.chunks.push_back(Chunk::of(cells, references));
+                self.chunks.push_back(Chunk::of(vec![items], references));
             }
         }
     }

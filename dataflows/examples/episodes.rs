@@ -3,6 +3,10 @@
 //! Items are made before the clock starts; what is timed is one worker taking them through the operator, epoch by
 //! epoch. CPU time is read from `/proc/self/stat`, so that figures from a busy machine can be compared.
 
+// Helpers of tests are tests: what fails here fails the run.
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, clippy::as_conversions, clippy::string_slice)]
+#![allow(clippy::clone_on_ref_ptr, clippy::too_many_arguments, clippy::needless_lifetimes, clippy::indexing_slicing)]
+
 use std::{fs, io::Write, sync::Arc};
 
 use cf_dataflows::correlate::{CellItem, Correlated, Limit, correlate};

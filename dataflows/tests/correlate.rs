@@ -1,6 +1,10 @@
 //! The operator under timely: after every epoch the collection is what the definitions give, for any number of
 //! workers, any spread of the items over them, and any number of epochs in flight.
 
+// Helpers of tests are tests: what fails here fails the run.
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, clippy::as_conversions, clippy::string_slice)]
+#![allow(clippy::clone_on_ref_ptr, clippy::too_many_arguments, clippy::needless_lifetimes, clippy::indexing_slicing)]
+
 #[path = "../episode/oracle.rs"]
 mod oracle;
 

@@ -1,5 +1,9 @@
 //! SQL over a small history on disk: answers, formats, refusals, errors, and what a query sees beside the engine.
 
+// Helpers of tests are tests: what fails here fails the run.
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, clippy::as_conversions, clippy::string_slice)]
+#![allow(clippy::clone_on_ref_ptr, clippy::too_many_arguments, clippy::needless_lifetimes, clippy::indexing_slicing)]
+
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use bytes::Bytes;
@@ -124,6 +128,7 @@ fn entry(epoch: Epoch) -> EpochEntry {
         wall: time("2026-01-06T12:00:00Z"),
         generation: 1,
         ends: BTreeMap::new(),
+        newest: std::collections::BTreeMap::new(),
         idle: vec![],
         control: 0,
         rules: "abc".to_owned(),

@@ -121,7 +121,6 @@ impl ApiState {
 }
 
 /// All routes.
-#[must_use]
 pub fn router(state: ApiState) -> Router {
     let guarded = Router::new()
         .route("/api/v1/facts", get(facts::list))

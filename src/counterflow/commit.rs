@@ -69,6 +69,7 @@ impl Store {
             wall: clock::now(),
             generation: self.generation,
             ends: std::collections::BTreeMap::new(),
+            newest: std::collections::BTreeMap::new(),
             idle: Vec::new(),
             control: 0,
             rules: self.rules.clone(),
@@ -84,7 +85,7 @@ impl Store {
         let members = &self.members;
         let summary = |alert: &Alert| summary(members, alert);
         let applied = self.runtime.block_on(self.ledger.apply(record, output, &self.routes, &summary))?;
-        self.to_history(record, output, &applied)?;
+        self.write_history(record, output, &applied)?;
         Ok(applied)
     }
 
@@ -94,7 +95,7 @@ impl Store {
         let summary = |alert: &Alert| summary(members, alert);
         let adopting = self.ledger.adopt(record, present, &self.routes, &summary);
         let applied = self.runtime.block_on(adopting)?;
-        self.to_history(record, output, &applied)
+        self.write_history(record, output, &applied)
     }
 
     /// Takes in an epoch that the ledger has already: only what history may lack.
@@ -103,7 +104,7 @@ impl Store {
         let epoch = record.epoch;
         if epoch > self.history.committed {
             let applied = self.runtime.block_on(self.ledger.applied_at(epoch))?;
-            self.to_history(record, output, &applied)?;
+            self.write_history(record, output, &applied)?;
         }
         Ok(())
     }
@@ -119,7 +120,7 @@ impl Store {
         self.history.rows(epoch, &steps)
     }
 
-    fn to_history(&mut self, record: &EpochRecord, output: &EpochOutput, applied: &Applied) -> Result<()> {
+    fn write_history(&mut self, record: &EpochRecord, output: &EpochOutput, applied: &Applied) -> Result<()> {
         let epoch = output.epoch;
         self.history.rows(epoch, &output.detections)?;
         self.history.rows(epoch, &output.rejects)?;

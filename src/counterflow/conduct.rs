@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail};
 use cf_ledger::facts_log::{FactsLog, Loaded};
 use cf_ledger::{ControlEntry, Present};
 use cf_sigma::{Options, RuleSet, Text};
-use cf_spool::{Spool, SpoolReader};
+use cf_spool::{ReadError, Spool, SpoolReader};
 use cf_types::{Epoch, EpochOutput, EpochRecord, Fact, Record, Time, clock};
 
 use crate::{
@@ -85,7 +85,7 @@ impl Conductor {
     /// Replays what was, then goes live until `stop`; then drains and closes.
     pub(crate) fn run(mut self, texts: &[Text], stop: &AtomicBool) -> Result<()> {
         let mut cut = self.recover()?;
-        self.adopt_rules(texts, &mut cut)?;
+        self.adopt_rules(texts, &cut)?;
         self.status.ready();
         let mut flying: VecDeque<EpochRecord> = VecDeque::new();
         let mut flushed = Instant::now();
@@ -108,7 +108,7 @@ impl Conductor {
                 };
                 let record = record.clone();
                 flying.pop_front();
-                self.apply(&record, output)?;
+                self.apply(record, &output)?;
             }
             if flushed.elapsed() >= FLUSH_EVERY {
                 flushed = Instant::now();
@@ -138,8 +138,7 @@ impl Conductor {
         let upper = self.store.runtime.block_on(self.store.ledger.engine())?.upper;
         // Epochs up to this one are in the facts log; it must be the ledger's, for where the spool goes on.
         let last = loaded.frontier.saturating_sub(1);
-        let records = self.store.runtime.block_on(self.store.ledger.epochs_from(last))?;
-        let mut records: VecDeque<_> = records.into_iter().filter(|record| record.epoch < upper).collect();
+        let mut records = self.records(last, upper)?;
         let mut present = Present::default();
         let mut state = State::default();
         if last > 0 {
@@ -149,6 +148,10 @@ impl Conductor {
             self.store.members.add(&loaded.detections);
             let mut input = self.input_of(&record, &mut state, None)?;
             input.recalled = loaded.detections;
+            input.newest = record.newest.iter().map(|(source, time)| (Arc::from(source.as_str()), *time)).collect();
+            self.status.restore_newest(&record.newest);
+            // Sources of before count as just heard: they hold the watermark back until they have been silent for a while.
+            state.heard = input.newest.iter().map(|(source, _)| (Arc::clone(source), Instant::now())).collect();
             // A damaged log does not know its watermark any more; the ledger does.
             let kept = self.store.runtime.block_on(async { self.store.ledger.reader().await?.epoch(last).await })?;
             input.watermark = loaded.watermark.or(kept.and_then(|(_, watermark)| watermark));
@@ -178,17 +181,39 @@ impl Conductor {
         let epoch = self.reconcile(&present, upper.max(1), &state)?;
         Ok(Cut {
             epoch,
-            row: reader.next_row(),
+            row: reader.next_row().max(state.row),
             control: state.control,
             rules: state.rules,
             files: state.files,
             reader,
-            heard: HashMap::new(),
+            heard: state.heard,
             gathered: Vec::new(),
             gathering_since: None,
             waiting: Vec::new(),
             looked_at_control: Instant::now(),
         })
+    }
+
+    /// The records of the epochs from `first` up to, without, `upper`.
+    fn records(&self, first: Epoch, upper: Epoch) -> Result<VecDeque<EpochRecord>> {
+        let mut records: VecDeque<EpochRecord> = VecDeque::new();
+        loop {
+            let from = records.back().map_or(first, |record| record.epoch + 1);
+            let page = self.store.runtime.block_on(self.store.ledger.epochs_from(from))?;
+            let before = records.len();
+            records.extend(page.into_iter().filter(|record| record.epoch < upper));
+            if records.len() == before {
+                break;
+            }
+        }
+        let reached = records.back().map_or(first.max(1), |record| record.epoch + 1);
+        if reached < upper {
+            bail!(
+                "the ledger lacks the records of epochs {reached} to {}; restore the data folder from a backup",
+                upper - 1
+            );
+        }
+        Ok(records)
     }
 
     /// An epoch of before, made again from its record.
@@ -223,8 +248,17 @@ impl Conductor {
             let end = record.ends.get("spool").copied().unwrap_or(state.row);
             while reader.next_row() < end {
                 match reader.next() {
-                    Some(Ok((row, record))) if row < end => input.records.push(record),
-                    Some(Ok(_)) | None => break,
+                    Some(Ok((row, record))) if row < end => {
+                        state.heard.insert(Arc::clone(&record.origin.source), Instant::now());
+                        input.records.push(record);
+                    }
+                    // Rows before it are damaged: it belongs to a later epoch and is read again there.
+                    Some(Ok((row, _))) => {
+                        *reader = self.spool.read(row)?;
+                        break;
+                    }
+                    None => break,
+                    Some(Err(error @ ReadError::Log(_))) => return Err(error.into()),
                     Some(Err(error)) => tracing::error!(%error, "a record of the spool is lost"),
                 }
             }
@@ -262,6 +296,7 @@ impl Conductor {
     fn take(&mut self, record: &EpochRecord, present: &mut Present, with_history: bool) -> Result<()> {
         let output = self.next_output()?;
         present.apply(&output);
+        let _folded = self.status.newest_upto(record.epoch);
         if with_history {
             self.store.take_again(record, &output)?;
             self.keep(record, &output);
@@ -291,6 +326,7 @@ impl Conductor {
         }
         let record = EpochRecord {
             epoch,
+            newest: self.status.newest_upto(epoch),
             wall: clock::now(),
             generation: self.store.generation,
             ends: state.files.clone().into_iter().chain([("spool".to_owned(), state.row)]).collect(),
@@ -315,7 +351,7 @@ impl Conductor {
     }
 
     /// Binds the rules of this start to the next epoch, if they are others than before.
-    fn adopt_rules(&mut self, texts: &[Text], cut: &mut Cut) -> Result<()> {
+    fn adopt_rules(&self, texts: &[Text], cut: &Cut) -> Result<()> {
         let texts: Vec<_> = texts.iter().map(|text| (&*text.file, text.text.as_str())).collect();
         let body = serde_json::to_vec(&texts)?;
         self.store.runtime.block_on(self.store.ledger.rule_set_put(self.rules.hash(), &body, clock::now()))?;
@@ -337,6 +373,7 @@ impl Conductor {
 
     /// Takes what the spool has; says whether an epoch is due.
     fn gather(&self, cut: &mut Cut, idle: bool, stopping: bool) -> Result<bool> {
+        let end = self.spool.log().durable_end();
         let room = EPOCH_RECORDS - cut.gathered.len();
         for _ in 0..room {
             match cut.reader.next() {
@@ -345,16 +382,22 @@ impl Conductor {
                     cut.heard.insert(Arc::clone(&record.origin.source), Instant::now());
                     if &*record.position.origin != "spool" {
                         let name = format!("{FILE_PREFIX}{}", record.position.origin);
-                        cut.files.insert(name, record.position.offset + 1);
+                        let next = cut.files.entry(name).or_default();
+                        *next = (*next).max(record.position.offset + 1);
                     }
                     cut.gathered.push(record);
                 }
+                Some(Err(error @ ReadError::Log(_))) => return Err(error.into()),
                 Some(Err(error)) => {
                     cut.row = cut.reader.next_row();
                     self.status.damaged();
                     tracing::error!(%error, "a record of the spool is lost");
                 }
-                None => break,
+                // What is durable and cannot be read is a gap (a torn end, numbers held back): nothing waits for it.
+                None => {
+                    cut.row = cut.row.max(end);
+                    break;
+                }
             }
         }
         if !cut.waiting.is_empty() || cut.gathered.len() == EPOCH_RECORDS {
@@ -363,7 +406,7 @@ impl Conductor {
         if cut.gathered.is_empty() {
             if idle && !stopping {
                 // Nothing to do at all: sleep until a record comes, but no longer than the control log may wait.
-                let _next = self.spool.wait(cut.reader.next_row(), CONTROL_EVERY);
+                let _next = self.spool.wait(cut.row, CONTROL_EVERY);
             }
             return Ok(false);
         }
@@ -401,6 +444,7 @@ impl Conductor {
         input.idle.clone_from(&idle);
         let record = EpochRecord {
             epoch: cut.epoch,
+            newest: BTreeMap::new(), // known when it has been decoded: see `apply`
             wall: clock::now(),
             generation: self.store.generation,
             ends: cut
@@ -420,10 +464,12 @@ impl Conductor {
         Ok(record)
     }
 
-    fn apply(&mut self, record: &EpochRecord, output: EpochOutput) -> Result<()> {
-        let applied = self.store.apply_record(record, &output)?;
-        self.status.applied(record, &output, &applied);
-        self.keep(record, &output);
+    fn apply(&mut self, mut record: EpochRecord, output: &EpochOutput) -> Result<()> {
+        record.newest = self.status.newest_upto(record.epoch);
+        let record = &record;
+        let applied = self.store.apply_record(record, output)?;
+        self.status.applied(record, output, &applied);
+        self.keep(record, output);
         Ok(())
     }
 
@@ -441,6 +487,8 @@ impl Conductor {
         let durable = self.store.history.durable();
         self.status.durable(durable);
         let frontier = self.facts_log.flush(durable + 1)?;
+        // Epoch records are for replaying; history keeps them all for people.
+        let _gone = self.store.runtime.block_on(self.store.ledger.epochs_trim(frontier.saturating_sub(1)))?;
         while let Some((_, end)) = self.ends.pop_front_if(|(epoch, _)| *epoch < frontier) {
             let _segments = self.spool.log().trim(end)?;
         }
@@ -460,8 +508,13 @@ impl Conductor {
         let mut done: HashMap<String, u64> =
             ends.iter().filter_map(|(name, end)| Some((name.strip_prefix(FILE_PREFIX)?.to_owned(), *end))).collect();
         let row = ends.get("spool").copied().unwrap_or(0).max(self.spool.log().first_row());
-        for record in self.spool.read(row)?.flatten() {
-            let position = &record.1.position;
+        for item in self.spool.read(row)? {
+            let record = match item {
+                Ok((_, record)) => record,
+                Err(error @ ReadError::Log(_)) => return Err(error.into()),
+                Err(ReadError::Decode { .. }) => continue, // said when it is cut
+            };
+            let position = &record.position;
             let next = done.entry(position.origin.to_string()).or_default();
             *next = (*next).max(position.offset + 1);
         }
@@ -476,6 +529,7 @@ impl Conductor {
 
 #[derive(Default)]
 struct State {
+    heard: HashMap<Arc<str>, Instant>,
     files: BTreeMap<String, u64>,
     row: u64,
     control: i64,

@@ -196,6 +196,9 @@ const FOREIGN: &[Foreign] = &[
     },
 ];
 
+/// Less could not hold a few bodies of the longest size that is accepted.
+const SPOOL_BYTES_MIN: u64 = 128 << 20;
+
 /// Reads the settings file, if one is named, and lays the flags over it.
 pub(crate) fn load(cli: &Cli, arguments: Option<&RunArguments>) -> Result<Loaded<Settings>> {
     let flags = arguments.map(flags).transpose()?.unwrap_or_default();
@@ -234,6 +237,9 @@ fn check(settings: &Settings) -> Result<()> {
                  listen on 127.0.0.1 or [::1] and put an authenticating proxy before it"
             );
         }
+    }
+    if settings.spool.bytes_max < SPOOL_BYTES_MIN {
+        bail!("spool.bytes_max is {}; at least {SPOOL_BYTES_MIN} are needed", settings.spool.bytes_max);
     }
     sources(settings)?;
     Ok(())

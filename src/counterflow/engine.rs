@@ -36,6 +36,8 @@ pub(crate) struct EpochInput {
     pub(crate) idle: Vec<Arc<str>>,
     /// The watermark as it was, when its records are not read again.
     pub(crate) watermark: Option<Time>,
+    /// How far each source's events reached, when they are not read again.
+    pub(crate) newest: Vec<(Arc<str>, Time)>,
 }
 
 /// What wants to see the decoded events of each epoch (history, counters). Called on the workers' threads, before the
@@ -95,7 +97,12 @@ impl Engine {
             // The send fails only if the starter is gone; then the channel of shares is closed, too.
             drop(ready.send((index, std::thread::current())));
             drop(ready);
-            work(worker, graph, &shares, &options);
+            // A worker that is gone would hold the others' frontier for ever: the process ends, as after SIGKILL, and the
+            // next start recovers. The panic has been said by then.
+            let work = std::panic::AssertUnwindSafe(|| work(worker, graph, &shares, &options));
+            if std::panic::catch_unwind(work).is_err() {
+                std::process::abort();
+            }
         })
         .map_err(|error| anyhow!("could not start the workers: {error}"))?;
         let mut threads: Vec<_> = readies.iter().take(workers).collect();
@@ -118,8 +125,9 @@ impl Engine {
                 rules: input.rules.clone(),
                 facts: if index == 0 { std::mem::take(&mut input.facts) } else { Vec::new() },
                 recalled: if index == 0 { std::mem::take(&mut input.recalled) } else { Vec::new() },
-                idle: input.idle.clone(),
-                watermark: input.watermark,
+                idle: if index == 0 { std::mem::take(&mut input.idle) } else { Vec::new() },
+                watermark: input.watermark.filter(|_| index == 0),
+                newest: if index == 0 { std::mem::take(&mut input.newest) } else { Vec::new() },
             };
             sender.send(Share { input: share }).map_err(|_| anyhow!("a worker of the graph has died"))?;
             thread.unpark();
@@ -170,12 +178,13 @@ fn work(worker: &mut timely::worker::Worker, mut graph: Graph, shares: &Receiver
                 options.tap.decoded(input.epoch, worker.index(), &decoded.events, &decoded.rejects);
                 graph.feed(Batch {
                     epoch: input.epoch,
-                    rules: input.rules.map(|rules| rules as Arc<dyn cf_dataflows::Rules>),
+                    rules: input.rules.map(|rules| -> Arc<dyn cf_dataflows::Rules> { rules }),
                     facts: input.facts,
                     events: std::mem::take(&mut decoded.events),
                     recalled: input.recalled,
                     idle: input.idle,
                     limit: input.watermark,
+                    newest: input.newest,
                 });
                 graph.advance_to(input.epoch + 1);
                 worker.step();

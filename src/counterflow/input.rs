@@ -26,7 +26,7 @@ impl Input {
     /// Over these files; `-` is standard input. `year` is for times without one, instead of the file's own.
     pub(crate) fn new(files: &[PathBuf], year: Option<i16>) -> Input {
         Input {
-            files: files.to_vec().into_iter(),
+            files: files.iter().cloned().collect::<Vec<_>>().into_iter(),
             reader: None,
             year,
             opened_at: clock::now(),

@@ -23,6 +23,16 @@ pub(crate) struct Status {
     differences: AtomicU64,
     durable: AtomicU64,
     inner: Mutex<Inner>,
+    newest: Mutex<Newest>,
+}
+
+/// How far the events of each source reach: decoded on the workers, asked for when an epoch is in the ledger.
+#[derive(Default)]
+struct Newest {
+    max_ahead_us: i64,
+    /// Of epochs that are not in the ledger yet.
+    waiting: BTreeMap<Epoch, BTreeMap<String, Time>>,
+    reached: BTreeMap<String, Time>,
 }
 
 #[derive(Default)]
@@ -37,6 +47,28 @@ struct Inner {
 }
 
 impl Status {
+    /// For sources whose events may be dated this far ahead of their receipt and still count.
+    pub(crate) fn new(max_ahead_s: i64) -> Status {
+        let newest = Newest { max_ahead_us: max_ahead_s.saturating_mul(1_000_000), ..Newest::default() };
+        Status { newest: Mutex::new(newest), ..Status::default() }
+    }
+
+    /// Takes up what an earlier run knew.
+    pub(crate) fn restore_newest(&self, reached: &BTreeMap<String, Time>) {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).reached.clone_from(reached);
+    }
+
+    /// Per source, the newest time of its events up to and with an epoch.
+    pub(crate) fn newest_upto(&self, epoch: Epoch) -> BTreeMap<String, Time> {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let later = newest.waiting.split_off(&(epoch + 1));
+        for (source, time) in std::mem::replace(&mut newest.waiting, later).into_values().flatten() {
+            let reached = newest.reached.entry(source).or_insert(time);
+            *reached = time.max(*reached);
+        }
+        newest.reached.clone()
+    }
+
     pub(crate) fn ready(&self) {
         self.ready.store(true, Ordering::Release);
     }
@@ -148,7 +180,17 @@ impl Status {
 }
 
 impl Tap for Status {
-    fn decoded(&self, _epoch: Epoch, _worker: usize, events: &[Event], rejects: &[Reject]) {
+    fn decoded(&self, epoch: Epoch, _worker: usize, events: &[Event], rejects: &[Reject]) {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let max_ahead_us = newest.max_ahead_us;
+        let reached = newest.waiting.entry(epoch).or_default();
+        for event in events.iter().filter(|e| e.time <= e.origin.received_at.plus_micros(max_ahead_us)) {
+            match reached.get_mut(&*event.origin.source) {
+                Some(time) => *time = event.time.max(*time),
+                None => drop(reached.insert(event.origin.source.to_string(), event.time)),
+            }
+        }
+        drop(newest);
         self.events.fetch_add(u64::try_from(events.len()).unwrap_or(0), Ordering::Relaxed);
         let mut inner = self.lock();
         for event in events {

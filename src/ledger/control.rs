@@ -129,12 +129,17 @@ impl ControlLog {
         reason: &str,
         at: Time,
     ) -> Result<Option<i64>, LedgerError> {
-        let holds = self.facts().await?.iter().any(|(held, _)| held == fact);
+        let store = LedgerError::store("append to the control log");
+        let body = serde_json::to_string(fact).map_err(LedgerError::damaged("a fact"))?;
+        // Looked at and appended in one transaction: two who say the same at once must not be two facts.
+        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+        let holds = facts_at(&mut transaction, i64::MAX).await?.iter().any(|(held, _)| held == fact);
         if holds == (kind == FACT_ADD) {
             return Ok(None);
         }
-        let body = serde_json::to_string(fact).map_err(LedgerError::damaged("a fact"))?;
-        self.append(kind, &body, author, reason, at).await.map(Some)
+        let seq = append_in(&mut transaction, kind, &body, author, reason, at).await?;
+        transaction.commit().await.map_err(&store)?;
+        Ok(Some(seq))
     }
 
     /// The facts that hold now, each with the entry that said so.
@@ -157,6 +162,21 @@ pub(crate) async fn append(
 ) -> Result<i64, LedgerError> {
     let store = LedgerError::store("append to the control log");
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+    let seq = append_in(&mut transaction, kind, body, author, reason, at).await?;
+    transaction.commit().await.map_err(&store)?;
+    Ok(seq)
+}
+
+/// The same within a transaction.
+async fn append_in(
+    transaction: &mut SqliteConnection,
+    kind: &str,
+    body: &str,
+    author: &str,
+    reason: &str,
+    at: Time,
+) -> Result<i64, LedgerError> {
+    let store = LedgerError::store("append to the control log");
     let seq = sqlx::query("INSERT INTO control(kind, body, author, reason, at) VALUES (?, ?, ?, ?, ?)")
         .bind(kind)
         .bind(body)
@@ -165,7 +185,7 @@ pub(crate) async fn append(
         .bind(at.micros())
         .execute(&mut *transaction)
         .await
-        .map_err(&store)?
+        .map_err(store)?
         .last_insert_rowid();
     let entry = Entry {
         actor: "control",
@@ -173,8 +193,7 @@ pub(crate) async fn append(
         subject: format!("control {seq}"),
         detail: json!({"kind": kind, "body": body, "author": author, "reason": reason}),
     };
-    audit::append(&mut transaction, at, &[entry]).await?;
-    transaction.commit().await.map_err(&store)?;
+    audit::append(transaction, at, &[entry]).await?;
     Ok(seq)
 }
 

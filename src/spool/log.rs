@@ -633,7 +633,7 @@ impl Writer {
         result
     }
 
-    fn begin(&mut self) -> Result<Current, Failure> {
+    fn begin(&self) -> Result<Current, Failure> {
         let header = Header { first_row: self.next_row, salt: frame::fresh_salt() };
         let path = segment::path(&self.shared.dir, self.next_row);
         let begun = File::options().write(true).create_new(true).open(&path).and_then(|file| {

@@ -101,7 +101,7 @@ impl LogReader {
             }
             Err(source) => return Err(LogError::Io { verb: "open", path: segment.path.clone(), source }),
         };
-        let frames = Frames::new(file, segment.header.salt, segment.from_row(self.next_row));
+        let frames = Frames::new(file, segment.header.salt, segment.bytes_from(self.next_row));
         Ok((segment.header.first_row, frames))
     }
 

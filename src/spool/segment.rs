@@ -95,7 +95,7 @@ impl Segment {
     }
 
     /// The bytes to read to find `row`.
-    pub(crate) fn from_row(&self, row: u64) -> Range<u64> {
+    pub(crate) fn bytes_from(&self, row: u64) -> Range<u64> {
         let before = self.index.partition_point(|(indexed, _)| *indexed <= row);
         let start = before.checked_sub(1).and_then(|i| self.index.get(i)).map_or(HEADER_BYTES, |(_, offset)| *offset);
         start..self.bytes

@@ -20,6 +20,10 @@ pub struct EpochRecord {
     pub generation: u64,
     /// Per source with positions, the end of this epoch (exclusive): `spool` to its row, ...
     pub ends: BTreeMap<String, u64>,
+    /// Per source, the newest time of its events up to and with this epoch that was not too far ahead of its receipt: with
+    /// it a restart that does not read them again computes the same watermarks.
+    #[serde(default)]
+    pub newest: BTreeMap<String, Time>,
     /// Sources that were idle by the clock when it was cut: they do not hold the watermark back.
     pub idle: Vec<String>,
     /// The control log up to and including this sequence number is in.

@@ -51,10 +51,10 @@ pub(crate) fn run(cli: &Cli, arguments: &RunArguments) -> Result<Exit> {
     let ledger = runtime.block_on(Ledger::open(&data))?;
     let (conductor, texts) = assemble(&settings, &data, &runtime, ledger, arguments.accept_differences)?;
 
-    let stop = Arc::new(AtomicBool::new(false));
+    let (stop, stopping) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let mut edge = Edge::start(&settings, &data, sockets, &conductor)?;
-    let files = read_files(&arguments.files, &conductor)?;
-    runtime.spawn(watch_signals(edge.stopper(&runtime), Arc::clone(&stop)));
+    let files = read_files(&arguments.files, &conductor, Arc::clone(&stopping))?;
+    runtime.spawn(watch_signals(edge.stopper(&runtime), stopping, Arc::clone(&stop)));
     let ended = conductor.run(&texts, &stop);
     edge.close(&runtime);
     drop(files);
@@ -72,7 +72,7 @@ fn assemble(
     accept_differences: bool,
 ) -> Result<(Conductor, Vec<cf_sigma::Text>)> {
     let detection = &settings.detection;
-    let rule_options = Options { fold_window_s: detection.fold_window_s, ..Options::default() };
+    let rule_options = Options { fold_window_s: detection.fold_window_s };
     let loaded = rules::load(&settings.rules, &rule_options)?;
     for problem in &loaded.problems {
         match problem.severity {
@@ -82,15 +82,24 @@ fn assemble(
     }
     tracing::info!(rules = loaded.rules.rules().len(), problems = loaded.errors(), "rules are loaded");
 
-    let spool = LogOptions { bytes_max: settings.spool.bytes_max, ..LogOptions::default() };
+    // Whole segments are trimmed: there must be several of them, or a full spool could never be emptied.
+    let bytes_max = settings.spool.bytes_max;
+    let spool =
+        LogOptions { bytes_max, segment_bytes: (bytes_max / 8).clamp(1 << 20, 64 << 20), ..LogOptions::default() };
     let (spool, recovery) = Spool::open(&data.join("spool"), &spool)?;
+    // Before anything is received: new records must not be numbered as ones that an epoch has already.
+    let upper = runtime.block_on(ledger.engine())?.upper;
+    let last = runtime.block_on(ledger.epochs_from(upper.saturating_sub(1)))?;
+    if let Some(end) = last.last().and_then(|record| record.ends.get("spool")) {
+        spool.log().reserve(*end);
+    }
     if !recovery.is_clean() {
         tracing::warn!(?recovery, "the spool was not closed in order; what was acknowledged is there");
     }
     let (facts_log, recalled) = FactsLog::open(&data.join("facts"))?;
     let store = Store::open(Arc::clone(runtime), ledger, data, settings.response.routes())?;
     adopt_policies(&store, &settings.policies)?;
-    let status = Arc::new(Status::default());
+    let status = Arc::new(Status::new(i64::from(detection.max_ahead_s)));
     let engine = Engine::start(EngineOptions {
         workers: usize::from(detection.workers),
         graph: GraphOptions {
@@ -129,6 +138,9 @@ fn adopt_policies(store: &Store, policies: &[PolicySettings]) -> Result<()> {
     store.runtime.block_on(async {
         let held = store.ledger.facts_at(i64::MAX).await?;
         let policies = held.iter().filter(|fact| matches!(fact.body, FactBody::Policy(_)));
+        let mut wanted = wanted.clone();
+        wanted.sort();
+        wanted.dedup();
         let gone = policies.filter(|fact| !wanted.contains(fact)).map(|fact| ("fact_remove", fact));
         let new = wanted.iter().filter(|fact| !held.contains(fact)).map(|fact| ("fact_add", fact));
         for (kind, fact) in gone.chain(new) {
@@ -148,7 +160,7 @@ impl Tap for Taps {
     }
 }
 
-async fn watch_signals(stopper: edge::StopEdge, stop: Arc<AtomicBool>) {
+async fn watch_signals(stopper: edge::StopEdge, stopping: Arc<AtomicBool>, stop: Arc<AtomicBool>) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
@@ -160,12 +172,17 @@ async fn watch_signals(stopper: edge::StopEdge, stop: Arc<AtomicBool>) {
         _ = interrupt.recv() => {}
     }
     tracing::info!("stopping: no more is received, what was accepted is worked off");
+    stopping.store(true, Ordering::Release);
     stopper.stop().await;
     stop.store(true, Ordering::Release);
 }
 
 /// Reads files once, as bounded sources, on a thread of their own. What an earlier run spooled is not read again.
-fn read_files(files: &[PathBuf], conductor: &Conductor) -> Result<Option<thread::JoinHandle<()>>> {
+fn read_files(
+    files: &[PathBuf],
+    conductor: &Conductor,
+    stopping: Arc<AtomicBool>,
+) -> Result<Option<thread::JoinHandle<()>>> {
     if files.is_empty() {
         return Ok(None);
     }
@@ -174,7 +191,7 @@ fn read_files(files: &[PathBuf], conductor: &Conductor) -> Result<Option<thread:
     let handle = thread::Builder::new()
         .name("files".to_owned())
         .spawn(move || {
-            if let Err(error) = spool_files(&spool, &files, &done) {
+            if let Err(error) = spool_files(&spool, &files, &done, &stopping) {
                 tracing::error!(error = format!("{error:#}"), "files could not be read to their end");
             }
         })
@@ -182,9 +199,9 @@ fn read_files(files: &[PathBuf], conductor: &Conductor) -> Result<Option<thread:
     Ok(Some(handle))
 }
 
-fn spool_files(spool: &Spool, files: &[PathBuf], done: &HashMap<String, u64>) -> Result<()> {
+fn spool_files(spool: &Spool, files: &[PathBuf], done: &HashMap<String, u64>, stopping: &AtomicBool) -> Result<()> {
     let mut input = crate::input::Input::new(files, None);
-    loop {
+    while !stopping.load(Ordering::Acquire) {
         let mut records = input.batch(crate::input::BATCH_RECORDS);
         if records.is_empty() {
             break;
@@ -196,6 +213,8 @@ fn spool_files(spool: &Spool, files: &[PathBuf], done: &HashMap<String, u64>) ->
         loop {
             match spool.append_wait(&records) {
                 Ok(_) => break,
+                // What is not read now is read at the next start.
+                Err(error) if error.is_back_pressure() && stopping.load(Ordering::Acquire) => return Ok(()),
                 Err(error) if error.is_back_pressure() => thread::sleep(Duration::from_millis(100)),
                 Err(error) => return Err(error.into()),
             }

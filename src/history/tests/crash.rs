@@ -1,5 +1,9 @@
 //! History on disk, read back: what a commit holds, and that each epoch is there exactly once after crashes.
 
+// Helpers of tests are tests: what fails here fails the run.
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, clippy::as_conversions, clippy::string_slice)]
+#![allow(clippy::clone_on_ref_ptr, clippy::too_many_arguments, clippy::needless_lifetimes, clippy::indexing_slicing)]
+
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader},
@@ -58,6 +62,7 @@ fn entry(epoch: Epoch) -> EpochEntry {
         wall: time("2026-01-05T14:00:00Z").plus_micros(i64::try_from(epoch).unwrap()),
         generation: 1,
         ends: BTreeMap::from([("spool".to_owned(), epoch * 10)]),
+        newest: std::collections::BTreeMap::new(),
         idle: vec!["http".to_owned()],
         control: 0,
         rules: "abc".to_owned(),

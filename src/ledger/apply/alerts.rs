@@ -238,7 +238,7 @@ impl Deciding {
         Some(AlertChange { event, thread, revision, state, reason: None, superseded_by: None, incident: None, alert })
     }
 
-    fn sealed(&mut self, id: AlertId) -> Option<AlertChange> {
+    fn sealed(&self, id: AlertId) -> Option<AlertChange> {
         let held = self.held.get(&id).filter(|held| held.state == "open")?;
         let alert = Alert { state: AlertState::Sealed, ..held.alert.clone() };
         Some(self.end(AlertEvent::Sealed, alert, "sealed"))

@@ -69,7 +69,7 @@ async fn resetting(times: usize, target: String) -> String {
     tokio::spawn(async move {
         for _ in 0..times {
             let (mut stream, _) = listener.accept().await.unwrap();
-            stream.read(&mut [0; 16]).await.unwrap();
+            let _some = stream.read(&mut [0; 16]).await.unwrap();
         }
         let target = target.trim_start_matches("http://").trim_end_matches("/hook").to_owned();
         loop {

@@ -354,12 +354,12 @@ fn specialised(expr: Expr, id: &EventId<'_>) -> Expr {
         Expr::All(list) => {
             let list: Vec<Expr> =
                 list.into_iter().map(|expr| specialised(expr, id)).filter(|expr| !is_true(expr)).collect();
-            list.iter().any(is_false).then(|| Expr::Any(Vec::new())).unwrap_or(Expr::All(list))
+            if list.iter().any(is_false) { Expr::Any(Vec::new()) } else { Expr::All(list) }
         }
         Expr::Any(list) => {
             let list: Vec<Expr> =
                 list.into_iter().map(|expr| specialised(expr, id)).filter(|expr| !is_false(expr)).collect();
-            list.iter().any(is_true).then(|| Expr::All(Vec::new())).unwrap_or(Expr::Any(list))
+            if list.iter().any(is_true) { Expr::All(Vec::new()) } else { Expr::Any(list) }
         }
         Expr::Not(expr) => {
             let expr = specialised(*expr, id);

@@ -1,5 +1,9 @@
 //! Tests of the crate from outside: semantics as tables, an obvious oracle, the public rules and their own cases.
 
+// Helpers of tests are tests: what fails here fails the run.
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, clippy::as_conversions, clippy::string_slice)]
+#![allow(clippy::clone_on_ref_ptr, clippy::too_many_arguments, clippy::needless_lifetimes, clippy::indexing_slicing)]
+
 #[path = "sigma/corpus.rs"]
 mod corpus;
 #[path = "sigma/correlations.rs"]

@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 use crate::support::{Engine, lines, post, run, said};
 
-const BATCHES: u64 = 60;
 const PER_BATCH: u64 = 50;
 
 fn batch(number: u64, seed: u64) -> String {
@@ -20,7 +19,7 @@ fn batch(number: u64, seed: u64) -> String {
         // A fixed scramble: addresses and times repeat, order of time is not order of sending.
         let x = (n ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
         let second = n / 4 + x % 90;
-        let kind = if x % 7 == 0 { "authentication_succeeded" } else { "authentication_failed" };
+        let kind = if x.is_multiple_of(7) { "authentication_succeeded" } else { "authentication_failed" };
         json!({
             "event_id": format!("k{n}"), "timestamp": cf_types::Time::from_seconds(1_767_621_600 + i64::try_from(second).unwrap()),
             "source": "app", "event_type": kind, "source_ip": format!("10.0.{}.{}", x % 3, (x >> 8) % 5),
@@ -53,6 +52,8 @@ fn sigkill_changes_nothing() {
     let kills: u64 = std::env::var("COUNTERFLOW_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
     let seed: u64 = std::env::var("COUNTERFLOW_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
     eprintln!("seed {seed}, {kills} kills");
+    // Enough that most kills fall into the load.
+    let batches = kills.max(2) * 30;
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let told = folder.path().join("told.jsonl");
@@ -70,7 +71,7 @@ fn sigkill_changes_nothing() {
         std::thread::scope(|scope| {
             // The sender goes on until it is refused: then the engine is dead, and it sends the same batch again later.
             scope.spawn(|| {
-                while sent.load(Ordering::Acquire) < BATCHES {
+                while sent.load(Ordering::Acquire) < batches {
                     let number = sent.load(Ordering::Acquire);
                     match post(engine.http, "/api/v1/events", "application/x-ndjson", batch(number, seed).as_bytes()) {
                         Ok((202, _)) => sent.fetch_add(1, Ordering::AcqRel),
@@ -90,7 +91,7 @@ fn sigkill_changes_nothing() {
         engine.kill();
         engine = Engine::start(&data, "rules/plan", &more);
     }
-    for number in sent.load(Ordering::Acquire)..BATCHES {
+    for number in sent.load(Ordering::Acquire)..batches {
         let (status, answer) =
             post(engine.http, "/api/v1/events", "application/x-ndjson", batch(number, seed).as_bytes()).unwrap();
         assert_eq!(status, 202, "{answer}");
@@ -98,7 +99,7 @@ fn sigkill_changes_nothing() {
     engine.stop();
 
     let at = data.to_str().unwrap();
-    let all: String = (0..BATCHES).map(|number| batch(number, seed)).collect();
+    let all: String = (0..batches).map(|number| batch(number, seed)).collect();
     let wanted = run(&["replay", "--rules", "rules/plan", "-"], all.as_bytes());
     let found = run(&["alerts", "--data", at], b"");
     let (wanted, found) = (pure(&lines(&wanted)), pure(&lines(&found)));
@@ -108,7 +109,7 @@ fn sigkill_changes_nothing() {
     // Nothing accepted is lost: every event is in history, each epoch once.
     let events =
         run(&["sql", "--data", at, "--format", "json", "select count(distinct event_id) as n from events"], b"");
-    assert_eq!(lines(&events)[0]["n"], BATCHES * PER_BATCH, "{}", said(&events));
+    assert_eq!(lines(&events)[0]["n"], batches * PER_BATCH, "{}", said(&events));
     let epochs = run(
         &[
             "sql",
