@@ -128,7 +128,7 @@ fn entry(epoch: Epoch) -> EpochEntry {
         wall: time("2026-01-06T12:00:00Z"),
         generation: 1,
         ends: BTreeMap::new(),
-        newest: std::collections::BTreeMap::new(),
+        newest: BTreeMap::new(),
         idle: vec![],
         control: 0,
         rules: "abc".to_owned(),

@@ -1,6 +1,6 @@
 //! Files as records for `detect`, `replay` and `bench`: opened one after the other, read in batches.
 
-use std::{path::PathBuf, time::UNIX_EPOCH};
+use std::{collections::VecDeque, path::PathBuf, time::UNIX_EPOCH};
 
 use cf_ingest::file::{self, FileOptions};
 use cf_types::{Record, Time, clock};
@@ -12,7 +12,7 @@ pub(crate) const BATCH_RECORDS: usize = 2_048;
 
 /// Files to read, in their order.
 pub(crate) struct Input {
-    files: std::vec::IntoIter<PathBuf>,
+    files: VecDeque<PathBuf>,
     reader: Option<file::FileReader>,
     year: Option<i16>,
     opened_at: Time,
@@ -26,7 +26,7 @@ impl Input {
     /// Over these files; `-` is standard input. `year` is for times without one, instead of the file's own.
     pub(crate) fn new(files: &[PathBuf], year: Option<i16>) -> Input {
         Input {
-            files: files.iter().cloned().collect::<Vec<_>>().into_iter(),
+            files: files.iter().cloned().collect(),
             reader: None,
             year,
             opened_at: clock::now(),
@@ -40,7 +40,7 @@ impl Input {
         let mut records = Vec::with_capacity(max);
         while records.len() < max {
             let Some(reader) = &mut self.reader else {
-                let Some(path) = self.files.next() else { break };
+                let Some(path) = self.files.pop_front() else { break };
                 self.open(&path);
                 continue;
             };

@@ -101,7 +101,7 @@ fn record(epoch: u64, generation: u64) -> EpochRecord {
         wall: wall(epoch),
         generation,
         ends: BTreeMap::from([("spool".to_owned(), epoch * 10)]),
-        newest: std::collections::BTreeMap::new(),
+        newest: BTreeMap::new(),
         idle: Vec::new(),
         control: 0,
         rules: "r1".to_owned(),

@@ -60,7 +60,7 @@ impl World {
             wall: clock::now(),
             generation: self.generation,
             ends: BTreeMap::new(),
-            newest: std::collections::BTreeMap::new(),
+            newest: BTreeMap::new(),
             idle: Vec::new(),
             control: 0,
             rules: String::new(),

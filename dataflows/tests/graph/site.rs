@@ -261,6 +261,7 @@ pub fn run(workers: usize, options: &GraphOptions, inputs: &[Input]) -> Vec<Epoc
                 recalled: recalled.into_iter().enumerate().filter(|(at, _)| mine(*at)).map(|(_, one)| one).collect(),
                 idle: if index == 0 { idle } else { Vec::new() },
                 limit: limit.filter(|_| index == 0),
+                newest: Vec::new(),
             });
             graph.advance_to(epoch + 1);
             // Two epochs in flight, to meet both ways in which operators are called.

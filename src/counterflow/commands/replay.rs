@@ -43,7 +43,7 @@ pub(crate) fn run(cli: &Cli, arguments: &ReplayArguments) -> Result<Exit> {
         arguments.data.as_deref().map(|data| crate::commit::Store::for_replay(data, &loaded)).transpose()?;
     let taps: Arc<dyn Tap> = match &store {
         Some(store) => Arc::new(Both(Arc::clone(&tap), store.tap())),
-        None => tap.clone(),
+        None => Arc::<ReplayTap>::clone(&tap),
     };
     let mut engine = Engine::start(EngineOptions {
         workers: usize::from(arguments.workers),

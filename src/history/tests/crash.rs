@@ -62,7 +62,7 @@ fn entry(epoch: Epoch) -> EpochEntry {
         wall: time("2026-01-05T14:00:00Z").plus_micros(i64::try_from(epoch).unwrap()),
         generation: 1,
         ends: BTreeMap::from([("spool".to_owned(), epoch * 10)]),
-        newest: std::collections::BTreeMap::new(),
+        newest: BTreeMap::new(),
         idle: vec!["http".to_owned()],
         control: 0,
         rules: "abc".to_owned(),

@@ -232,13 +232,11 @@ fn a_failed_write_is_undone_and_the_next_one_works() {
     };
     // So small that some of the failures hit the header of a new segment.
     let (log, _) = Log::open_on(dir.path(), &options(200), disk).unwrap();
-    let mut rows = 0;
-    for round in 0..60 {
-        failures.store(round % 3, Ordering::Relaxed);
-        while let Err(error) = log.append(vec![payload(rows)]).unwrap().wait() {
+    for row in 0..60 {
+        failures.store(row % 3, Ordering::Relaxed);
+        while let Err(error) = log.append(vec![payload(row)]).unwrap().wait() {
             assert!(error.is_back_pressure(), "{error}");
         }
-        rows += 1;
     }
     drop(log);
     let (log, recovery) = open(dir.path(), 200);
