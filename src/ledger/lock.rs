@@ -13,7 +13,15 @@ use crate::LedgerError;
 /// The lock on a data folder. The kernel lets go of it when the process ends, however it ends.
 #[derive(Debug)]
 pub(crate) struct DirLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for DirLock {
+    /// Lets go by name, not only by closing: a child that was forked a moment ago holds a copy of the file until it runs its
+    /// own program, and the lock with it.
+    fn drop(&mut self) {
+        let _unlocked = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl DirLock {
@@ -43,6 +51,6 @@ impl DirLock {
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .and_then(|()| file.sync_all());
         written.map_err(folder)?;
-        Ok(DirLock { _file: file })
+        Ok(DirLock { file })
     }
 }
