@@ -8,6 +8,7 @@ use serde_json::Value;
 const MAY_USE: &[(&str, &[&str])] = &[
     ("cf-types", &[]),
     ("cf-sigma", &["cf-types"]),
+    ("cf-yara", &["cf-types", "cf-sigma", "boreal"]),
     ("cf-spool", &["cf-types"]),
     ("cf-ingest", &["cf-types", "cf-spool", "tokio"]),
     ("cf-dataflows", &["cf-types", "cf-sigma", "timely", "differential-dataflow"]),
@@ -21,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 
 /// Packages with weight: who may use them is an invariant.
 const HEAVY: &[&str] = &[
+    "boreal",
     "timely",
     "differential-dataflow",
     "arrow",
