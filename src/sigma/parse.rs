@@ -38,6 +38,16 @@ pub struct Parsed {
     pub(crate) digests: Vec<[u8; 32]>,
 }
 
+impl Parsed {
+    /// Takes in rules that another reader made of these texts (YARA's, say). Ids stay unique: the first keeps its id.
+    pub fn include(&mut self, texts: &[Text], rules: Vec<Rule>, problems: Vec<Problem>) {
+        self.digests.extend(texts.iter().map(|text| *blake3::hash(text.text.as_bytes()).as_bytes()));
+        self.rules.extend(rules);
+        self.problems.extend(problems);
+        refuse_repeated_ids(self);
+    }
+}
+
 /// Reads rules. A bad document never takes a good one down.
 #[must_use]
 pub fn parse(texts: &[Text]) -> Parsed {

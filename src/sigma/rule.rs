@@ -1,13 +1,13 @@
 //! Rules as they are meant, before anything is compiled: small trees of tests on fields.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use cf_types::Level;
 use ipnet::IpNet;
 use regex::Regex;
 
 /// A plain rule: one event fulfils it or not.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Rule {
     /// Its id; made from name or content if the text has none.
     pub id: Arc<str>,
@@ -57,6 +57,13 @@ pub enum Expr {
     Test(Test),
 }
 
+impl Default for Expr {
+    /// Nothing is asked: it holds.
+    fn default() -> Expr {
+        Expr::All(Vec::new())
+    }
+}
+
 /// One value of one field of a rule.
 #[derive(Clone, Debug)]
 pub struct Test {
@@ -97,6 +104,25 @@ pub enum Matcher {
     Null,
     /// The field is there (`true`) or not, whatever its value.
     Exists(bool),
+    /// A test that another crate brings (YARA does): this one knows only when to ask.
+    External(Arc<dyn ValueTest>),
+}
+
+/// A test of one value that this crate does not know from within.
+///
+/// It must be a pure function of the value: its result is shared between rules with equal [`ValueTest::key`].
+pub trait ValueTest: fmt::Debug + Send + Sync {
+    /// Whether the value fulfils it.
+    fn fits(&self, value: &str) -> bool;
+
+    /// What it is, for people and for knowing equal tests.
+    fn key(&self) -> &str;
+
+    /// Texts of which a value that fits contains at least one, in whatever case; `None` if that is not known. What is
+    /// given here becomes the rule's anchor: `fits` is then asked only of values that contain one of them.
+    fn necessary(&self) -> Option<Vec<String>> {
+        None
+    }
 }
 
 /// How a number must compare.

@@ -390,6 +390,7 @@ impl<'s, 'e> View<'s, 'e> {
                 }
                 false
             }
+            Op::External(test) => test.fits(value.text),
             Op::Null | Op::Exists(_) => false,
         }
     }

@@ -8,6 +8,8 @@
 mod corpus;
 #[path = "sigma/correlations.rs"]
 mod correlations;
+#[path = "sigma/external.rs"]
+mod external;
 #[path = "sigma/hostile.rs"]
 mod hostile;
 #[path = "sigma/naive.rs"]

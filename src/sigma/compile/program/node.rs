@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     fold::folded,
-    rule::{Comparison, Expr, Matcher, Number, Part, Pattern, Shape, Test, TimePart},
+    rule::{Comparison, Expr, Matcher, Number, Part, Pattern, Shape, Test, TimePart, ValueTest},
     scan::View,
 };
 
@@ -136,6 +136,7 @@ pub(crate) enum Op {
     Time(TimePart, i64),
     Null,
     Exists(bool),
+    External(Arc<dyn ValueTest>),
 }
 
 /// How a text must fit.
@@ -323,7 +324,11 @@ fn add_test(test: &Test, slots: &mut Slots, tests: &mut Tests, profile: &Profile
         _ => Slots::NONE,
     };
     // A regular expression does not show its flags, so no two are taken for equal.
-    let key = (!matches!(test.matcher, Matcher::Regex(_))).then(|| format!("{slot} {:?}", test.matcher));
+    let key = match &test.matcher {
+        Matcher::Regex(_) => None,
+        Matcher::External(test) => Some(format!("{slot} external {}", test.key())),
+        matcher => Some(format!("{slot} {matcher:?}")),
+    };
     tests.add(key, || {
         let present = || Some(vec![Literal { kind: Kind::Present, text: "".into() }]);
         let (op, necessary) = match &test.matcher {
@@ -340,14 +345,21 @@ fn add_test(test: &Test, slots: &mut Slots, tests: &mut Tests, profile: &Profile
             Matcher::Null => (Op::Null, None),
             // An explicit null exists, but has no value that a plan would see.
             Matcher::Exists(exists) => (Op::Exists(*exists), None),
+            Matcher::External(test) => (Op::External(Arc::clone(test)), literals_of(&**test).or_else(present)),
         };
         let probability = necessary.as_ref().map_or(0.5, |literals| {
             literals.iter().map(|literal| profile.probability(field, literal)).sum::<f32>().min(1.0)
         });
         // Regular expressions and keywords cost more: they are asked late.
-        let dear = if slot == Slots::ANY || matches!(op, Op::Regex(_)) { 0.3 } else { 0.0 };
+        let dear = if slot == Slots::ANY || matches!(op, Op::Regex(_) | Op::External(_)) { 0.3 } else { 0.0 };
         CompiledTest { slot, op, necessary, probability: probability + dear }
     })
+}
+
+/// What another crate's test needs to be there; an empty text is always there and says nothing.
+fn literals_of(test: &dyn ValueTest) -> Option<Vec<Literal>> {
+    let texts = test.necessary().filter(|texts| texts.iter().all(|text| !text.is_empty()))?;
+    Some(texts.iter().map(|text| Literal { kind: Kind::Contains, text: folded(text).into() }).collect())
 }
 
 fn folded_pattern(pattern: &Pattern) -> Pattern {

@@ -182,6 +182,7 @@ fn fits(matcher: &Matcher, text: &str, small: &str, others: &[&str]) -> bool {
             };
             digits.get(at) == Some(wanted)
         }
+        Matcher::External(test) => test.fits(text),
         Matcher::Null | Matcher::Exists(_) => unreachable!("asked before"),
     }
 }
