@@ -8,6 +8,7 @@ use std::{
 use cf_types::{Detection, Entity, EntityKind, EpisodeRule, Event, Group, Item, Level, Member, Name, Predicate};
 
 use crate::{
+    log_source::LogSources,
     parse::Parsed,
     problem::Problem,
     rule::{Correlation, Rule},
@@ -21,12 +22,14 @@ pub(crate) mod program;
 pub struct Options {
     /// Repeats of a plain rule's alert within this many seconds are one alert.
     pub fold_window_s: u32,
+    /// Which events belong to which log source.
+    pub log_sources: Arc<LogSources>,
 }
 
 impl Default for Options {
-    /// An hour: long enough that a burst is one alert, short enough that tomorrow's is another.
+    /// An hour: long enough that a burst is one alert, short enough that tomorrow's is another. The shipped table.
     fn default() -> Options {
-        Options { fold_window_s: 3_600 }
+        Options { fold_window_s: 3_600, log_sources: Arc::clone(LogSources::built_in()) }
     }
 }
 
@@ -111,7 +114,7 @@ impl RuleSet {
             rules: infos.chain(correlated).collect(),
             episode_rules: resolved.episode_rules,
             counts: resolved.counts,
-            matcher: program::Matcher::build(&rules),
+            matcher: program::Matcher::build(&rules, &options.log_sources),
         };
         problems
             .sort_by(|left, right| (&left.file, left.line, left.column).cmp(&(&right.file, right.line, right.column)));
@@ -229,6 +232,7 @@ fn info_of_correlation((rule, alerts): &(Correlation, bool)) -> RuleInfo {
 fn hash(digests: &[[u8; 32]], options: &Options) -> String {
     let mut hasher = blake3::Hasher::new_derive_key("counterflow 2026 rule set");
     hasher.update(&options.fold_window_s.to_le_bytes());
+    hasher.update(options.log_sources.digest());
     for digest in digests {
         hasher.update(digest);
     }

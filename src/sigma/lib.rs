@@ -36,6 +36,7 @@ mod fold;
 mod scan;
 
 pub use compile::{Options, RuleIndex, RuleInfo, RuleSet};
+pub use log_source::{Fed, LogSources};
 pub use parse::{Parsed, Text, parse};
 pub use problem::{Problem, Severity};
 pub use rule::{Correlation, Rule};

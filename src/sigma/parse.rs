@@ -243,7 +243,7 @@ fn log_source(document: &Node, problems: &mut Problems) -> Result<LogSourcePatte
 }
 
 /// YAML wants unique keys; the second of two would silently win otherwise.
-fn refuse_repeated_keys(entries: &[(Node, Node)], problems: &mut Problems) -> Result<(), Refused> {
+pub(crate) fn refuse_repeated_keys(entries: &[(Node, Node)], problems: &mut Problems) -> Result<(), Refused> {
     let mut seen = std::collections::HashSet::new();
     for (key, _) in entries {
         if key.text().is_some_and(|text| !seen.insert(text)) {

@@ -15,7 +15,6 @@ use crate::{
         },
     },
     fold::push_folded,
-    log_source,
     rule::Number,
 };
 
@@ -160,7 +159,7 @@ impl Declared {
 
     fn find(&mut self, matcher: &Matcher, log_source: &Arc<LogSource>) -> Arc<[usize]> {
         let declared = matcher.declared.iter().enumerate();
-        let fits = declared.filter(|(_, (pattern, _))| log_source::fits_declared(pattern, log_source));
+        let fits = declared.filter(|(_, (pattern, _))| matcher.log_sources.fits_declared(pattern, log_source));
         let numbers: Arc<[usize]> = fits.map(|(number, _)| number).collect();
         if self.known.len() >= DECLARED_MAX {
             self.known.clear();
@@ -183,7 +182,8 @@ impl LastChannel {
     /// The program of the event's channel and event id, if the table knows the channel.
     fn program(&mut self, matcher: &Matcher, event: &Event, route: &Route<'_>) -> Option<usize> {
         let channel = route.channel.filter(|text| !text.is_empty());
-        let channel = channel.or_else(|| route.provider.and_then(log_source::channel_of_provider))?;
+        let channel =
+            channel.or_else(|| route.provider.and_then(|name| matcher.log_sources.channel_of_provider(name)))?;
         if self.text != channel {
             channel.clone_into(&mut self.text);
             self.folded.clear();
@@ -191,10 +191,12 @@ impl LastChannel {
             self.place = matcher.by_channel.get(self.folded.as_str()).copied();
         }
         let programs = matcher.channels.get(self.place?)?;
-        if event.log_source.product.as_deref().is_some_and(|product| !product.eq_ignore_ascii_case(programs.product)) {
+        if event.log_source.product.as_deref().is_some_and(|product| !product.eq_ignore_ascii_case(&programs.product)) {
             return None;
         }
-        Some(match route.event_id.filter(|_| route.event_ids == 1) {
+        // Ids are folded into programs as numbers; what else stands there is compared like any text.
+        let number = |id: &&str| route.event_ids == 1 && id.bytes().all(|byte| byte.is_ascii_digit());
+        Some(match route.event_id.filter(number) {
             Some(id) => programs.by_event_id.get(id).copied().unwrap_or(programs.other),
             None => programs.unfolded,
         })

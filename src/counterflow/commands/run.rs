@@ -72,7 +72,7 @@ fn assemble(
     accept_differences: bool,
 ) -> Result<(Conductor, Vec<cf_sigma::Text>)> {
     let detection = &settings.detection;
-    let rule_options = Options { fold_window_s: detection.fold_window_s };
+    let rule_options = Options { fold_window_s: detection.fold_window_s, ..Options::default() };
     let loaded = rules::load(&settings.rules, &rule_options)?;
     for problem in &loaded.problems {
         match problem.severity {

@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     fold::folded,
-    log_source,
+    log_source::{self, LogSources},
     rule::{Expr, LogSourcePattern, Matcher as RuleMatcher, Pattern, Rule, Test},
 };
 
@@ -40,6 +40,7 @@ pub(crate) struct Matcher {
     pub(crate) declared: Vec<(LogSourcePattern, usize)>,
     pub(crate) names: KnownNames,
     pub(crate) variants: usize,
+    pub(crate) log_sources: Arc<LogSources>,
 }
 
 /// The fields that route.
@@ -53,7 +54,7 @@ pub(crate) struct KnownNames {
 /// The programs of one channel.
 #[derive(Debug)]
 pub(crate) struct Channel {
-    pub(crate) product: &'static str,
+    pub(crate) product: Arc<str>,
     /// By event id as text.
     pub(crate) by_event_id: FxHashMap<Box<str>, usize>,
     /// For every other event id.
@@ -81,12 +82,12 @@ pub(crate) struct Variant {
 }
 
 impl Matcher {
-    pub(crate) fn build(rules: &[Rule]) -> Matcher {
-        Matcher::build_with(rules, &Profile::built_in())
+    pub(crate) fn build(rules: &[Rule], log_sources: &Arc<LogSources>) -> Matcher {
+        Matcher::build_with(rules, log_sources, &Profile::built_in())
     }
 
-    pub(crate) fn build_with(rules: &[Rule], profile: &Profile) -> Matcher {
-        let mut builder = Builder::new(rules, profile);
+    pub(crate) fn build_with(rules: &[Rule], log_sources: &Arc<LogSources>, profile: &Profile) -> Matcher {
+        let mut builder = Builder::new(rules, log_sources, profile);
         let patterns: BTreeSet<&LogSourcePattern> = rules.iter().map(|rule| &rule.log_source).collect();
         let patterns: Vec<LogSourcePattern> = patterns.into_iter().cloned().collect();
         let declared = patterns.iter().map(|pattern| (pattern.clone(), builder.declared(pattern))).collect();
@@ -97,12 +98,14 @@ impl Matcher {
         let names = KnownNames { channel: name(0), event_id: name(1), provider: name(2) };
         let Builder { mut slots, tests, programs, variants, .. } = builder;
         slots.seal();
-        Matcher { slots, tests, programs, channels, by_channel, declared, names, variants }
+        let log_sources = Arc::clone(log_sources);
+        Matcher { slots, tests, programs, channels, by_channel, declared, names, variants, log_sources }
     }
 }
 
 struct Builder<'a> {
     rules: &'a [Rule],
+    log_sources: &'a LogSources,
     profile: &'a Profile,
     by_pattern: FxHashMap<&'a LogSourcePattern, Vec<u32>>,
     slots: Slots,
@@ -117,7 +120,7 @@ struct Builder<'a> {
 struct Member<'a> {
     rule: u32,
     pattern: usize,
-    entry: Option<&'static log_source::table::Category>,
+    entry: Option<&'a log_source::Category>,
     expr: &'a Expr,
 }
 
@@ -129,7 +132,7 @@ enum EventId<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(rules: &'a [Rule], profile: &'a Profile) -> Builder<'a> {
+    fn new(rules: &'a [Rule], log_sources: &'a LogSources, profile: &'a Profile) -> Builder<'a> {
         let mut by_pattern: FxHashMap<&LogSourcePattern, Vec<u32>> = FxHashMap::default();
         for (number, rule) in (0..).zip(rules) {
             by_pattern.entry(&rule.log_source).or_default().push(number);
@@ -137,6 +140,7 @@ impl<'a> Builder<'a> {
         let (slots, tests) = (Slots::default(), Tests::default());
         Builder {
             rules,
+            log_sources,
             profile,
             by_pattern,
             slots,
@@ -157,27 +161,25 @@ impl<'a> Builder<'a> {
     }
 
     fn channels(&mut self, patterns: &[LogSourcePattern]) -> Vec<(Box<str>, Channel)> {
-        let mut members: FxHashMap<&'static str, Vec<Member<'a>>> = FxHashMap::default();
-        for service in log_source::table::SERVICES {
-            for channel in service.channels {
+        let table = self.log_sources;
+        let mut members: FxHashMap<&'a str, Vec<Member<'a>>> = FxHashMap::default();
+        for service in table.services() {
+            for channel in &service.channels {
                 members.entry(channel).or_default();
             }
         }
         for (number, pattern) in patterns.iter().enumerate() {
             let rules = self.by_pattern.get(pattern).cloned().unwrap_or_default();
-            let mut ways: Vec<(&'static str, Option<&'static log_source::table::Category>)> =
-                log_source::entries(pattern).iter().map(|entry| (entry.channel, entry.category)).collect();
+            let mut ways: Vec<(&'a str, Option<&'a log_source::Category>)> =
+                table.entries(pattern).iter().map(|entry| (&**entry.channel, entry.category)).collect();
             if log_source::is_product_only(pattern) {
-                let product = pattern.product.as_deref();
+                let product = pattern.product.as_ref();
                 ways.extend(
-                    members
-                        .keys()
-                        .filter(|name| log_source::product_of_channel(name) == product)
-                        .map(|name| (*name, None)),
+                    members.keys().filter(|name| table.product_of_channel(name) == product).map(|name| (*name, None)),
                 );
             }
             // Two services may write to one channel; a rule for both still meets an event once.
-            let mut seen: Vec<(&str, Option<*const log_source::table::Category>)> = Vec::new();
+            let mut seen: Vec<(&str, Option<*const log_source::Category>)> = Vec::new();
             for (channel, entry) in ways {
                 let key = (channel, entry.map(std::ptr::from_ref));
                 if seen.contains(&key) {
@@ -202,14 +204,14 @@ impl<'a> Builder<'a> {
     fn channel(&mut self, channel: &str, members: &[Member<'a>]) -> Channel {
         let mut ids: BTreeSet<String> = BTreeSet::new();
         for member in members {
-            ids.extend(member.entry.iter().flat_map(|entry| entry.event_ids).map(u32::to_string));
+            ids.extend(member.entry.iter().flat_map(|entry| &entry.event_ids).map(u32::to_string));
             collect_event_ids(member.expr, &mut ids);
         }
         let by_event_id =
             ids.iter().map(|id| (id.as_str().into(), self.channel_program(members, &EventId::Is(id)))).collect();
         let other = self.channel_program(members, &EventId::NoneOf);
         let unfolded = self.channel_program(members, &EventId::Anything);
-        let product = log_source::product_of_channel(channel).unwrap_or_default();
+        let product = self.log_sources.product_of_channel(channel).map_or_else(|| Arc::from(""), Arc::clone);
         Channel { product, by_event_id, other, unfolded }
     }
 
@@ -218,9 +220,9 @@ impl<'a> Builder<'a> {
         let mut covers: BTreeSet<usize> = members.iter().map(|member| member.pattern).collect();
         for member in members {
             let mut conditions = Vec::new();
-            let mut fields: &[(&str, &str)] = &[];
+            let mut fields: &[(Arc<str>, Arc<str>)] = &[];
             if let Some(entry) = member.entry {
-                fields = entry.fields;
+                fields = &entry.fields;
                 let here = |text: &str| entry.event_ids.iter().any(|id| id.to_string() == text);
                 // Only an unconditional row makes the program hold all that a declaration would.
                 let unconditional =
@@ -322,15 +324,12 @@ fn event_id_of(test: &Test) -> Option<&str> {
 }
 
 /// The same condition with fields as the log names them.
-fn renamed(expr: &Expr, fields: &[(&str, &str)]) -> Expr {
+fn renamed(expr: &Expr, fields: &[(Arc<str>, Arc<str>)]) -> Expr {
     if fields.is_empty() {
         return expr.clone();
     }
     let rename = |field: &Arc<str>| {
-        fields
-            .iter()
-            .find(|(rule, _)| *rule == &**field)
-            .map_or_else(|| Arc::clone(field), |(_, event)| Arc::from(*event))
+        fields.iter().find(|(rule, _)| rule == field).map_or_else(|| Arc::clone(field), |(_, event)| Arc::clone(event))
     };
     match expr {
         Expr::All(list) => Expr::All(list.iter().map(|expr| renamed(expr, fields)).collect()),

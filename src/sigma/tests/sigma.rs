@@ -12,6 +12,8 @@ mod correlations;
 mod external;
 #[path = "sigma/hostile.rs"]
 mod hostile;
+#[path = "sigma/log_sources.rs"]
+mod log_sources;
 #[path = "sigma/naive.rs"]
 mod naive;
 #[path = "sigma/problems.rs"]

@@ -4,10 +4,11 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap},
     net::IpAddr,
+    sync::Arc,
 };
 
 use cf_sigma::{
-    log_source,
+    LogSources, log_source,
     rule::{Comparison, Expr, LogSourcePattern, Matcher, Number, Part, Pattern, Rule, Shape, Test, TimePart},
 };
 use cf_types::{Event, Name, Scalar};
@@ -67,27 +68,28 @@ fn small(expr: &Expr) -> Expr {
     }
 }
 
-type Renamed = &'static [(&'static str, &'static str)];
+type Renamed = &'static [(Arc<str>, Arc<str>)];
 
 /// The ways by which the event belongs to the rule's log source, each with its names of fields.
 fn ways(pattern: &LogSourcePattern, event: &Event) -> Vec<Renamed> {
+    let table: &'static LogSources = LogSources::built_in();
     let mut ways: Vec<Renamed> = Vec::new();
-    if log_source::fits_declared(pattern, &event.log_source) {
+    if table.fits_declared(pattern, &event.log_source) {
         ways.push(&[]);
     }
     let value = |field: &str| event.fields.first(name(field)).map(str::to_lowercase).unwrap_or_default();
     let mut channel = value("Channel");
     if channel.is_empty() {
-        channel = log_source::channel_of_provider(&value("Provider_Name")).unwrap_or_default().to_lowercase();
+        channel = table.channel_of_provider(&value("Provider_Name")).unwrap_or_default().to_lowercase();
     }
-    let Some(product) = log_source::product_of_channel(&channel) else { return ways };
-    if event.log_source.product.as_deref().is_some_and(|declared| declared != product) {
+    let Some(product) = table.product_of_channel(&channel) else { return ways };
+    if event.log_source.product.as_deref().is_some_and(|declared| declared != &**product) {
         return ways;
     }
-    if log_source::is_product_only(pattern) && pattern.product.as_deref() == Some(product) {
+    if log_source::is_product_only(pattern) && pattern.product.as_ref() == Some(product) {
         ways.push(&[]);
     }
-    for entry in log_source::entries(pattern) {
+    for entry in table.entries(pattern) {
         if entry.channel.to_lowercase() != channel {
             continue;
         }
@@ -104,7 +106,7 @@ fn ways(pattern: &LogSourcePattern, event: &Event) -> Vec<Renamed> {
             .iter()
             .all(|(field, values)| any(field, &|text| values.iter().any(|value| value.to_lowercase() == text)));
         if id && when {
-            ways.push(row.fields);
+            ways.push(&row.fields);
         }
     }
     ways
@@ -121,7 +123,7 @@ fn holds(expr: &Expr, seen: &Seen<'_>, fields: Renamed) -> bool {
             .any(|(_, text, small, scalar)| *scalar != Scalar::Null && fits(matcher, text, small, &[])),
         Expr::Test(Test { field: Some(field), matcher }) => {
             let real =
-                |field: &str| name(fields.iter().find(|(rule, _)| *rule == field).map_or(field, |(_, event)| event));
+                |field: &str| name(fields.iter().find(|(rule, _)| &**rule == field).map_or(field, |(_, event)| event));
             let of = |wanted: Name| seen.values.iter().filter(move |(name, ..)| *name == wanted);
             let values = || of(real(field));
             match matcher {
