@@ -32,10 +32,12 @@ pub mod parse;
 pub mod rule;
 
 mod compile;
+mod coverage;
 mod fold;
 mod scan;
 
 pub use compile::{Options, RuleIndex, RuleInfo, RuleSet};
+pub use coverage::navigator_layer;
 pub use log_source::{Fed, LogSources};
 pub use parse::{Parsed, Text, parse};
 pub use problem::{Problem, Severity};
