@@ -11,10 +11,11 @@ use crate::{
     log_source::LogSources,
     parse::Parsed,
     problem::Problem,
-    rule::{Correlation, Rule},
+    rule::{Correlation, Meta, Rule},
 };
 
 mod episodes;
+mod filters;
 pub(crate) mod program;
 
 /// What is chosen for a whole rule set.
@@ -69,6 +70,8 @@ pub struct RuleInfo {
     pub correlation: bool,
     /// Whether it makes alerts by itself.
     pub alerts: bool,
+    /// What people may read of it beside.
+    pub meta: Arc<Meta>,
 }
 
 /// A compiled, immutable set of rules; share it and give each thread a [`crate::Scanner`].
@@ -88,9 +91,22 @@ struct Counted {
     rule: Arc<str>,
     reference: u16,
     group: Grouping,
-    /// The field whose values count: names to try, the first that is there.
-    value: Option<Name>,
+    value: CountedValue,
 }
+
+/// What of an event is counted by `value_count`.
+#[derive(Clone, Debug)]
+enum CountedValue {
+    /// Events are counted, not values.
+    None,
+    /// The fields' values; an event that lacks one does not count.
+    Fields(Vec<Name>),
+    /// The same for every event of the rule: rules are counted.
+    Fixed(Arc<str>),
+}
+
+/// Between the values of several fields that are counted as one; ASCII's unit separator.
+const UNITS: &str = "\u{1f}";
 
 #[derive(Clone, Debug)]
 enum Grouping {
@@ -105,7 +121,8 @@ impl RuleSet {
     #[must_use]
     pub fn compile(parsed: Parsed, options: &Options) -> (RuleSet, Vec<Problem>) {
         LazyLock::force(&ACTING); // names must be known before events are decoded
-        let Parsed { rules, correlations, mut problems, digests } = parsed;
+        let Parsed { mut rules, correlations, filters, mut problems, digests } = parsed;
+        filters::apply(&mut rules, &filters, &mut problems);
         let resolved = episodes::resolve(&rules, correlations, options, &mut problems);
         let infos = rules.iter().zip(&resolved.alerting).map(|(rule, alerts)| info_of_rule(rule, *alerts));
         let correlated = resolved.correlations.iter().map(info_of_correlation);
@@ -185,9 +202,13 @@ impl Counted {
                 Group::new(values.collect::<Option<Vec<_>>>()?)
             }
         };
-        let value = match self.value {
-            Some(name) => Some(Arc::from(event.fields.first(name)?)),
-            None => None,
+        let value = match &self.value {
+            CountedValue::None => None,
+            CountedValue::Fixed(value) => Some(Arc::clone(value)),
+            CountedValue::Fields(names) => {
+                let values: Option<Vec<&str>> = names.iter().map(|name| event.fields.first(*name)).collect();
+                Some(Arc::from(values?.join(UNITS)))
+            }
         };
         Some(Item { rule: Arc::clone(&self.rule), reference: self.reference, group, value })
     }
@@ -220,13 +241,13 @@ fn fingerprint(event: &Event) -> Group {
 }
 
 fn info_of_rule(rule: &Rule, alerts: bool) -> RuleInfo {
-    let Rule { id, title, description, level, status, tags, file, line, .. } = rule.clone();
-    RuleInfo { id, title, description, level, status, tags, file, line, correlation: false, alerts }
+    let Rule { id, title, description, level, status, tags, file, line, meta, .. } = rule.clone();
+    RuleInfo { id, title, description, level, status, tags, file, line, correlation: false, alerts, meta }
 }
 
 fn info_of_correlation((rule, alerts): &(Correlation, bool)) -> RuleInfo {
-    let Correlation { id, title, description, level, status, tags, file, line, .. } = rule.clone();
-    RuleInfo { id, title, description, level, status, tags, file, line, correlation: true, alerts: *alerts }
+    let Correlation { id, title, description, level, status, tags, file, line, meta, .. } = rule.clone();
+    RuleInfo { id, title, description, level, status, tags, file, line, correlation: true, alerts: *alerts, meta }
 }
 
 fn hash(digests: &[[u8; 32]], options: &Options) -> String {

@@ -24,6 +24,7 @@
 //! # let _ = scanner;
 //! ```
 
+mod codes;
 mod problem;
 mod yaml;
 
@@ -34,12 +35,15 @@ pub mod rule;
 mod compile;
 mod coverage;
 mod fold;
+mod lint;
 mod scan;
 
+pub use codes::codes;
 pub use compile::{Options, RuleIndex, RuleInfo, RuleSet};
 pub use coverage::navigator_layer;
+pub use lint::lint;
 pub use log_source::{Fed, LogSources};
-pub use parse::{Parsed, Text, parse};
+pub use parse::{ParseOptions, Parsed, Text, parse, parse_with};
 pub use problem::{Problem, Severity};
-pub use rule::{Correlation, Rule};
+pub use rule::{Correlation, Filter, Meta, Rule};
 pub use scan::Scanner;

@@ -1,20 +1,26 @@
 //! Text to rules: which kind of document it is, what all kinds have in common, and what must be unique.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
-use cf_types::Level;
-
+use self::head::Head;
 use crate::{
     problem::{Place, Problem, Problems, Refused, Severity, did_you_mean, shown},
-    rule::{Correlation, LogSourcePattern, Rule},
+    rule::{Correlation, Filter, Rule},
     yaml::{self, Node},
 };
 
-mod condition;
+pub(crate) mod collection;
+pub(crate) mod condition;
 mod correlation;
 mod detection;
+mod filter;
+mod head;
 mod plan;
-mod value;
+mod timespan;
+pub(crate) mod value;
 
 /// One YAML text, read by the caller. It may hold several documents.
 #[derive(Clone, Debug)]
@@ -25,6 +31,17 @@ pub struct Text {
     pub text: String,
 }
 
+/// What the caller knows that texts speak of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ParseOptions {
+    /// Values of placeholders (modifier `expand`), by name without the percent signs; they may have wildcards.
+    pub placeholders: BTreeMap<String, Vec<String>>,
+    /// Taxonomies besides `sigma` whose names somebody translates (a pipeline).
+    pub taxonomies: BTreeSet<String>,
+    /// Playbooks that rules may suggest; one that is not here gets a warning.
+    pub playbooks: BTreeSet<String>,
+}
+
 /// What texts hold: the rules that can be used, and what is wrong with the others.
 #[derive(Clone, Debug, Default)]
 pub struct Parsed {
@@ -32,6 +49,8 @@ pub struct Parsed {
     pub rules: Vec<Rule>,
     /// Correlations, in the order of the texts.
     pub correlations: Vec<Correlation>,
+    /// Filters, in the order of the texts.
+    pub filters: Vec<Filter>,
     /// Problems, in the order of the texts.
     pub problems: Vec<Problem>,
     /// BLAKE3 of each text, in order: what the rule set's hash is made of.
@@ -51,18 +70,32 @@ impl Parsed {
 /// Reads rules. A bad document never takes a good one down.
 #[must_use]
 pub fn parse(texts: &[Text]) -> Parsed {
+    parse_with(texts, &ParseOptions::default())
+}
+
+/// Reads rules with values of placeholders and the like.
+#[must_use]
+pub fn parse_with(texts: &[Text], options: &ParseOptions) -> Parsed {
     let mut parsed = Parsed::default();
+    let options = Arc::new(options.clone());
+    if !options.placeholders.is_empty() {
+        // The same texts with other values are another rule set.
+        parsed.digests.push(*blake3::hash(format!("{:?}", options.placeholders).as_bytes()).as_bytes());
+    }
     for text in texts {
         parsed.digests.push(*blake3::hash(text.text.as_bytes()).as_bytes());
         let (documents, error) = yaml::documents(&text.text);
+        let mut problems = Problems::with(&text.file, &options);
+        let documents = collection::expand(documents, &mut problems);
+        parsed.problems.append(&mut problems.list);
         for document in &documents {
-            let mut problems = Problems::new(&text.file);
+            let mut problems = Problems::with(&text.file, &options);
             // Refused documents have said why.
             let _refused = read_document(document, text, &mut problems, &mut parsed);
             parsed.problems.append(&mut problems.list);
         }
         if let Some(error) = error {
-            let mut problems = Problems::new(&text.file);
+            let mut problems = Problems::with(&text.file, &options);
             let message = format!("could not read the text as YAML: {}", error.message);
             let _refused = problems.error("yaml", error.at, message, None);
             parsed.problems.append(&mut problems.list);
@@ -92,154 +125,44 @@ fn read_document(document: &Node, text: &Text, problems: &mut Problems, parsed: 
         parsed.correlations.push(correlation::read(head, correlation, problems)?);
         return Ok(());
     }
-    if let Some(action) = document.get("action") {
-        let message = "rule collections with `action` are not read".to_owned();
-        let hint = Some("write each rule out as a document of its own".to_owned());
-        return Err(problems.error("collection_action", action.at, message, hint));
-    }
-    if let Some(filter) = document.get("filter") {
-        let message = "Sigma filters are not yet evaluated".to_owned();
-        let hint = Some("write the filter into the rules' conditions".to_owned());
-        return Err(problems.error("filter", filter.at, message, hint));
+    if let Some(filter) = document.get("filter").filter(|_| document.get("detection").is_none()) {
+        parsed.filters.push(filter::read(document, filter, text, problems)?);
+        return Ok(());
     }
     let Some(found) = document.get("detection") else {
-        let keys = entries.iter().filter_map(|(key, _)| key.text());
-        let near =
-            keys.filter_map(|key| did_you_mean(key, ["detection", "correlation"]).map(|hint| (key, hint))).next();
+        let keys = entries.iter().filter_map(|(key, _)| key.text()).take(100);
+        let near = keys
+            .filter_map(|key| did_you_mean(key, ["detection", "correlation", "filter"]).map(|hint| (key, hint)))
+            .next();
         let hint = near.map(|(key, hint)| format!("there is `{}`; {hint}", shown(key)));
         return Err(problems.error("no_detection", document.at, "the document has no `detection`".to_owned(), hint));
     };
-    let head = Head::read(document, text, problems)?;
-    let log_source = log_source(document, problems)?;
-    let condition = detection::read(found, problems)?;
-    let Head { id, name, title, description, level, status, tags, file, line } = head;
-    parsed.rules.push(Rule { id, name, title, description, level, status, tags, file, line, log_source, condition });
-    Ok(())
-}
-
-/// What plain rules and correlations have in common.
-struct Head {
-    id: Arc<str>,
-    name: Option<Arc<str>>,
-    title: Arc<str>,
-    description: Arc<str>,
-    level: Level,
-    status: Option<Arc<str>>,
-    tags: Arc<[Arc<str>]>,
-    file: Arc<str>,
-    line: u32,
-}
-
-impl Head {
-    fn read(document: &Node, text: &Text, problems: &mut Problems) -> Result<Head, Refused> {
-        let optional = |key: &str| document.get(key).and_then(Node::text).map(Arc::<str>::from);
-        let Some(title) = optional("title").filter(|title| !title.trim().is_empty()) else {
-            return Err(problems.error("no_title", document.at, "the rule has no `title`".to_owned(), None));
-        };
-        let name = optional("name").filter(|name| !name.is_empty());
-        let tags = document.get("tags").map(Node::each).unwrap_or_default();
-        let status = document.get("status").and_then(|status| known_status(status, problems));
-        Ok(Head {
-            id: rule_id(document, name.as_ref(), text, problems),
-            name,
-            title,
-            description: optional("description").unwrap_or_default(),
-            level: document.get("level").map_or(Ok(Level::default()), |level| read_level(level, problems))?,
-            status,
-            tags: tags.iter().filter_map(Node::text).map(Arc::from).collect(),
-            file: Arc::clone(&text.file),
-            line: document.at.line,
-        })
-    }
-}
-
-/// The id in the text, else one that is the same whenever the same text is read.
-fn rule_id(document: &Node, name: Option<&Arc<str>>, text: &Text, problems: &mut Problems) -> Arc<str> {
-    if let Some(id) = document.get("id").and_then(Node::text).filter(|id| !id.trim().is_empty()) {
-        return Arc::from(id.trim());
-    }
-    let id = name.map_or_else(
-        || {
-            let line = document.at.line.to_string();
-            let parts = [text.file.as_bytes(), text.text.as_bytes(), line.as_bytes()];
-            let digest = cf_types::id::digest128("counterflow 2026 rule id", &parts);
-            Arc::from(cf_types::EventId(digest).to_string())
-        },
-        Arc::clone,
-    );
-    problems.warn(
-        "no_id",
-        document.at,
-        format!("the rule has no `id`; \"{id}\" is used"),
-        Some("give it a UUID, so that its alerts keep their ids when the text changes".to_owned()),
-    );
-    id
-}
-
-const LEVELS: [Level; 5] = [Level::Informational, Level::Low, Level::Medium, Level::High, Level::Critical];
-
-fn read_level(node: &Node, problems: &mut Problems) -> Result<Level, Refused> {
-    let text = node.text().unwrap_or_default();
-    let found = LEVELS.into_iter().find(|level| level.as_str().eq_ignore_ascii_case(text));
-    found.ok_or_else(|| {
-        let hint = did_you_mean(text, LEVELS.map(Level::as_str));
-        problems.error("unknown_level", node.at, format!("unknown level \"{}\"", shown(text)), hint)
-    })
-}
-
-fn known_status(node: &Node, problems: &mut Problems) -> Option<Arc<str>> {
-    const STATUSES: [&str; 5] = ["stable", "test", "experimental", "deprecated", "unsupported"];
-    let text = node.text()?;
-    if !STATUSES.contains(&text) {
-        let hint = did_you_mean(text, STATUSES);
-        problems.warn("unknown_status", node.at, format!("unknown status \"{}\"", shown(text)), hint);
-    }
-    Some(Arc::from(text))
-}
-
-fn log_source(document: &Node, problems: &mut Problems) -> Result<LogSourcePattern, Refused> {
-    let Some(node) = document.get("logsource") else {
-        return Err(problems.error("no_logsource", document.at, "the rule has no `logsource`".to_owned(), None));
-    };
-    let Some(entries) = node.map() else {
-        return Err(problems.error("logsource", node.at, format!("`logsource` is {}, not a map", node.word()), None));
+    let Some(entries) = found.map() else {
+        let message = format!("`detection` is {}, not a map", found.word());
+        return Err(problems.error("detection", found.at, message, None));
     };
     refuse_repeated_keys(entries, problems)?;
-    let mut pattern = LogSourcePattern::default();
-    for (key, value) in entries {
-        let part = match key.text().unwrap_or_default() {
-            "product" => &mut pattern.product,
-            "category" => &mut pattern.category,
-            "service" => &mut pattern.service,
-            "definition" => continue,
-            other => {
-                let hint = did_you_mean(other, ["product", "category", "service", "definition"]);
-                problems.warn(
-                    "unknown_logsource_part",
-                    key.at,
-                    format!("unknown part of `logsource`: \"{}\"", shown(other)),
-                    hint,
-                );
-                continue;
-            }
-        };
-        match value.text() {
-            Some(text) if !text.trim().is_empty() => *part = Some(Arc::from(text.trim().to_lowercase())),
-            _ => {
-                let message = format!(
-                    "`logsource` part \"{}\" is {}, not a word",
-                    shown(key.text().unwrap_or_default()),
-                    value.word()
-                );
-                return Err(problems.error("logsource", value.at, message, None));
-            }
-        }
-    }
-    if pattern == LogSourcePattern::default() {
-        let hint = Some("give product, category or service".to_owned());
-        return Err(problems.error("logsource", node.at, "`logsource` says nothing".to_owned(), hint));
-    }
-    Ok(pattern)
+    let head = Head::read(document, text, problems)?;
+    let log_source = head::log_source(document, problems)?;
+    let reference = head.name.as_deref().unwrap_or(&head.id).to_owned();
+    let entries: Vec<&(Node, Node)> = entries.iter().collect();
+    let detection::Read { expr: condition, .. } = detection::read(&entries, found.at, &reference, problems)?;
+    let Head { id, name, title, description, level, status, tags, file, line, meta } = head;
+    parsed.rules.push(Rule {
+        id,
+        name,
+        title,
+        description,
+        level,
+        status,
+        tags,
+        file,
+        line,
+        log_source,
+        condition,
+        meta,
+    });
+    Ok(())
 }
 
 /// YAML wants unique keys; the second of two would silently win otherwise.
@@ -278,38 +201,6 @@ fn refuse_repeated_ids(parsed: &mut Parsed) {
     // Correlations first: a plan's rule is two with related ids, its correlation bears the one in the text.
     correlations.retain(|rule| keep(&rule.id, &rule.title, &rule.file, rule.line));
     rules.retain(|rule| keep(&rule.id, &rule.title, &rule.file, rule.line));
-}
-
-/// Reads `5m` and the like as seconds.
-fn timespan(node: &Node, problems: &mut Problems) -> Result<i64, Refused> {
-    let text = node.text().unwrap_or_default().trim();
-    let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
-    let unit = text.get(digits.len()..).unwrap_or_default();
-    let seconds: Option<i64> = match unit {
-        "s" => Some(1),
-        "m" => Some(60),
-        "h" => Some(3_600),
-        "d" => Some(86_400),
-        "w" => Some(7 * 86_400),
-        _ => None,
-    };
-    let span = seconds.zip(digits.parse::<i64>().ok()).and_then(|(unit, number)| unit.checked_mul(number));
-    // A window must fit into the horizon's order of magnitude; a year of cells is beyond what is kept anyway.
-    match span {
-        Some(span) if (1..=366 * 86_400).contains(&span) => Ok(span),
-        _ => {
-            let hint = match unit {
-                "M" | "y" | "Y" => "months and years have no fixed length; give days, as `30d`",
-                _ => "give a number and s, m, h, d or w, as `5m`; at most 366d",
-            };
-            Err(problems.error(
-                "timespan",
-                node.at,
-                format!("\"{}\" is no time span", shown(text)),
-                Some(hint.to_owned()),
-            ))
-        }
-    }
 }
 
 fn place_of(node: Option<&Node>, otherwise: Place) -> Place {

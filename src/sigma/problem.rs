@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc};
 
 use serde::Serialize;
 
+use crate::parse::ParseOptions;
+
 /// Whether a rule is refused for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -71,6 +73,8 @@ pub(crate) struct Problems {
     pub(crate) file: Arc<str>,
     pub(crate) rule: Option<Arc<str>>,
     pub(crate) list: Vec<Problem>,
+    /// What the caller knows.
+    pub(crate) options: Arc<ParseOptions>,
     /// Tests and regular expressions that the document has become so far: both are bounded.
     pub(crate) tests: usize,
     pub(crate) regexes: usize,
@@ -82,7 +86,12 @@ pub(crate) struct Refused;
 
 impl Problems {
     pub(crate) fn new(file: &Arc<str>) -> Problems {
-        Problems { file: Arc::clone(file), rule: None, list: Vec::new(), tests: 0, regexes: 0 }
+        Problems::with(file, &Arc::default())
+    }
+
+    pub(crate) fn with(file: &Arc<str>, options: &Arc<ParseOptions>) -> Problems {
+        let (file, options) = (Arc::clone(file), Arc::clone(options));
+        Problems { file, rule: None, list: Vec::new(), options, tests: 0, regexes: 0 }
     }
 
     pub(crate) fn error(&mut self, code: &'static str, at: Place, message: String, hint: Option<String>) -> Refused {
@@ -95,6 +104,7 @@ impl Problems {
     }
 
     fn push(&mut self, code: &'static str, severity: Severity, at: Place, message: String, hint: Option<String>) {
+        debug_assert!(crate::codes::about(code).is_some(), "the code {code} is not in the table of codes");
         let (file, rule) = (Arc::clone(&self.file), self.rule.clone());
         self.list.push(Problem { code, severity, file, line: at.line, column: at.column, rule, message, hint });
     }

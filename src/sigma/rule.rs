@@ -2,9 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use cf_types::Level;
+use cf_types::{Condition, Level};
 use ipnet::IpNet;
 use regex::Regex;
+use serde::{Serialize, Serializer, ser::SerializeMap};
 
 /// A plain rule: one event fulfils it or not.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +32,103 @@ pub struct Rule {
     pub log_source: LogSourcePattern,
     /// What an event must fulfil.
     pub condition: Expr,
+    /// What people may read of it beside.
+    pub meta: Arc<Meta>,
+}
+
+/// What people may read of a rule, beside what it matches.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Meta {
+    /// The taxonomy of its fields and log sources; `sigma` if not given.
+    pub taxonomy: Option<Arc<str>>,
+    /// License by SPDX.
+    pub license: Option<Arc<str>>,
+    /// Who wrote it.
+    pub author: Option<Arc<str>>,
+    /// When it was written, as the text says.
+    pub date: Option<Arc<str>>,
+    /// When it was changed last, as the text says.
+    pub modified: Option<Arc<str>>,
+    /// How its log source must be set up (`logsource.definition`).
+    pub definition: Option<Arc<str>>,
+    /// Where it is from.
+    pub references: Vec<Arc<str>>,
+    /// What else may meet it.
+    pub falsepositives: Vec<Arc<str>>,
+    /// Fields worth showing with its alerts.
+    pub fields: Vec<Arc<str>>,
+    /// What kind of machine it is meant for.
+    pub scope: Vec<Arc<str>>,
+    /// Other rules that it has to do with.
+    pub related: Vec<Related>,
+    /// All other keys of its document, in their order.
+    #[serde(serialize_with = "as_map")]
+    pub custom: Vec<(Arc<str>, Value)>,
+}
+
+impl Meta {
+    /// A custom field.
+    #[must_use]
+    pub fn custom(&self, key: &str) -> Option<&Value> {
+        self.custom.iter().find(|(name, _)| &**name == key).map(|(_, value)| value)
+    }
+
+    /// The playbook that the rule suggests (custom field `playbook`).
+    #[must_use]
+    pub fn playbook(&self) -> Option<&str> {
+        match self.custom("playbook") {
+            Some(Value::Text(name)) => Some(name),
+            _ => None,
+        }
+    }
+}
+
+/// A rule that another has to do with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Related {
+    /// Its id.
+    pub id: Arc<str>,
+    /// `derived`, `obsolete`, `merged`, `renamed`, `similar`, `correlation`.
+    #[serde(rename = "type")]
+    pub kind: Arc<str>,
+}
+
+/// A value of a custom field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Nothing.
+    Null,
+    /// True or false.
+    Truth(bool),
+    /// A whole number.
+    Whole(i64),
+    /// A text, and any number that is not whole, as it is written.
+    Text(Arc<str>),
+    /// A list.
+    List(Vec<Value>),
+    /// A map, in its order.
+    Map(Vec<(Arc<str>, Value)>),
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Value::Null => serializer.serialize_unit(),
+            Value::Truth(truth) => serializer.serialize_bool(*truth),
+            Value::Whole(number) => serializer.serialize_i64(*number),
+            Value::Text(text) => serializer.serialize_str(text),
+            Value::List(list) => list.serialize(serializer),
+            Value::Map(entries) => as_map(entries, serializer),
+        }
+    }
+}
+
+fn as_map<S: Serializer>(entries: &[(Arc<str>, Value)], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(entries.len()))?;
+    for (key, value) in entries {
+        map.serialize_entry(&**key, value)?;
+    }
+    map.end()
 }
 
 /// The parts of a rule's `logsource`; a part that is not given fits everything.
@@ -329,14 +427,188 @@ pub struct Correlation {
     pub group_by: Vec<Arc<str>>,
     /// Alias -> (reference as written -> field).
     pub aliases: Vec<(Arc<str>, Vec<(Arc<str>, Arc<str>)>)>,
-    /// Window in seconds.
-    pub timespan_s: i64,
+    /// Window.
+    pub timespan: Timespan,
     /// What makes a window a hit.
-    pub predicate: cf_types::Predicate,
-    /// The field whose values `value_count` counts.
-    pub value_field: Option<Arc<str>>,
+    pub kind: CorrelationKind,
     /// Whether the rules it refers to alert by themselves as well.
     pub generate: bool,
+    /// What people may read of it beside.
+    pub meta: Arc<Meta>,
+}
+
+/// What makes a window of a correlation a hit.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CorrelationKind {
+    /// The number of events.
+    EventCount(Condition),
+    /// The number of distinct values of a field; of several, of their combinations.
+    ValueCount {
+        /// The fields, at least one.
+        fields: Vec<Arc<str>>,
+        /// What the number must be.
+        condition: Condition,
+    },
+    /// A figure over the values of a field.
+    Value {
+        /// Which figure.
+        aggregate: Aggregate,
+        /// The field.
+        field: Arc<str>,
+        /// Which percentile, where it is given beside the bounds.
+        percentile: Option<u8>,
+        /// What the figure must be.
+        bounds: Bounds,
+    },
+    /// Several rules within the window.
+    Temporal {
+        /// Whether in the order of the references.
+        ordered: bool,
+        /// Which of them.
+        condition: TemporalCondition,
+    },
+}
+
+/// A figure over values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Aggregate {
+    /// `value_sum`.
+    Sum,
+    /// `value_avg`.
+    Average,
+    /// `value_median`.
+    Median,
+    /// `value_percentile`.
+    Percentile,
+}
+
+/// Bounds on a figure; all that are given must hold, at least one is given.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Bounds(pub Vec<(Bound, Number)>);
+
+/// How a figure must compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Bound {
+    /// Greater, less, ...
+    Compare(Comparison),
+    /// Equal.
+    Equal,
+    /// Not equal.
+    NotEqual,
+}
+
+/// Which rules of a temporal correlation must be met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TemporalCondition {
+    /// All.
+    All,
+    /// So many different ones.
+    Count(Condition),
+    /// As a formula over their ids or names says.
+    Formula(Formula),
+}
+
+/// A condition as it is written: names joined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Formula {
+    /// At least one holds.
+    Any(Vec<Formula>),
+    /// All hold.
+    All(Vec<Formula>),
+    /// It does not hold.
+    Not(Box<Formula>),
+    /// A selection, or a rule.
+    Name(Arc<str>),
+    /// Some of those that a pattern (or `them`) names.
+    Of(Quantity, Arc<str>),
+}
+
+/// How many of a pattern's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantity {
+    /// All.
+    All,
+    /// At least so many, from 1.
+    AtLeast(usize),
+}
+
+impl Formula {
+    /// Whether it can only hold by what is absent: `not selection`, `not a and not b`.
+    #[must_use]
+    pub fn is_negative(&self) -> bool {
+        match self {
+            Formula::Any(list) | Formula::All(list) => list.iter().all(Formula::is_negative),
+            Formula::Not(inner) => !inner.is_negative(),
+            Formula::Name(_) | Formula::Of(..) => false,
+        }
+    }
+}
+
+/// A length of time, as rules write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timespan {
+    /// How many, from 1.
+    pub count: u32,
+    /// Of which unit.
+    pub unit: TimeUnit,
+}
+
+/// A unit of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeUnit {
+    /// `s`
+    Second,
+    /// `m`
+    Minute,
+    /// `h`
+    Hour,
+    /// `d`
+    Day,
+    /// `w`
+    Week,
+    /// `M`: of no fixed length.
+    Month,
+    /// `y`: of no fixed length.
+    Year,
+}
+
+impl Timespan {
+    /// Its seconds; `None` if its unit has no fixed length.
+    #[must_use]
+    pub fn seconds(self) -> Option<i64> {
+        let unit: i64 = match self.unit {
+            TimeUnit::Second => 1,
+            TimeUnit::Minute => 60,
+            TimeUnit::Hour => 3_600,
+            TimeUnit::Day => 86_400,
+            TimeUnit::Week => 7 * 86_400,
+            TimeUnit::Month | TimeUnit::Year => return None,
+        };
+        Some(i64::from(self.count) * unit)
+    }
+}
+
+/// A Sigma filter: what it suppresses in the rules it names.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// Its id, if it has one.
+    pub id: Option<Arc<str>>,
+    /// Its title.
+    pub title: Arc<str>,
+    /// File it is from.
+    pub file: Arc<str>,
+    /// Line where its document begins.
+    pub line: u32,
+    /// It concerns only rules whose log source has all of these parts.
+    pub log_source: LogSourcePattern,
+    /// The rules; `None` for all (`rules: any`).
+    pub rules: Option<Vec<Reference>>,
+    /// Its condition.
+    pub condition: Expr,
+    /// Whether events that fulfil the condition are suppressed; else only those that fulfil it remain.
+    pub suppresses: bool,
+    /// What people may read of it beside.
+    pub meta: Arc<Meta>,
 }
 
 /// A reference to a rule by id or name.

@@ -13,7 +13,7 @@ use crate::problem::Place;
 /// Bytes of one text.
 pub(crate) const TEXT_BYTES_MAX: usize = 4 << 20;
 /// Nodes of one text, aliases expanded. The largest public rule has about 9,000.
-const NODES_MAX: usize = 400_000;
+pub(crate) const NODES_MAX: usize = 400_000;
 /// Nesting. The deepest public rule has six levels.
 const DEPTH_MAX: usize = 32;
 /// Bytes of all scalars of one text, aliases expanded.
@@ -23,6 +23,8 @@ const SCALAR_BYTES_MAX: usize = 16 << 20;
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) at: Place,
+    /// A scalar without quotes, which YAML may take for a number or a truth.
+    pub(crate) plain: bool,
     pub(crate) kind: Kind,
 }
 
@@ -81,7 +83,7 @@ impl Node {
     }
 
     /// Nodes and scalar bytes in it.
-    fn size(&self) -> (usize, usize) {
+    pub(crate) fn size(&self) -> (usize, usize) {
         match &self.kind {
             Kind::Null => (1, 0),
             Kind::Scalar(text) => (1, text.len()),
@@ -159,11 +161,18 @@ impl Reader {
                 return self.check_depth(at, 0);
             }
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
-                Some((Open::List(begin, elements), anchor)) => (Node { at: begin, kind: Kind::List(elements) }, anchor),
-                Some((Open::Map(begin, entries, _), anchor)) => (Node { at: begin, kind: Kind::Map(entries) }, anchor),
+                Some((Open::List(begin, elements), anchor)) => {
+                    (Node { at: begin, plain: false, kind: Kind::List(elements) }, anchor)
+                }
+                Some((Open::Map(begin, entries, _), anchor)) => {
+                    (Node { at: begin, plain: false, kind: Kind::Map(entries) }, anchor)
+                }
                 None => return Ok(()),
             },
-            Event::Scalar(text, style, anchor, _) => (Node { at, kind: scalar(text, style) }, anchor),
+            Event::Scalar(text, style, anchor, _) => {
+                let plain = style == ScalarStyle::Plain;
+                (Node { at, plain, kind: scalar(text, style) }, anchor)
+            }
             Event::Alias(anchor) => {
                 let Some(node) = self.anchors.get(&anchor) else {
                     return Err(YamlError { at, message: "an alias of a node that is not complete".to_owned() });

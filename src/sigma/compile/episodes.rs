@@ -1,11 +1,15 @@
 //! Who counts for whom: references of correlations resolved, and the episode rules that follow.
 
+use cf_types::Condition;
+
 use super::{
-    Arc, BTreeMap, Correlation, Counted, EpisodeRule, Grouping, HashMap, Name, Options, Predicate, Problem, Rule,
+    Arc, BTreeMap, Correlation, Counted, CountedValue, EpisodeRule, Grouping, HashMap, Name, Options, Predicate,
+    Problem, Rule,
 };
 use crate::{
+    parse::condition,
     problem::{Place, Problems, did_you_mean, shown},
-    rule::Reference,
+    rule::{CorrelationKind, Formula, Quantity, Reference, TemporalCondition},
 };
 
 /// What the graph and [`super::RuleSet::detection`] need.
@@ -129,7 +133,106 @@ fn targets(
         targets.push(target);
     }
     check_aliases(rule, rules, correlations, &targets)?;
+    evaluated(rule, &targets)?;
     Ok(targets)
+}
+
+/// How the graph evaluates a correlation.
+struct Evaluated {
+    predicate: Predicate,
+    timespan: i64,
+    /// What items must bring.
+    value: Wanted,
+}
+
+enum Wanted {
+    Nothing,
+    Fields(Vec<Arc<str>>),
+    /// Which reference it is.
+    Reference,
+}
+
+/// What the graph cannot evaluate is refused here, so that it is read and checked like all else.
+fn evaluated(rule: &Correlation, targets: &[Target]) -> Result<Evaluated, Why> {
+    let at = Place { line: rule.line, column: 1 };
+    let refuse = |what: &str, hint: Option<&str>| {
+        Err((at, "not_yet_evaluated", format!("{what} are not yet evaluated"), hint.map(str::to_owned)))
+    };
+    let Some(timespan) = rule.timespan.seconds() else {
+        return refuse("time spans of months and years, which have no fixed length,", Some("give days, as `30d`"));
+    };
+    let (predicate, value) = match &rule.kind {
+        CorrelationKind::EventCount(condition) => (Predicate::EventCount(*condition), Wanted::Nothing),
+        CorrelationKind::ValueCount { fields, condition } => {
+            (Predicate::ValueCount(*condition), Wanted::Fields(fields.clone()))
+        }
+        CorrelationKind::Value { .. } => {
+            return refuse(
+                "sums, averages, medians and percentiles",
+                Some("count events or values (`event_count`, `value_count`)"),
+            );
+        }
+        CorrelationKind::Temporal { ordered, condition } => match simple(condition, rule) {
+            Some(Simple::All) if *ordered => (Predicate::TemporalOrdered, Wanted::Nothing),
+            Some(Simple::All) => (Predicate::Temporal, Wanted::Nothing),
+            Some(Simple::Any) if !*ordered => (Predicate::EventCount(Condition::at_least(1)), Wanted::Nothing),
+            // The number of different rules: each item's value is the rule it is of.
+            Some(Simple::Count(count))
+                if !*ordered && targets.iter().all(|target| matches!(target, Target::Rule(_))) =>
+            {
+                (Predicate::ValueCount(count), Wanted::Reference)
+            }
+            Some(_) | None => {
+                return refuse(
+                    "such conditions on temporal correlations",
+                    Some("leave `condition` out: then all of its rules must be met; or chain correlations"),
+                );
+            }
+        },
+    };
+    Ok(Evaluated { predicate, timespan, value })
+}
+
+/// Conditions that say no more than a number of rules.
+enum Simple {
+    All,
+    Any,
+    Count(Condition),
+}
+
+fn simple(condition: &TemporalCondition, rule: &Correlation) -> Option<Simple> {
+    let of = u64::try_from(rule.references.len()).ok()?;
+    let names = |list: &[Formula]| {
+        let named = |reference: &Reference| {
+            list.iter().any(|part| matches!(part, Formula::Name(name) if *name == reference.to))
+        };
+        list.iter().all(|part| matches!(part, Formula::Name(_))) && rule.references.iter().all(named)
+    };
+    match condition {
+        TemporalCondition::All => Some(Simple::All),
+        TemporalCondition::Count(count) => {
+            // Whatever holds for all of them and for no less says: all.
+            let least = (1..=of).find(|number| count.holds(*number));
+            Some(if least == Some(of) { Simple::All } else { Simple::Count(*count) })
+        }
+        TemporalCondition::Formula(Formula::All(list)) if names(list) => Some(Simple::All),
+        TemporalCondition::Formula(Formula::Any(list)) if names(list) => Some(Simple::Any),
+        TemporalCondition::Formula(Formula::Name(_)) if of == 1 => Some(Simple::All),
+        TemporalCondition::Formula(Formula::Of(quantity, which)) => {
+            let all = rule.references.iter().all(|reference| condition::is_meant(which, &reference.to));
+            let number = match quantity {
+                Quantity::All => of,
+                Quantity::AtLeast(number) => u64::try_from(*number).ok()?,
+            };
+            match number {
+                _ if !all => None,
+                1 => Some(Simple::Any),
+                number if number == of => Some(Simple::All),
+                number => Some(Simple::Count(Condition::at_least(number))),
+            }
+        }
+        TemporalCondition::Formula(_) => None,
+    }
 }
 
 /// An episode has a group and no fields: a correlation over it can group by that group only.
@@ -145,7 +248,7 @@ fn check_chained(rule: &Correlation, inner: Option<&Correlation>, at: Place) -> 
             format!("it does not group by the same fields as the correlation \"{}\", which it refers to", inner.title);
         return Err((at, "chained_group", message, Some(format!("group by {}", inner.group_by.join(", ")))));
     }
-    if rule.value_field.is_some() {
+    if matches!(rule.kind, CorrelationKind::ValueCount { .. }) {
         let message = "values of episodes are not yet counted".to_owned();
         return Err((at, "not_yet_evaluated", message, None));
     }
@@ -234,28 +337,34 @@ fn build(rules: &[Rule], correlations: Vec<Correlation>, targets: &[Vec<Target>]
     let mut counts: Vec<Vec<Counted>> = vec![Vec::new(); rules.len()];
     let mut episode_rules = Vec::new();
     for (number, (rule, targets)) in correlations.iter().zip(targets).enumerate() {
+        let Ok(Evaluated { predicate, timespan, value }) = evaluated(rule, targets) else { continue };
         episode_rules.push(Arc::new(EpisodeRule {
             id: Arc::clone(&rule.id),
             title: Arc::clone(&rule.title),
             level: rule.level,
             tags: Arc::clone(&rule.tags),
             references: targets.iter().filter_map(|target| id_of(*target, rules, &correlations)).collect(),
-            timespan: rule.timespan_s,
-            predicate: rule.predicate.clone(),
+            timespan,
+            predicate,
             alerts: alerts(1, number),
         }));
         for (reference, target) in targets.iter().enumerate() {
             if let Target::Rule(plain) = target
                 && let (Some(counts), Some(info)) = (counts.get_mut(*plain), rules.get(*plain))
             {
-                counts.push(counted(rule, reference, info));
+                counts.push(counted(rule, reference, info, &value));
             }
         }
     }
     let alerting: Vec<bool> = (0..rules.len()).map(|number| alerts(0, number)).collect();
     for ((rule, counts), _) in rules.iter().zip(&mut counts).zip(&alerting).filter(|(_, alerts)| **alerts) {
         episode_rules.push(Arc::new(folded(rule, options)));
-        counts.push(Counted { rule: Arc::clone(&rule.id), reference: 0, group: Grouping::Fingerprint, value: None });
+        counts.push(Counted {
+            rule: Arc::clone(&rule.id),
+            reference: 0,
+            group: Grouping::Fingerprint,
+            value: CountedValue::None,
+        });
     }
     let alerting_correlations: Vec<bool> = (0..correlations.len()).map(|number| alerts(1, number)).collect();
     let correlations = correlations.into_iter().zip(alerting_correlations).collect();
@@ -269,7 +378,7 @@ fn id_of(target: Target, rules: &[Rule], correlations: &[Correlation]) -> Option
     }
 }
 
-fn counted(rule: &Correlation, reference: usize, plain: &Rule) -> Counted {
+fn counted(rule: &Correlation, reference: usize, plain: &Rule, value: &Wanted) -> Counted {
     let field_of = |word: &Arc<str>| -> Arc<str> {
         let alias = rule.aliases.iter().find(|(alias, _)| alias == word);
         let field = alias.and_then(|(_, fields)| {
@@ -282,7 +391,13 @@ fn counted(rule: &Correlation, reference: usize, plain: &Rule) -> Counted {
         rule: Arc::clone(&rule.id),
         reference: u16::try_from(reference).unwrap_or(u16::MAX), // bounded when it was parsed
         group: Grouping::Fields(group.collect()),
-        value: rule.value_field.as_ref().map(|field| Name::intern(&field_of(field))),
+        value: match value {
+            Wanted::Nothing => CountedValue::None,
+            Wanted::Fields(fields) => {
+                CountedValue::Fields(fields.iter().map(|field| Name::intern(&field_of(field))).collect())
+            }
+            Wanted::Reference => CountedValue::Fixed(Arc::clone(&plain.id)),
+        },
     }
 }
 
@@ -295,7 +410,7 @@ fn folded(rule: &Rule, options: &Options) -> EpisodeRule {
         tags: Arc::clone(&rule.tags),
         references: vec![Arc::clone(&rule.id)],
         timespan: i64::from(options.fold_window_s),
-        predicate: Predicate::EventCount(cf_types::Condition::at_least(1)),
+        predicate: Predicate::EventCount(Condition::at_least(1)),
         alerts: true,
     }
 }

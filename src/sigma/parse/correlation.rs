@@ -2,30 +2,38 @@
 
 use std::sync::Arc;
 
-use cf_types::{Condition, Predicate};
+use cf_types::Condition;
 
 use crate::{
-    parse::{Head, place_of, refuse_repeated_keys, timespan},
-    problem::{Problems, Refused, did_you_mean, shown},
-    rule::{Correlation, Reference},
+    parse::{condition, head::Head, place_of, refuse_repeated_keys, timespan},
+    problem::{Place, Problems, Refused, did_you_mean, shown},
+    rule::{
+        Aggregate, Bound, Bounds, Comparison, Correlation, CorrelationKind, Formula, Number, Reference,
+        TemporalCondition,
+    },
     yaml::Node,
 };
 
-const EVALUATED: [&str; 4] = ["event_count", "value_count", "temporal", "temporal_ordered"];
-const NOT_YET: [&str; 5] = ["value_sum", "value_avg", "value_percentile", "value_median", "temporal_absent"];
+const TYPES: [&str; 8] = [
+    "event_count",
+    "value_count",
+    "temporal",
+    "temporal_ordered",
+    "value_sum",
+    "value_avg",
+    "value_median",
+    "value_percentile",
+];
 const KEYS: [&str; 7] = ["type", "rules", "group-by", "timespan", "condition", "aliases", "generate"];
+const BOUNDS: [&str; 6] = ["gte", "gt", "lte", "lt", "eq", "neq"];
 /// References of one correlation.
 const REFERENCES_MAX: usize = 1_000;
 
 /// Reads one.
 pub(super) fn read(head: Head, node: &Node, problems: &mut Problems) -> Result<Correlation, Refused> {
     let Some(entries) = node.map() else {
-        return Err(problems.error(
-            "correlation",
-            node.at,
-            format!("`correlation` is {}, not a map", node.word()),
-            None,
-        ));
+        let message = format!("`correlation` is {}, not a map", node.word());
+        return Err(problems.error("correlation", node.at, message, None));
     };
     refuse_repeated_keys(entries, problems)?;
     for (key, _) in entries {
@@ -36,27 +44,23 @@ pub(super) fn read(head: Head, node: &Node, problems: &mut Problems) -> Result<C
         }
     }
     let references = references(node, problems)?;
-    let timespan_s = match node.get("timespan") {
-        Some(span) => timespan(span, problems)?,
+    let timespan = match node.get("timespan") {
+        Some(span) => timespan::read(span, problems)?,
         None => {
             return Err(problems.error("no_timespan", node.at, "the correlation has no `timespan`".to_owned(), None));
         }
     };
-    let (predicate, value_field) = predicate(node, references.len(), problems)?;
+    let kind = kind(node, &references, problems)?;
     let generate = match node.get("generate").map(|generate| (generate, generate.text())) {
         None | Some((_, Some("false"))) => false,
         Some((_, Some("true"))) => true,
         Some((generate, _)) => {
-            return Err(problems.error(
-                "generate",
-                generate.at,
-                "`generate` is neither true nor false".to_owned(),
-                None,
-            ));
+            let message = "`generate` is neither true nor false".to_owned();
+            return Err(problems.error("generate", generate.at, message, None));
         }
     };
-    let Head { id, name, title, description, level, status, tags, file, line } = head;
-    let (group_by, aliases) = (words(node.get("group-by")), aliases(node, problems)?);
+    let (group_by, aliases) = (group_by(node, problems)?, aliases(node, problems)?);
+    let Head { id, name, title, description, level, status, tags, file, line, meta } = head;
     Ok(Correlation {
         id,
         name,
@@ -70,21 +74,29 @@ pub(super) fn read(head: Head, node: &Node, problems: &mut Problems) -> Result<C
         references,
         group_by,
         aliases,
-        timespan_s,
-        predicate,
-        value_field,
+        timespan,
+        kind,
         generate,
+        meta,
     })
 }
 
-fn words(node: Option<&Node>) -> Vec<Arc<str>> {
-    let mut words: Vec<Arc<str>> = Vec::new();
-    for word in node.map(Node::each).unwrap_or_default().iter().filter_map(Node::text) {
-        if !words.iter().any(|known| &**known == word) {
-            words.push(Arc::from(word));
+fn group_by(node: &Node, problems: &mut Problems) -> Result<Vec<Arc<str>>, Refused> {
+    let mut fields: Vec<Arc<str>> = Vec::new();
+    for node in node.get("group-by").map(Node::each).unwrap_or_default() {
+        let Some(field) = node.text().filter(|field| !field.is_empty()) else {
+            let message = format!("a field of `group-by` is {}", node.word());
+            return Err(problems.error("field", node.at, message, None));
+        };
+        if !fields.iter().any(|known| &**known == field) {
+            fields.push(Arc::from(field));
+        }
+        if fields.len() > REFERENCES_MAX {
+            let message = format!("the correlation groups by more than {REFERENCES_MAX} fields");
+            return Err(problems.error("field", node.at, message, None));
         }
     }
-    words
+    Ok(fields)
 }
 
 fn references(node: &Node, problems: &mut Problems) -> Result<Vec<Reference>, Refused> {
@@ -108,125 +120,214 @@ fn references(node: &Node, problems: &mut Problems) -> Result<Vec<Reference>, Re
     Ok(references)
 }
 
-fn predicate(
-    node: &Node,
-    references: usize,
-    problems: &mut Problems,
-) -> Result<(Predicate, Option<Arc<str>>), Refused> {
+fn kind(node: &Node, references: &[Reference], problems: &mut Problems) -> Result<CorrelationKind, Refused> {
     let at = place_of(node.get("type"), node.at);
     let kind = node.get("type").and_then(Node::text).unwrap_or_default();
-    let bounds = node.get("condition");
-    match kind {
-        "event_count" => Ok((Predicate::EventCount(condition(node, problems)?.0), None)),
+    let aggregate = match kind {
+        "event_count" => {
+            let limits = Limits::read(node, problems)?;
+            limits.refuse_field(kind, problems)?;
+            return Ok(CorrelationKind::EventCount(limits.counts(problems)?));
+        }
         "value_count" => {
-            let (bounds, field) = condition(node, problems)?;
-            let Some(field) = field else {
-                let at = place_of(node.get("condition"), node.at);
-                let message = "`value_count` needs the field whose values are counted".to_owned();
-                return Err(problems.error("no_field", at, message, Some("add `field:` to `condition`".to_owned())));
-            };
-            Ok((Predicate::ValueCount(bounds), Some(field)))
+            let limits = Limits::read(node, problems)?;
+            let fields = limits.fields(kind, problems)?;
+            return Ok(CorrelationKind::ValueCount { fields, condition: limits.counts(problems)? });
         }
         "temporal" | "temporal_ordered" => {
-            if let Some(bounds) = bounds {
-                all_of(bounds, references, problems)?;
-            }
-            let ordered = kind == "temporal_ordered";
-            Ok((if ordered { Predicate::TemporalOrdered } else { Predicate::Temporal }, None))
+            let condition = temporal(node, references, problems)?;
+            return Ok(CorrelationKind::Temporal { ordered: kind == "temporal_ordered", condition });
         }
-        "" => Err(problems.error("no_type", at, "the correlation has no `type`".to_owned(), None)),
-        other if NOT_YET.contains(&other) => {
-            let message = format!("correlations of type \"{other}\" are not yet evaluated");
-            Err(problems.error("not_yet_evaluated", at, message, None))
-        }
+        "value_sum" => Aggregate::Sum,
+        "value_avg" => Aggregate::Average,
+        "value_median" => Aggregate::Median,
+        "value_percentile" => Aggregate::Percentile,
+        "" => return Err(problems.error("no_type", at, "the correlation has no `type`".to_owned(), None)),
         other => {
-            let hint = did_you_mean(other, EVALUATED.into_iter().chain(NOT_YET));
-            Err(problems.error("unknown_type", at, format!("unknown correlation type \"{}\"", shown(other)), hint))
+            let message = format!("unknown correlation type \"{}\"", shown(other));
+            return Err(problems.error("unknown_type", at, message, did_you_mean(other, TYPES)));
         }
+    };
+    let limits = Limits::read(node, problems)?;
+    let mut fields = limits.fields(kind, problems)?;
+    if fields.len() > 1 {
+        let message = format!("`{kind}` is of one field");
+        return Err(problems.error("field", limits.at, message, None));
+    }
+    let percentile = limits.percentile.filter(|_| aggregate == Aggregate::Percentile);
+    Ok(CorrelationKind::Value { aggregate, field: fields.remove(0), percentile, bounds: Bounds(limits.bounds) })
+}
+
+/// `condition` as a map: bounds, and the field that they are about.
+struct Limits {
+    at: Place,
+    bounds: Vec<(Bound, Number)>,
+    fields: Vec<Arc<str>>,
+    percentile: Option<u8>,
+}
+
+impl Limits {
+    fn read(node: &Node, problems: &mut Problems) -> Result<Limits, Refused> {
+        let hint = || Some("as `condition: {gte: 10}`".to_owned());
+        let condition = node.get("condition");
+        let Some((found, entries)) = condition.and_then(|found| found.map().map(|entries| (found, entries))) else {
+            let message = "the correlation has no `condition` map".to_owned();
+            return Err(problems.error("no_condition", place_of(condition, node.at), message, hint()));
+        };
+        refuse_repeated_keys(entries, problems)?;
+        let mut limits = Limits { at: found.at, bounds: Vec::new(), fields: Vec::new(), percentile: None };
+        for (key, value) in entries {
+            let word = key.text().unwrap_or_default();
+            let bound = match word {
+                "gte" => Bound::Compare(Comparison::Gte),
+                "gt" => Bound::Compare(Comparison::Gt),
+                "lte" => Bound::Compare(Comparison::Lte),
+                "lt" => Bound::Compare(Comparison::Lt),
+                "eq" => Bound::Equal,
+                "neq" => Bound::NotEqual,
+                "field" => {
+                    limits.fields = value.each().iter().filter_map(Node::text).map(Arc::from).collect();
+                    if limits.fields.len() != value.each().len() || limits.fields.len() > REFERENCES_MAX {
+                        let message = "`field` is no name of a field, nor a list of them".to_owned();
+                        return Err(problems.error("field", value.at, message, None));
+                    }
+                    continue;
+                }
+                "percentile" => {
+                    let number = value.text().and_then(|text| text.parse().ok()).filter(|number| *number <= 100);
+                    let Some(number) = number else {
+                        let message = "`percentile` is no whole number from 0 to 100".to_owned();
+                        return Err(problems.error("bound", value.at, message, None));
+                    };
+                    limits.percentile = Some(number);
+                    continue;
+                }
+                _ => {
+                    let hint = did_you_mean(word, BOUNDS.into_iter().chain(["field", "percentile"]));
+                    let message = format!("unknown key of `condition`: \"{}\"", shown(word));
+                    return Err(problems.error("unknown_key", key.at, message, hint));
+                }
+            };
+            let Some(number) = value.text().and_then(Number::parse) else {
+                let message = format!("the bound \"{word}\" is no number");
+                return Err(problems.error("bound", value.at, message, None));
+            };
+            limits.bounds.push((bound, number));
+        }
+        if limits.bounds.is_empty() {
+            let message = "the correlation's `condition` has no bound".to_owned();
+            return Err(problems.error("no_condition", found.at, message, hint()));
+        }
+        Ok(limits)
+    }
+
+    /// The bounds on a number of things.
+    fn counts(&self, problems: &mut Problems) -> Result<Condition, Refused> {
+        let mut counts = Condition::default();
+        for (bound, number) in &self.bounds {
+            let slot = match bound {
+                Bound::Compare(Comparison::Gte) => &mut counts.gte,
+                Bound::Compare(Comparison::Gt) => &mut counts.gt,
+                Bound::Compare(Comparison::Lte) => &mut counts.lte,
+                Bound::Compare(Comparison::Lt) => &mut counts.lt,
+                Bound::Equal => &mut counts.eq,
+                Bound::NotEqual => &mut counts.neq,
+            };
+            let count = match number {
+                Number::Whole(whole) => u64::try_from(*whole).ok(),
+                Number::Fraction(_) => None,
+            };
+            let Some(count) = count else {
+                let message = "a bound on a count is no whole number from 0".to_owned();
+                return Err(problems.error("bound", self.at, message, None));
+            };
+            *slot = Some(count);
+        }
+        Ok(counts)
+    }
+
+    fn fields(&self, kind: &str, problems: &mut Problems) -> Result<Vec<Arc<str>>, Refused> {
+        if self.fields.is_empty() {
+            let message = format!("`{kind}` needs the field whose values are counted");
+            let hint = Some("add `field:` to `condition`".to_owned());
+            return Err(problems.error("no_field", self.at, message, hint));
+        }
+        Ok(self.fields.clone())
+    }
+
+    fn refuse_field(&self, kind: &str, problems: &mut Problems) -> Result<(), Refused> {
+        if self.fields.is_empty() {
+            return Ok(());
+        }
+        let message = format!("`{kind}` counts events and has no `field`");
+        Err(problems.error("field", self.at, message, Some("use `value_count` to count values".to_owned())))
     }
 }
 
-/// A temporal correlation's `condition` may only say what it says anyway: all of its rules.
-fn all_of(node: &Node, references: usize, problems: &mut Problems) -> Result<(), Refused> {
-    let number = |key: &str| node.get(key).and_then(Node::text).and_then(|text| text.parse::<usize>().ok());
-    let all = match node.map() {
-        Some([(key, _)]) => match key.text() {
-            Some("gte" | "eq") => number("gte").or_else(|| number("eq")) == Some(references),
-            Some(_) | None => false,
-        },
-        Some(_) | None => false,
+/// Which rules must be met: all, so many, or as a formula over them says.
+fn temporal(node: &Node, references: &[Reference], problems: &mut Problems) -> Result<TemporalCondition, Refused> {
+    let Some(found) = node.get("condition") else { return Ok(TemporalCondition::All) };
+    if found.map().is_some() {
+        let limits = Limits::read(node, problems)?;
+        limits.refuse_field("temporal", problems)?;
+        return Ok(TemporalCondition::Count(limits.counts(problems)?));
+    }
+    let Some(text) = found.text() else {
+        let message = format!("`condition` is {}, neither bounds nor a formula", found.word());
+        return Err(problems.error("condition", found.at, message, None));
     };
-    if all {
+    let written = condition::read(text)
+        .map_err(|condition::Wrong { code, message, hint }| problems.error(code, found.at, message, hint))?;
+    if written.aggregation.is_some() {
+        let message = "a correlation's condition has no aggregation".to_owned();
+        return Err(problems.error("condition", found.at, message, None));
+    }
+    check_names(&written.formula, found.at, references, problems)?;
+    Ok(TemporalCondition::Formula(written.formula))
+}
+
+fn check_names(formula: &Formula, at: Place, references: &[Reference], problems: &mut Problems) -> Result<(), Refused> {
+    let names = || references.iter().map(|reference| &*reference.to);
+    let (word, known) = match formula {
+        Formula::Any(list) | Formula::All(list) => {
+            return list.iter().try_for_each(|formula| check_names(formula, at, references, problems));
+        }
+        Formula::Not(inner) => return check_names(inner, at, references, problems),
+        Formula::Name(name) => (name, names().any(|known| known == &**name)),
+        Formula::Of(_, which) => (which, names().any(|known| condition::is_meant(which, known))),
+    };
+    if known {
         return Ok(());
     }
-    let message = "conditions on temporal correlations are not yet evaluated".to_owned();
-    let hint = Some("leave `condition` out: then all of its rules must be met".to_owned());
-    Err(problems.error("not_yet_evaluated", node.at, message, hint))
-}
-
-fn condition(node: &Node, problems: &mut Problems) -> Result<(Condition, Option<Arc<str>>), Refused> {
-    let Some((found, entries)) = node.get("condition").and_then(|found| found.map().map(|entries| (found, entries)))
-    else {
-        let at = place_of(node.get("condition"), node.at);
-        let hint = Some("as `condition: {gte: 10}`".to_owned());
-        return Err(problems.error("no_condition", at, "the correlation has no `condition` map".to_owned(), hint));
-    };
-    refuse_repeated_keys(entries, problems)?;
-    let mut bounds = Condition::default();
-    let mut field = None;
-    for (key, value) in entries {
-        let word = key.text().unwrap_or_default();
-        let slot = match word {
-            "gte" => &mut bounds.gte,
-            "gt" => &mut bounds.gt,
-            "lte" => &mut bounds.lte,
-            "lt" => &mut bounds.lt,
-            "eq" => &mut bounds.eq,
-            "neq" => &mut bounds.neq,
-            "field" => {
-                let [one] = value.each() else {
-                    let message = "`field` of several fields is not yet evaluated".to_owned();
-                    return Err(problems.error("not_yet_evaluated", value.at, message, None));
-                };
-                field = one.text().map(Arc::from);
-                continue;
-            }
-            _ => {
-                let hint = did_you_mean(word, ["gte", "gt", "lte", "lt", "eq", "neq", "field"]);
-                let message = format!("unknown key of `condition`: \"{}\"", shown(word));
-                return Err(problems.error("unknown_key", key.at, message, hint));
-            }
-        };
-        let Some(number) = value.text().and_then(|text| text.parse().ok()) else {
-            let message = format!("the bound \"{word}\" is no whole number from 0");
-            return Err(problems.error("bound", value.at, message, None));
-        };
-        *slot = Some(number);
-    }
-    if bounds == Condition::default() {
-        let hint = Some("as `condition: {gte: 10}`".to_owned());
-        return Err(problems.error(
-            "no_condition",
-            found.at,
-            "the correlation's `condition` has no bound".to_owned(),
-            hint,
-        ));
-    }
-    Ok((bounds, field))
+    let message = format!("the condition names the rule \"{}\", which is not among `rules`", shown(word));
+    Err(problems.error("unknown_selection", at, message, did_you_mean(word, names())))
 }
 
 type Aliases = Vec<(Arc<str>, Vec<(Arc<str>, Arc<str>)>)>;
 
 fn aliases(node: &Node, problems: &mut Problems) -> Result<Aliases, Refused> {
     let Some(node) = node.get("aliases") else { return Ok(Vec::new()) };
+    let hint = || Some("as `aliases: {address: {rule_a: source_ip, rule_b: IpAddress}}`".to_owned());
+    let Some(entries) = node.map() else {
+        let message = format!("`aliases` is {}, not a map", node.word());
+        return Err(problems.error("aliases", node.at, message, hint()));
+    };
+    refuse_repeated_keys(entries, problems)?;
     let mut aliases = Vec::new();
-    for (alias, fields) in node.map().unwrap_or_default() {
+    for (alias, fields) in entries {
         let Some((alias, fields)) = alias.text().zip(fields.map()) else {
-            let hint = Some("as `aliases: {address: {rule_a: source_ip, rule_b: IpAddress}}`".to_owned());
-            return Err(problems.error("aliases", alias.at, "an alias maps rules to fields".to_owned(), hint));
+            return Err(problems.error("aliases", alias.at, "an alias maps rules to fields".to_owned(), hint()));
         };
-        let pairs = fields.iter().filter_map(|(rule, field)| Some((Arc::from(rule.text()?), Arc::from(field.text()?))));
-        aliases.push((Arc::from(alias), pairs.collect()));
+        refuse_repeated_keys(fields, problems)?;
+        let mut pairs = Vec::new();
+        for (rule, field) in fields {
+            let Some((rule, field)) = rule.text().zip(field.text()) else {
+                let message = format!("the alias \"{}\" does not map rules to fields", shown(alias));
+                return Err(problems.error("aliases", rule.at, message, hint()));
+            };
+            pairs.push((Arc::from(rule), Arc::from(field)));
+        }
+        aliases.push((Arc::from(alias), pairs));
     }
     Ok(aliases)
 }

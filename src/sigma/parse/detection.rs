@@ -4,29 +4,29 @@ use std::sync::Arc;
 
 use crate::{
     parse::{condition, refuse_repeated_keys, value},
-    problem::{Problems, Refused, shown},
-    rule::{Expr, Test},
+    problem::{Place, Problems, Refused, shown},
+    rule::{Expr, Formula, Test},
     yaml::{Kind, Node},
 };
 
-/// Reads `detection` into one tree.
-pub(super) fn read(detection: &Node, problems: &mut Problems) -> Result<Expr, Refused> {
-    let Some(entries) = detection.map() else {
-        return Err(problems.error(
-            "detection",
-            detection.at,
-            format!("`detection` is {}, not a map", detection.word()),
-            None,
-        ));
-    };
-    refuse_repeated_keys(entries, problems)?;
+/// What a `detection` says.
+pub(super) struct Read {
+    /// What an event must fulfil.
+    pub(super) expr: Expr,
+    /// Its conditions as they are written.
+    pub(super) formulas: Vec<Formula>,
+}
+
+/// Reads `detection` (or `filter`, without its `rules`) into one tree.
+///
+/// `rule` is the id or name by which a correlation could refer to the rule.
+pub(super) fn read(entries: &[&(Node, Node)], at: Place, rule: &str, problems: &mut Problems) -> Result<Read, Refused> {
     let mut selections = Vec::new();
-    let mut conditions: Option<&Node> = None;
+    let (mut conditions, mut timeframe) = (None, None);
     for (key, value) in entries {
         match key.text() {
             Some("condition") => conditions = Some(value),
-            // Of Sigma 1, superseded by correlations; without an aggregation it has no effect.
-            Some("timeframe") => problems.warn("timeframe", key.at, "`timeframe` has no effect".to_owned(), None),
+            Some("timeframe") => timeframe = Some((key.at, value)),
             Some(name) => selections.push((Arc::<str>::from(name), selection(name, value, problems)?)),
             None => {
                 return Err(problems.error("detection", key.at, "the name of a selection is no word".to_owned(), None));
@@ -34,26 +34,37 @@ pub(super) fn read(detection: &Node, problems: &mut Problems) -> Result<Expr, Re
         }
     }
     let Some(conditions) = conditions else {
-        return Err(problems.error("no_condition", detection.at, "`detection` has no `condition`".to_owned(), None));
+        return Err(problems.error("no_condition", at, "`detection` has no `condition`".to_owned(), None));
     };
     // A list of conditions is a rule for each of them (specification 2.1, *Condition*): any.
-    let mut any = Vec::new();
+    let (mut any, mut formulas) = (Vec::new(), Vec::new());
     for node in conditions.each() {
         let Some(text) = node.text() else {
-            return Err(problems.error(
-                "condition",
-                node.at,
-                format!("`condition` is {}, not a text", node.word()),
-                None,
-            ));
+            let message = format!("`condition` is {}, not a text", node.word());
+            return Err(problems.error("condition", node.at, message, None));
         };
-        any.push(condition::read(text, node.at, &selections, problems)?);
+        let written = condition::read(text)
+            .map_err(|condition::Wrong { code, message, hint }| problems.error(code, node.at, message, hint))?;
+        if let Some(aggregation) = written.aggregation {
+            let span = timeframe.and_then(|(_, node): (Place, &Node)| node.text());
+            let hint = condition::as_correlation(&aggregation, rule, span)
+                .unwrap_or_else(|| "write it as a correlation (`correlation:` with `type: event_count`)".to_owned());
+            let message = "aggregations in conditions are of Sigma 1".to_owned();
+            return Err(problems.error("aggregation", node.at, message, Some(hint)));
+        }
+        any.push(condition::resolve(&written.formula, node.at, &selections, problems)?);
+        formulas.push(written.formula);
     }
-    match any.len() {
-        0 => Err(problems.error("no_condition", conditions.at, "`condition` is empty".to_owned(), None)),
-        1 => Ok(any.remove(0)),
-        _ => Ok(Expr::Any(any)),
+    if let Some((at, _)) = timeframe {
+        // Of Sigma 1, superseded by correlations; without an aggregation it has no effect.
+        problems.warn("timeframe", at, "`timeframe` has no effect".to_owned(), None);
     }
+    let expr = match any.len() {
+        0 => return Err(problems.error("no_condition", conditions.at, "`condition` is empty".to_owned(), None)),
+        1 => any.remove(0),
+        _ => Expr::Any(any),
+    };
+    Ok(Read { expr, formulas })
 }
 
 fn selection(name: &str, node: &Node, problems: &mut Problems) -> Result<Expr, Refused> {

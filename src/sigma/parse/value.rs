@@ -26,6 +26,8 @@ const REGEX_CACHE_BYTES_MAX: usize = 1 << 20;
 pub(super) const TESTS_MAX: usize = 50_000;
 /// Nesting of one regular expression.
 const REGEX_DEPTH_MAX: u32 = 64;
+/// Bytes of the texts that one value with placeholders stands for.
+const EXPANDED_BYTES_MAX: usize = 16 << 20;
 /// Tests that one value may become (`windash`).
 const VARIANTS_MAX: usize = 128;
 
@@ -55,7 +57,8 @@ enum KeyKind {
     Exists,
     Field,
     Compare(Comparison),
-    Time(TimePart),
+    /// A part of a time, equal or compared.
+    Time(TimePart, Option<Comparison>),
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,7 +77,7 @@ enum Encoding {
     Utf16,
 }
 
-const MODIFIERS: [&str; 34] = [
+pub(crate) const MODIFIERS: [&str; 34] = [
     "contains",
     "startswith",
     "endswith",
@@ -152,12 +155,12 @@ impl Key {
             "gte" => KeyKind::Compare(Comparison::Gte),
             "lt" => KeyKind::Compare(Comparison::Lt),
             "lte" => KeyKind::Compare(Comparison::Lte),
-            "minute" => KeyKind::Time(TimePart::Minute),
-            "hour" => KeyKind::Time(TimePart::Hour),
-            "day" => KeyKind::Time(TimePart::Day),
-            "week" => KeyKind::Time(TimePart::Week),
-            "month" => KeyKind::Time(TimePart::Month),
-            "year" => KeyKind::Time(TimePart::Year),
+            "minute" => KeyKind::Time(TimePart::Minute, None),
+            "hour" => KeyKind::Time(TimePart::Hour, None),
+            "day" => KeyKind::Time(TimePart::Day, None),
+            "week" => KeyKind::Time(TimePart::Week, None),
+            "month" => KeyKind::Time(TimePart::Month, None),
+            "year" => KeyKind::Time(TimePart::Year, None),
             other => {
                 let hint = did_you_mean(other, MODIFIERS);
                 return Err(problems.error(
@@ -168,10 +171,11 @@ impl Key {
                 ));
             }
         };
-        if self.kind != KeyKind::Text {
-            return Err(self.clash(problems));
-        }
-        self.kind = kind;
+        self.kind = match (self.kind, kind) {
+            (KeyKind::Text, kind) => kind,
+            (KeyKind::Time(part, None), KeyKind::Compare(comparison)) => KeyKind::Time(part, Some(comparison)),
+            _ => return Err(self.clash(problems)),
+        };
         Ok(())
     }
 
@@ -206,14 +210,16 @@ impl Key {
 
     fn check(&self, problems: &mut Problems) -> Result<(), Refused> {
         let shaped = self.shape.is_some() && self.field.is_some();
-        let texty = self.windash || self.expand || !self.encodings.is_empty();
+        let texty = self.windash || !self.encodings.is_empty();
         let flagged = self.flags.ignore_case || self.flags.multi_line || self.flags.dot_all;
         let fits = match self.kind {
             KeyKind::Text => !flagged,
             KeyKind::Regex => !shaped && !texty && !self.cased,
-            KeyKind::Field => !texty && !flagged && self.field.is_some(),
-            KeyKind::Exists => !shaped && !texty && !flagged && !self.cased && !self.all && self.field.is_some(),
-            KeyKind::Cidr | KeyKind::Compare(_) | KeyKind::Time(_) => {
+            KeyKind::Field => !texty && !flagged && !self.expand && self.field.is_some(),
+            KeyKind::Exists => {
+                !shaped && !texty && !flagged && !self.expand && !self.cased && !self.all && self.field.is_some()
+            }
+            KeyKind::Cidr | KeyKind::Compare(_) | KeyKind::Time(..) => {
                 !shaped && !texty && !flagged && !self.cased && self.field.is_some()
             }
         };
@@ -272,13 +278,29 @@ fn matchers(key: &Key, node: &Node, problems: &mut Problems) -> Result<Vec<Match
             return Err(problems.error("value", node.at, message, None));
         }
     };
+    if !key.expand {
+        return matchers_of(key, text, node.at, problems);
+    }
+    let mut matchers = Vec::new();
+    for text in expanded(key, text, node.at, problems)? {
+        matchers.append(&mut matchers_of(key, &text, node.at, problems)?);
+        if matchers.len() > TESTS_MAX {
+            let message = format!("the rule has more than {TESTS_MAX} values");
+            return Err(problems.error("too_many_tests", node.at, message, None));
+        }
+    }
+    Ok(matchers)
+}
+
+fn matchers_of(key: &Key, text: &str, at: Place, problems: &mut Problems) -> Result<Vec<Matcher>, Refused> {
+    let field = key.field.as_deref().unwrap_or_default();
     let mut bad = |what: &str| {
         let message = format!("the value \"{}\" of \"{}\" is {what}", shown(text), shown(field));
-        problems.error("value", node.at, message, None)
+        problems.error("value", at, message, None)
     };
     match key.kind {
-        KeyKind::Text => texts(key, text, node.at, problems),
-        KeyKind::Regex => regex(key, text, node.at, problems).map(|regex| vec![Matcher::Regex(regex)]),
+        KeyKind::Text => texts(key, text, at, problems),
+        KeyKind::Regex => regex(key, text, at, problems).map(|regex| vec![Matcher::Regex(regex)]),
         KeyKind::Cidr => {
             network(text).map(|net| vec![Matcher::Cidr(net)]).ok_or_else(|| bad("no network (`10.0.0.0/8`)"))
         }
@@ -287,6 +309,7 @@ fn matchers(key: &Key, node: &Node, problems: &mut Problems) -> Result<Vec<Match
             "false" | "no" => Ok(vec![Matcher::Exists(false)]),
             _ => Err(bad("neither true nor false")),
         },
+        KeyKind::Field if text.trim().is_empty() => Err(bad("no name of a field")),
         KeyKind::Field => {
             let shape = key.shape.unwrap_or(Shape::Equal);
             Ok(vec![Matcher::Field { other: Arc::from(text), shape, cased: key.cased }])
@@ -294,10 +317,74 @@ fn matchers(key: &Key, node: &Node, problems: &mut Problems) -> Result<Vec<Match
         KeyKind::Compare(comparison) => {
             Number::parse(text).map(|number| vec![Matcher::Compare(comparison, number)]).ok_or_else(|| bad("no number"))
         }
-        KeyKind::Time(part) => {
-            text.parse().map(|number| vec![Matcher::Time(part, number)]).map_err(|_| bad("no whole number"))
+        KeyKind::Time(part, comparison) => {
+            let number: i64 = text.trim().parse().map_err(|_| bad("no whole number"))?;
+            let (from, to) = range(part);
+            if !(from..=to).contains(&number) {
+                return Err(bad(&format!("not from {from} to {to}")));
+            }
+            let Some(comparison) = comparison else { return Ok(vec![Matcher::Time(part, number)]) };
+            // Few enough to be written out, and the matcher need not know comparisons of times.
+            let fits = |value: &i64| comparison.holds(Number::Whole(*value), Number::Whole(number));
+            let matchers: Vec<Matcher> = (from..=to).filter(fits).map(|value| Matcher::Time(part, value)).collect();
+            if matchers.is_empty() { Err(bad("a bound that no time keeps")) } else { Ok(matchers) }
         }
     }
+}
+
+/// The values that a part of a time may have (specification 2.1, *Time Modifiers*; a year may have a week 53).
+///
+/// Years are bounded so that they can be written out: logs are of our time.
+const fn range(part: TimePart) -> (i64, i64) {
+    match part {
+        TimePart::Minute => (0, 59),
+        TimePart::Hour => (0, 23),
+        TimePart::Day => (1, 31),
+        TimePart::Week => (1, 53),
+        TimePart::Month => (1, 12),
+        TimePart::Year => (1970, 2100),
+    }
+}
+
+/// The texts that a value with placeholders stands for: `%name%` is replaced by each of its values, `\%` is a percent sign
+/// (specification 2.1, *Placeholders*).
+fn expanded(key: &Key, text: &str, at: Place, problems: &mut Problems) -> Result<Vec<String>, Refused> {
+    let mut texts = vec![String::new()];
+    let add = |texts: &mut Vec<String>, piece: &str| texts.iter_mut().for_each(|text| text.push_str(piece));
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once('%') {
+        if let Some(before) = before.strip_suffix('\\') {
+            add(&mut texts, before);
+            add(&mut texts, "%");
+            rest = behind;
+            continue;
+        }
+        add(&mut texts, before);
+        let word =
+            |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'));
+        let Some((name, after)) = behind.split_once('%').filter(|(name, _)| word(name)) else {
+            add(&mut texts, "%");
+            rest = behind;
+            continue;
+        };
+        let options = Arc::clone(&problems.options);
+        let Some(values) = options.placeholders.get(name).filter(|values| !values.is_empty()) else {
+            let message = format!("the placeholder in \"{}\" has no value", shown(text));
+            let hint = did_you_mean(name, options.placeholders.keys().map(String::as_str))
+                .unwrap_or_else(|| format!("give values for \"{name}\", or write them into the rule in its place"));
+            return Err(problems.error("placeholder", at, message, Some(hint)));
+        };
+        let bytes: usize = texts.iter().map(String::len).sum::<usize>().saturating_mul(values.len());
+        if texts.len().saturating_mul(values.len()) > TESTS_MAX || bytes > EXPANDED_BYTES_MAX {
+            let message = format!("the placeholders of \"{}\" stand for more than {TESTS_MAX} values", shown(text));
+            return Err(problems.error("too_many_tests", at, message, None));
+        }
+        let escaped = |value: &String| if key.kind == KeyKind::Regex { regex::escape(value) } else { value.clone() };
+        texts = texts.iter().flat_map(|text| values.iter().map(move |value| text.clone() + &escaped(value))).collect();
+        rest = after;
+    }
+    add(&mut texts, rest);
+    Ok(texts)
 }
 
 /// A network; a lone address is a network of one; host bits are cut.
@@ -310,11 +397,6 @@ fn network(text: &str) -> Option<ipnet::IpNet> {
 }
 
 fn texts(key: &Key, text: &str, at: Place, problems: &mut Problems) -> Result<Vec<Matcher>, Refused> {
-    if key.expand && text.matches('%').count() >= 2 {
-        let message = format!("the placeholder in \"{}\" has no value", shown(text));
-        let hint = Some("write the values into the rule in its place".to_owned());
-        return Err(problems.error("placeholder", at, message, hint));
-    }
     let mut patterns = vec![Pattern::parse(text)];
     if key.windash {
         patterns = windash(text);
@@ -333,13 +415,13 @@ fn texts(key: &Key, text: &str, at: Place, problems: &mut Problems) -> Result<Ve
     Ok(texts.collect())
 }
 
-/// Every dash or slash that begins a word, in each of the forms that Windows programs take for it.
+/// Every dash or slash that begins a word (not one within a word, as in `a-b`), in each of the forms that Windows programs take for it.
 fn windash(text: &str) -> Vec<Pattern> {
     const DASHES: [char; 5] = ['-', '/', '–', '—', '―'];
     let word = |c: char| c.is_alphanumeric() || c == '_';
     let chars: Vec<char> = text.chars().collect();
     let places: Vec<usize> = (0..chars.len())
-        .filter(|&i| matches!(chars.get(i), Some('-' | '/')))
+        .filter(|&i| chars.get(i).is_some_and(|c| DASHES.contains(c)))
         .filter(|&i| i == 0 || chars.get(i - 1).is_some_and(|&c| !word(c)))
         .filter(|&i| chars.get(i + 1).is_some_and(|&c| word(c)))
         .collect();
@@ -459,6 +541,11 @@ pub(super) fn plain_text(text: &str, shape: Shape) -> Matcher {
 /// For the plan's rules: a regular expression.
 pub(super) fn plain_regex(text: &str, at: Place, problems: &mut Problems) -> Result<Matcher, Refused> {
     regex(&Key { at, ..Key::default() }, text, at, problems).map(Matcher::Regex)
+}
+
+/// For the plan's rules: a network.
+pub(super) fn plain_network(text: &str) -> Option<Matcher> {
+    network(text.trim()).map(Matcher::Cidr)
 }
 
 #[cfg(test)]

@@ -122,17 +122,17 @@ fn what_is_not_evaluated_is_said() {
             &correlation("m", "type: event_count\nrules: [failed]\ntimespan: 2M\ncondition: {gte: 3}"),
             &correlation("e", "type: event_cuont\nrules: [failed]\ntimespan: 2m\ncondition: {gte: 3}"),
             &correlation("b", "type: event_count\nrules: [failed]\ntimespan: 2m\ncondition: {gte: many}"),
-            &correlation("t", "type: temporal\nrules: [failed]\ntimespan: 2m\ncondition: failed and not passed"),
+            &correlation("t", "type: temporal\nrules: [failed]\ntimespan: 2m\ncondition: not failed"),
             &correlation("v", "type: value_count\nrules: [failed]\ntimespan: 2m\ncondition: {gte: 2}"),
         ],
         &expect![[r#"
             01 of 01 3600s event_count>=1 alerts=true
-            Error rule "C s" (c.yml:5): correlations of type "value_sum" are not yet evaluated
+            Error rule "C s" (c.yml:1): sums, averages, medians and percentiles are not yet evaluated; count events or values (`event_count`, `value_count`)
+            Error rule "C m" (c.yml:1): time spans of months and years, which have no fixed length, are not yet evaluated; give days, as `30d`
+            Error rule "C t" (c.yml:1): such conditions on temporal correlations are not yet evaluated; leave `condition` out: then all of its rules must be met; or chain correlations
             Error rule "C e" (c.yml:5): unknown correlation type "event_cuont"; did you mean "event_count"?
-            Error rule "C m" (c.yml:7): "2M" is no time span; months and years have no fixed length; give days, as `30d`
-            Error rule "C t" (c.yml:8): conditions on temporal correlations are not yet evaluated; leave `condition` out: then all of its rules must be met
             Error rule "C v" (c.yml:8): `value_count` needs the field whose values are counted; add `field:` to `condition`
-            Error rule "C b" (c.yml:8): the bound "gte" is no whole number from 0
+            Error rule "C b" (c.yml:8): the bound "gte" is no number
         "#]],
     );
 }
@@ -234,10 +234,10 @@ fn the_plans_rule_loads_unmodified() {
     check(
         &[PLAN],
         &expect![[r#"
-        rule-001 of rule-001#conditions 300s event_count>=5 alerts=true
-        Warning rule "Multiple Failed Login Attempts" (c.yml:19): the playbook "account-lockout" is not there; the rule is loaded, this action does nothing
-        Warning rule "Multiple Failed Login Attempts" (c.yml:21): the channels "slack", "pagerduty" are not there; the rule is loaded, this action does nothing
-    "#]],
+            rule-001 of rule-001#conditions 300s event_count>=5 alerts=true
+            Warning rule "Multiple Failed Login Attempts" (c.yml:19): the playbook "account-lockout" is not there; the rule is loaded, the suggestion does nothing
+            Warning rule "Multiple Failed Login Attempts" (c.yml:21): the channels "slack", "pagerduty" are not there; the rule is loaded, this action does nothing
+        "#]],
     );
     check_items(
         &[PLAN],

@@ -46,7 +46,7 @@ fn mistakes_in_selections_are_told_with_a_hint() {
     check(
         &detection("  s: {F|expand: '%servers%'}\n  condition: s"),
         &expect![[
-            r#"placeholder rule "T" (x.yml:5): the placeholder in "%servers%" has no value; write the values into the rule in its place"#
+            r#"placeholder rule "T" (x.yml:5): the placeholder in "%servers%" has no value; give values for "servers", or write them into the rule in its place"#
         ]],
     );
     check(
@@ -87,7 +87,7 @@ fn mistakes_in_conditions_are_told() {
     check(
         &condition("selection | count() > 5"),
         &expect![[
-            r#"aggregation rule "T" (x.yml:6): aggregations in conditions are of Sigma 1; write it as a correlation (`correlation:` with `type: event_count`)"#
+            r#"aggregation rule "T" (x.yml:6): aggregations in conditions are of Sigma 1; write `correlation: {type: event_count, rules: [i], timespan: 5m, condition: {gt: 5}}`"#
         ]],
     );
     check(
@@ -101,7 +101,9 @@ fn mistakes_in_conditions_are_told() {
     check(&condition("selection and"), &expect![[r#"condition rule "T" (x.yml:6): the condition ends too early"#]]);
     check(
         &condition("2 of them"),
-        &expect![[r#"quantifier rule "T" (x.yml:6): "2 of" is not understood; write `1 of` or `all of`"#]],
+        &expect![[
+            r#"quantifier rule "T" (x.yml:6): the condition wants 2 of "them", which are 1; write `1 of` or `all of`"#
+        ]],
     );
 }
 
@@ -114,14 +116,12 @@ fn mistakes_in_documents_are_told() {
         ]],
     );
     check(
-        "action: global\ntitle: T\n",
-        &expect![[
-            r#"collection_action rule "T" (x.yml:1): rule collections with `action` are not read; write each rule out as a document of its own"#
-        ]],
+        "action: globl\ntitle: T\n",
+        &expect![[r#"collection_action x.yml:1: unknown action "globl"; did you mean "global"?"#]],
     );
     check(
         "title: T\nid: i\nlevel: hihg\nlogsource: {product: p}\ndetection: {s: {F: x}, condition: s}\n",
-        &expect![[r#"unknown_level rule "T" (x.yml:3): unknown level "hihg"; did you mean "high"?"#]],
+        &expect![[r#"unknown_level rule "T" (x.yml:3): unknown level "hihg"; "medium" is used; did you mean "high"?"#]],
     );
     check(
         "title: T\nid: i\nstatus: tset\nlogsource: {product: p, catgory: x}\ndetection: {s: {F: x}, condition: s}\n",
