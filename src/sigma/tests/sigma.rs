@@ -14,8 +14,8 @@ mod external;
 mod hostile;
 #[path = "sigma/log_sources.rs"]
 mod log_sources;
-#[path = "sigma/naive.rs"]
-mod naive;
+#[path = "sigma/pairs.rs"]
+mod pairs;
 #[path = "sigma/problems.rs"]
 mod problems;
 #[path = "sigma/random.rs"]

@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cf-response", &["cf-types", "cf-ledger", "reqwest", "tokio"]),
     ("cf-settings", &[]),
     ("cf-api", &["cf-types", "cf-ledger", "cf-ingest", "cf-spool", "axum", "tokio"]),
+    ("cf-oracle", &["cf-types"]),
     ("cf-queries", &["cf-types", "cf-history", "arrow", "datafusion", "deltalake", "tokio"]),
 ];
 

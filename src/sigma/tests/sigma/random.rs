@@ -1,12 +1,10 @@
 //! Random rules on random events: the matcher against the oracle.
 
+use cf_oracle::{Event, Oracle};
 use cf_sigma::{Options, RuleSet, Scanner, parse};
 use proptest::prelude::*;
 
-use crate::{
-    naive::Naive,
-    world::{event, hits, log_source, text},
-};
+use crate::world::{event, hits, log_source, sources, text};
 
 const FIELDS: [&str; 6] = ["A", "B", "Image", "CommandLine", "EventID", "EventType"];
 const SOURCES: [&str; 7] = [
@@ -125,11 +123,10 @@ proptest! {
         rows in prop::collection::vec(row(), 1..12),
     ) {
         let texts: Vec<_> = list.iter().enumerate().map(|(number, rule)| text(&format!("{number}.yml"), &format!("id: r{number:02}\n{rule}"))).collect();
-        let parsed = parse(&texts);
-        let (compiled, problems) = RuleSet::compile(parsed.clone(), &Options::default());
+        let (compiled, problems) = RuleSet::compile(parse(&texts), &Options::default());
         prop_assert_eq!(problems.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::<String>::new());
         let mut scanner = Scanner::new(compiled.into());
-        let naive = Naive::new(&parsed.rules);
+        let oracle = Oracle::new(texts.iter().map(|text| text.text.as_str()), sources());
         for (channel, declared, fields) in &rows {
             let mut pairs: Vec<(&str, Option<&str>)> = fields.iter().map(|(field, value)| (FIELDS[*field], value.as_deref())).collect();
             match channel {
@@ -147,7 +144,7 @@ proptest! {
             };
             let event = event(declared, &pairs, if *channel == 4 { "a line with abcdé and wxyz" } else { "{}" });
             let found = hits(&mut scanner, &event);
-            prop_assert_eq!(found, naive.hits(&event), "{:?} on {:?}", list, event);
+            prop_assert_eq!(found, oracle.hits(&Event::of(&event)), "{:?} on {:?}", list, event);
         }
     }
 }

@@ -7,10 +7,10 @@ use std::{
 };
 
 use cf_ingest::{Decoded, Decoder, FileOptions, SourceTable};
+use cf_oracle::Sources;
 use cf_sigma::{Options, Parsed, Problem, RuleSet, Scanner, Severity, Text, parse};
 use cf_types::{
-    Event, Fields, LogSource, Name, Origin, Position, Scalar, Tenant, Time, TimeBasis, entity::EntityKind,
-    record::Framing,
+    Event, Fields, LogSource, Origin, Position, Scalar, Tenant, Time, TimeBasis, entity::EntityKind, record::Framing,
 };
 
 pub(crate) fn text(file: &str, text: &str) -> Text {
@@ -107,7 +107,14 @@ pub(crate) fn regression_dir() -> Option<&'static Path> {
     unpacked("sigma/regression.tar.zst", &CELL)
 }
 
+/// Log files of many applications, each in a folder of its case.
+pub(crate) fn cases_dir() -> Option<&'static Path> {
+    static CELL: OnceLock<Option<tempfile::TempDir>> = OnceLock::new();
+    unpacked("events/web_and_linux_cases.tar.zst", &CELL)
+}
+
 pub(crate) struct Public {
+    pub(crate) texts: Vec<Text>,
     pub(crate) parsed: Parsed,
     pub(crate) rules: Arc<RuleSet>,
     pub(crate) problems: Vec<Problem>,
@@ -124,7 +131,7 @@ pub(crate) fn public_rules() -> Option<&'static Public> {
         texts.sort_by(|left, right| left.file.cmp(&right.file));
         let parsed = parse(&texts);
         let (rules, problems) = RuleSet::compile(parsed.clone(), &Options::default());
-        Some(Public { parsed, rules: Arc::new(rules), problems })
+        Some(Public { texts, parsed, rules: Arc::new(rules), problems })
     };
     RULES.get_or_init(load).as_ref()
 }
@@ -154,7 +161,9 @@ pub(crate) fn events(path: &Path, step: usize) -> Vec<Event> {
     decoded.events
 }
 
-/// The number of a name that is interned.
-pub(crate) fn name(text: &str) -> Name {
-    Name::intern(text)
+/// Log sources as the oracle knows them: the published map where it is there, and what we know beyond it.
+pub(crate) fn sources() -> Sources {
+    let published = shared("sigma/logsources-windows.yml").map(|path| std::fs::read_to_string(path).unwrap());
+    let published = published.as_deref().unwrap_or("logsources: {}");
+    Sources::read(&[published, cf_oracle::BEYOND], include_str!("../../log_source/table.yml")).unwrap()
 }
