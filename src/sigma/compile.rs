@@ -1,7 +1,7 @@
 //! Rules to one matcher: what refers to what, and programs by route.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, LazyLock},
 };
 
@@ -9,9 +9,10 @@ use cf_types::{Detection, Entity, EntityKind, EpisodeRule, Event, Group, Item, L
 
 use crate::{
     log_source::LogSources,
-    parse::Parsed,
+    parse::{PLAN_CONDITIONS, ParseOptions, Parsed, ParsedFile, Text, parse_with},
     problem::Problem,
-    rule::{Correlation, Meta, Rule},
+    rule::{Correlation, Expr, Meta, Rule},
+    tally::{RuleStats, Tally},
 };
 
 mod episodes;
@@ -72,6 +73,8 @@ pub struct RuleInfo {
     pub alerts: bool,
     /// What people may read of it beside.
     pub meta: Arc<Meta>,
+    /// Whether events meet it. What a rule found before it was disabled stays.
+    pub enabled: bool,
 }
 
 /// A compiled, immutable set of rules; share it and give each thread a [`crate::Scanner`].
@@ -83,6 +86,11 @@ pub struct RuleSet {
     /// By plain rule: where its detections count.
     counts: Vec<Vec<Counted>>,
     pub(crate) matcher: program::Matcher,
+    pub(crate) tally: Tally,
+    /// What it was made of, for [`RuleSet::changed`].
+    files: Vec<Arc<ParsedFile>>,
+    parse_options: Arc<ParseOptions>,
+    options: Options,
 }
 
 /// A plain rule's part in one episode rule.
@@ -121,21 +129,64 @@ impl RuleSet {
     #[must_use]
     pub fn compile(parsed: Parsed, options: &Options) -> (RuleSet, Vec<Problem>) {
         LazyLock::force(&ACTING); // names must be known before events are decoded
-        let Parsed { mut rules, correlations, filters, mut problems, digests } = parsed;
+        let Parsed { mut rules, correlations, filters, mut problems, disabled, files, options: parse_options } = parsed;
         filters::apply(&mut rules, &filters, &mut problems);
-        let resolved = episodes::resolve(&rules, correlations, options, &mut problems);
+        // Of a plan's rule that counts, the part that matches bears the id with a suffix.
+        let is_off = |id: &str| {
+            disabled.contains(id) || id.strip_suffix(PLAN_CONDITIONS).is_some_and(|id| disabled.contains(id))
+        };
+        for rule in rules.iter_mut().filter(|rule| is_off(&rule.id)) {
+            rule.condition = Expr::Any(Vec::new()); // never
+        }
+        let resolved = episodes::resolve(&rules, correlations, &disabled, options, &mut problems);
         let infos = rules.iter().zip(&resolved.alerting).map(|(rule, alerts)| info_of_rule(rule, *alerts));
         let correlated = resolved.correlations.iter().map(info_of_correlation);
+        let mut infos: Vec<RuleInfo> = infos.chain(correlated).collect();
+        for info in infos.iter_mut().filter(|info| is_off(&info.id)) {
+            info.enabled = false;
+        }
         let rule_set = RuleSet {
-            hash: hash(&digests, options),
-            rules: infos.chain(correlated).collect(),
+            hash: hash(&files, &parse_options, options),
+            rules: infos,
             episode_rules: resolved.episode_rules,
             counts: resolved.counts,
             matcher: program::Matcher::build(&rules, &options.log_sources),
+            tally: Tally::new(rules.len()),
+            files,
+            parse_options,
+            options: options.clone(),
         };
         problems
             .sort_by(|left, right| (&left.file, left.line, left.column).cmp(&(&right.file, right.line, right.column)));
         (rule_set, problems)
+    }
+
+    /// The same rule set with some files changed, new or gone, and all problems of the files as they are then.
+    ///
+    /// A file is known by its name. A changed one keeps its place in the order (of rules with one id the first stays), a
+    /// new one comes last; so what is there wins against what comes. This set is not touched: who scans with it goes on.
+    #[must_use]
+    pub fn changed(&self, upsert: Vec<Text>, removed: &[Arc<str>]) -> (RuleSet, Vec<Problem>) {
+        self.changed_to(parse_with(&upsert, &self.parse_options), removed)
+    }
+
+    /// The same with files that were read before, also by another reader ([`Parsed::include`]).
+    #[must_use]
+    pub fn changed_to(&self, upsert: Parsed, removed: &[Arc<str>]) -> (RuleSet, Vec<Problem>) {
+        let mut files = self.files.clone();
+        files.retain(|file| !removed.contains(&file.file));
+        let mut places: HashMap<Arc<str>, usize> =
+            files.iter().enumerate().map(|(place, file)| (Arc::clone(&file.file), place)).collect();
+        for parsed in upsert.files {
+            match places.get(&parsed.file).and_then(|place| files.get_mut(*place)) {
+                Some(file) => *file = parsed,
+                None => {
+                    places.insert(Arc::clone(&parsed.file), files.len());
+                    files.push(parsed);
+                }
+            }
+        }
+        RuleSet::compile(Parsed::of_files(files, Arc::clone(&self.parse_options)), &self.options)
     }
 
     /// Hash of the texts it was made of, in hexadecimal; the order of the texts counts.
@@ -148,6 +199,17 @@ impl RuleSet {
     #[must_use]
     pub fn rules(&self) -> &[RuleInfo] {
         &self.rules
+    }
+
+    /// What its plain rules did until now, by [`RuleIndex::index`], over all scanners that published it.
+    #[must_use]
+    pub fn stats(&self) -> Vec<RuleStats> {
+        self.tally.read()
+    }
+
+    /// Names of the files it was made of, in order.
+    pub fn files(&self) -> impl ExactSizeIterator<Item = &Arc<str>> {
+        self.files.iter().map(|file| &file.file)
     }
 
     /// One rule.
@@ -242,20 +304,26 @@ fn fingerprint(event: &Event) -> Group {
 
 fn info_of_rule(rule: &Rule, alerts: bool) -> RuleInfo {
     let Rule { id, title, description, level, status, tags, file, line, meta, .. } = rule.clone();
-    RuleInfo { id, title, description, level, status, tags, file, line, correlation: false, alerts, meta }
+    let (correlation, enabled) = (false, true);
+    RuleInfo { id, title, description, level, status, tags, file, line, correlation, alerts, meta, enabled }
 }
 
 fn info_of_correlation((rule, alerts): &(Correlation, bool)) -> RuleInfo {
     let Correlation { id, title, description, level, status, tags, file, line, meta, .. } = rule.clone();
-    RuleInfo { id, title, description, level, status, tags, file, line, correlation: true, alerts: *alerts, meta }
+    let (correlation, alerts, enabled) = (true, *alerts, true);
+    RuleInfo { id, title, description, level, status, tags, file, line, correlation, alerts, meta, enabled }
 }
 
-fn hash(digests: &[[u8; 32]], options: &Options) -> String {
+fn hash(files: &[Arc<ParsedFile>], parse_options: &ParseOptions, options: &Options) -> String {
     let mut hasher = blake3::Hasher::new_derive_key("counterflow 2026 rule set");
     hasher.update(&options.fold_window_s.to_le_bytes());
     hasher.update(options.log_sources.digest());
-    for digest in digests {
-        hasher.update(digest);
+    if !parse_options.placeholders.is_empty() {
+        // The same texts with other values are another rule set.
+        hasher.update(blake3::hash(format!("{:?}", parse_options.placeholders).as_bytes()).as_bytes());
+    }
+    for file in files {
+        hasher.update(&file.digest);
     }
     hasher.finalize().to_hex().to_string()
 }

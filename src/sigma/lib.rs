@@ -37,6 +37,7 @@ mod coverage;
 mod fold;
 mod lint;
 mod scan;
+mod tally;
 
 pub use codes::codes;
 pub use compile::{Options, RuleIndex, RuleInfo, RuleSet};
@@ -47,3 +48,4 @@ pub use parse::{ParseOptions, Parsed, Text, parse, parse_with};
 pub use problem::{Problem, Severity};
 pub use rule::{Correlation, Filter, Meta, Rule};
 pub use scan::Scanner;
+pub use tally::RuleStats;

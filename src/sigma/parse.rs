@@ -22,6 +22,8 @@ mod plan;
 mod timespan;
 pub(crate) mod value;
 
+pub(crate) use plan::CONDITIONS as PLAN_CONDITIONS;
+
 /// One YAML text, read by the caller. It may hold several documents.
 #[derive(Clone, Debug)]
 pub struct Text {
@@ -53,14 +55,57 @@ pub struct Parsed {
     pub filters: Vec<Filter>,
     /// Problems, in the order of the texts.
     pub problems: Vec<Problem>,
-    /// BLAKE3 of each text, in order: what the rule set's hash is made of.
-    pub(crate) digests: Vec<[u8; 32]>,
+    /// Ids of rules that are not to be evaluated.
+    pub(crate) disabled: BTreeSet<Arc<str>>,
+    /// What each text holds by itself: what [`crate::RuleSet::changed`] keeps of the files that did not change.
+    pub(crate) files: Vec<Arc<ParsedFile>>,
+    /// What they were read with.
+    pub(crate) options: Arc<ParseOptions>,
+}
+
+/// What one text holds, before anything is known of the others.
+#[derive(Clone, Debug)]
+pub(crate) struct ParsedFile {
+    /// The file, as the caller named it.
+    pub(crate) file: Arc<str>,
+    /// BLAKE3 of the text: what the rule set's hash is made of.
+    pub(crate) digest: [u8; 32],
+    rules: Vec<Rule>,
+    correlations: Vec<Correlation>,
+    filters: Vec<Filter>,
+    problems: Vec<Problem>,
+    disabled: BTreeSet<Arc<str>>,
 }
 
 impl Parsed {
+    /// Puts files together: what one document does to those of other files happens here, or when it is compiled.
+    pub(crate) fn of_files(files: Vec<Arc<ParsedFile>>, options: Arc<ParseOptions>) -> Parsed {
+        let mut parsed = Parsed { options, ..Parsed::default() };
+        for file in &files {
+            parsed.rules.extend_from_slice(&file.rules);
+            parsed.correlations.extend_from_slice(&file.correlations);
+            parsed.filters.extend_from_slice(&file.filters);
+            parsed.problems.extend_from_slice(&file.problems);
+            parsed.disabled.extend(file.disabled.iter().cloned());
+        }
+        parsed.files = files;
+        refuse_repeated_ids(&mut parsed);
+        parsed
+    }
+
     /// Takes in rules that another reader made of these texts (YARA's, say). Ids stay unique: the first keeps its id.
     pub fn include(&mut self, texts: &[Text], rules: Vec<Rule>, problems: Vec<Problem>) {
-        self.digests.extend(texts.iter().map(|text| *blake3::hash(text.text.as_bytes()).as_bytes()));
+        for text in texts {
+            self.files.push(Arc::new(ParsedFile {
+                file: Arc::clone(&text.file),
+                digest: *blake3::hash(text.text.as_bytes()).as_bytes(),
+                rules: rules.iter().filter(|rule| rule.file == text.file).cloned().collect(),
+                correlations: Vec::new(),
+                filters: Vec::new(),
+                problems: problems.iter().filter(|problem| problem.file == text.file).cloned().collect(),
+                disabled: BTreeSet::new(),
+            }));
+        }
         self.rules.extend(rules);
         self.problems.extend(problems);
         refuse_repeated_ids(self);
@@ -76,33 +121,33 @@ pub fn parse(texts: &[Text]) -> Parsed {
 /// Reads rules with values of placeholders and the like.
 #[must_use]
 pub fn parse_with(texts: &[Text], options: &ParseOptions) -> Parsed {
-    let mut parsed = Parsed::default();
     let options = Arc::new(options.clone());
-    if !options.placeholders.is_empty() {
-        // The same texts with other values are another rule set.
-        parsed.digests.push(*blake3::hash(format!("{:?}", options.placeholders).as_bytes()).as_bytes());
-    }
-    for text in texts {
-        parsed.digests.push(*blake3::hash(text.text.as_bytes()).as_bytes());
-        let (documents, error) = yaml::documents(&text.text);
-        let mut problems = Problems::with(&text.file, &options);
-        let documents = collection::expand(documents, &mut problems);
+    let files = texts.iter().map(|text| Arc::new(parse_file(text, &options))).collect();
+    Parsed::of_files(files, options)
+}
+
+/// Reads one file; never looks at others.
+pub(crate) fn parse_file(text: &Text, options: &Arc<ParseOptions>) -> ParsedFile {
+    let mut parsed = Parsed::default();
+    let (documents, error) = yaml::documents(&text.text);
+    let mut problems = Problems::with(&text.file, options);
+    let documents = collection::expand(documents, &mut problems);
+    parsed.problems.append(&mut problems.list);
+    for document in &documents {
+        let mut problems = Problems::with(&text.file, options);
+        // Refused documents have said why.
+        let _refused = read_document(document, text, &mut problems, &mut parsed);
         parsed.problems.append(&mut problems.list);
-        for document in &documents {
-            let mut problems = Problems::with(&text.file, &options);
-            // Refused documents have said why.
-            let _refused = read_document(document, text, &mut problems, &mut parsed);
-            parsed.problems.append(&mut problems.list);
-        }
-        if let Some(error) = error {
-            let mut problems = Problems::with(&text.file, &options);
-            let message = format!("could not read the text as YAML: {}", error.message);
-            let _refused = problems.error("yaml", error.at, message, None);
-            parsed.problems.append(&mut problems.list);
-        }
     }
-    refuse_repeated_ids(&mut parsed);
-    parsed
+    if let Some(error) = error {
+        let mut problems = Problems::with(&text.file, options);
+        let message = format!("could not read the text as YAML: {}", error.message);
+        let _refused = problems.error("yaml", error.at, message, None);
+        parsed.problems.append(&mut problems.list);
+    }
+    let Parsed { rules, correlations, filters, problems, disabled, .. } = parsed;
+    let digest = *blake3::hash(text.text.as_bytes()).as_bytes();
+    ParsedFile { file: Arc::clone(&text.file), digest, rules, correlations, filters, problems, disabled }
 }
 
 fn read_document(document: &Node, text: &Text, problems: &mut Problems, parsed: &mut Parsed) -> Result<(), Refused> {
@@ -128,6 +173,9 @@ fn read_document(document: &Node, text: &Text, problems: &mut Problems, parsed: 
     if let Some(filter) = document.get("filter").filter(|_| document.get("detection").is_none()) {
         parsed.filters.push(filter::read(document, filter, text, problems)?);
         return Ok(());
+    }
+    if let Some(list) = document.get("disable").filter(|_| document.get("detection").is_none()) {
+        return read_disabled(list, problems, parsed);
     }
     let Some(found) = document.get("detection") else {
         let keys = entries.iter().filter_map(|(key, _)| key.text()).take(100);
@@ -162,6 +210,18 @@ fn read_document(document: &Node, text: &Text, problems: &mut Problems, parsed: 
         condition,
         meta,
     });
+    Ok(())
+}
+
+/// Reads `disable: [id, ...]`, a kind of document of our own: rules of whatever file that are not to be evaluated.
+fn read_disabled(list: &Node, problems: &mut Problems, parsed: &mut Parsed) -> Result<(), Refused> {
+    for node in list.each() {
+        let Some(id) = node.text().map(str::trim).filter(|id| !id.is_empty()) else {
+            let message = format!("`disable` lists ids of rules, this is {}", node.word());
+            return Err(problems.error("disable", node.at, message, None));
+        };
+        parsed.disabled.insert(Arc::from(id));
+    }
     Ok(())
 }
 

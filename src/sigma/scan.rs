@@ -16,6 +16,7 @@ use crate::{
     },
     fold::push_folded,
     rule::Number,
+    tally::{Counting, RuleStats},
 };
 
 /// Log sources whose rules are remembered; decoders declare a handful.
@@ -28,6 +29,7 @@ pub struct Scanner {
     declared: Declared,
     channel: LastChannel,
     scratch: Scratch,
+    counting: Counting,
 }
 
 /// By what a decoder declares: numbers in [`Matcher::declared`].
@@ -92,7 +94,20 @@ impl Scanner {
             seen: vec![0; matcher.variants],
             ..Scratch::default()
         };
-        Scanner { declared: Declared::default(), channel: LastChannel::default(), scratch, rules }
+        let counting = Counting::new(rules.rules().len());
+        Scanner { declared: Declared::default(), channel: LastChannel::default(), scratch, counting, rules }
+    }
+
+    /// What each rule did in this scanner, by [`RuleIndex::index`].
+    #[must_use]
+    pub fn stats(&self) -> &[RuleStats] {
+        &self.counting.stats
+    }
+
+    /// Adds what is new in [`Scanner::stats`] to [`RuleSet::stats`]. It goes through all rules: call it per batch, not per
+    /// event.
+    pub fn publish(&mut self) {
+        self.counting.publish(&self.rules.tally);
     }
 
     /// The rule set it scans with.
@@ -104,7 +119,7 @@ impl Scanner {
     /// Appends all plain rules that the event fulfils, sorted, each once.
     pub fn scan(&mut self, event: &Event, hits: &mut Vec<RuleIndex>) {
         let begin = hits.len();
-        let Scanner { rules, declared, channel, scratch } = self;
+        let Scanner { rules, declared, channel, scratch, counting } = self;
         let matcher = &rules.matcher;
         let mut route = Route::default();
         let mut view = View::new(matcher, scratch, event, &mut route);
@@ -122,6 +137,15 @@ impl Scanner {
             }
         }
         sort_new(hits, begin);
+        for rule in hits.get(begin..).unwrap_or_default() {
+            counting.hit(rule.index());
+        }
+    }
+}
+
+impl Drop for Scanner {
+    fn drop(&mut self) {
+        self.publish();
     }
 }
 

@@ -3,8 +3,8 @@
 use cf_types::Condition;
 
 use super::{
-    Arc, BTreeMap, Correlation, Counted, CountedValue, EpisodeRule, Grouping, HashMap, Name, Options, Predicate,
-    Problem, Rule,
+    Arc, BTreeMap, BTreeSet, Correlation, Counted, CountedValue, EpisodeRule, Grouping, HashMap, Name, Options,
+    Predicate, Problem, Rule,
 };
 use crate::{
     parse::condition,
@@ -35,6 +35,7 @@ enum Target {
 pub(super) fn resolve(
     rules: &[Rule],
     mut correlations: Vec<Correlation>,
+    disabled: &BTreeSet<Arc<str>>,
     options: &Options,
     problems: &mut Vec<Problem>,
 ) -> Resolved {
@@ -80,7 +81,7 @@ pub(super) fn resolve(
             keep
         });
     };
-    build(rules, correlations, &targets, options)
+    build(rules, correlations, &targets, disabled, options)
 }
 
 type Index = HashMap<Arc<str>, Target>;
@@ -319,7 +320,13 @@ fn circle(targets: &[Vec<Target>]) -> Vec<usize> {
     }
 }
 
-fn build(rules: &[Rule], correlations: Vec<Correlation>, targets: &[Vec<Target>], options: &Options) -> Resolved {
+fn build(
+    rules: &[Rule],
+    correlations: Vec<Correlation>,
+    targets: &[Vec<Target>],
+    disabled: &BTreeSet<Arc<str>>,
+    options: &Options,
+) -> Resolved {
     // Sigma: what a correlation refers to does not alert by itself, unless it says `generate: true`.
     let mut silent = BTreeMap::new();
     for (rule, targets) in correlations.iter().zip(targets) {
@@ -346,8 +353,13 @@ fn build(rules: &[Rule], correlations: Vec<Correlation>, targets: &[Vec<Target>]
             references: targets.iter().filter_map(|target| id_of(*target, rules, &correlations)).collect(),
             timespan,
             predicate,
-            alerts: alerts(1, number),
+            // Of a disabled one nothing more is counted, so what it found stays. Episodes below it would still count:
+            // then it has no alerts at all.
+            alerts: alerts(1, number) && !(disabled.contains(&rule.id) && stands_on_others(targets)),
         }));
+        if disabled.contains(&rule.id) {
+            continue;
+        }
         for (reference, target) in targets.iter().enumerate() {
             if let Target::Rule(plain) = target
                 && let (Some(counts), Some(info)) = (counts.get_mut(*plain), rules.get(*plain))
@@ -369,6 +381,10 @@ fn build(rules: &[Rule], correlations: Vec<Correlation>, targets: &[Vec<Target>]
     let alerting_correlations: Vec<bool> = (0..correlations.len()).map(|number| alerts(1, number)).collect();
     let correlations = correlations.into_iter().zip(alerting_correlations).collect();
     Resolved { episode_rules, counts, alerting, correlations }
+}
+
+fn stands_on_others(targets: &[Target]) -> bool {
+    targets.iter().any(|target| matches!(target, Target::Correlation(_)))
 }
 
 fn id_of(target: Target, rules: &[Rule], correlations: &[Correlation]) -> Option<Arc<str>> {

@@ -20,6 +20,8 @@ mod pairs;
 mod problems;
 #[path = "sigma/random.rs"]
 mod random;
+#[path = "sigma/reload.rs"]
+mod reload;
 #[path = "sigma/semantics.rs"]
 mod semantics;
 #[path = "sigma/world.rs"]
