@@ -69,8 +69,8 @@ fn document(body: &Bytes) -> Result<Vec<Bytes>, BodyReject> {
         None => Err(refuse(RejectCode::Empty, "the body is empty".to_owned())),
         Some(b'[') => {
             // An array that is broken anywhere is refused whole: where its elements end cannot be known.
-            is_json(&whole).map_err(|(code, reason)| refuse(code, reason))?;
-            Ok(element_spans(&whole).into_iter().map(|span| whole.slice(span)).collect())
+            let spans = element_spans(&whole).map_err(|(code, reason)| refuse(code, reason))?;
+            Ok(spans.into_iter().map(|span| whole.slice(span)).collect())
         }
         Some(_) => Ok(vec![whole]),
     }

@@ -7,6 +7,7 @@
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use cf_types::{
     Event, Fields, Framing, LogSource, Name, Position, Record, Reject, RejectCode, Time, TimeBasis, field::Names,
 };
@@ -20,7 +21,6 @@ mod json;
 mod names;
 mod pam;
 mod sink;
-mod spans;
 mod sshd;
 mod sudo;
 mod syslog;
@@ -31,12 +31,12 @@ mod windows;
 
 use self::{
     entities::EntityTables,
-    json::{Json, Value, is_object},
+    json::{Json, Pairs, Value, is_array, is_object},
     sink::{Broken, Sink},
     time::Assume,
 };
 
-pub(crate) use self::{spans::elements as element_spans, time::year_of};
+pub(crate) use self::time::year_of;
 
 /// Log sources kept for sharing; beyond it each event has its own.
 const LOG_SOURCES_MAX: usize = 1_024;
@@ -74,9 +74,9 @@ impl Decoded {
         self.spare.truncate(256);
     }
 
-    fn fields(&mut self) -> Fields {
+    fn fields(&mut self, record: &ByteString) -> Fields {
         let mut fields = self.spare.pop().unwrap_or_default();
-        fields.clear();
+        fields.begin(record.clone());
         fields
     }
 }
@@ -92,6 +92,7 @@ pub struct Decoder {
 /// What decoding one record needs beside the JSON parser's buffers.
 struct Work {
     names: Names,
+    pairs: Pairs,
     path: String,
     taken: FxHashSet<Name>,
     log_sources: FxHashMap<LogSource, Arc<LogSource>>,
@@ -121,6 +122,7 @@ impl Decoder {
         LazyLock::force(&names::KNOWN);
         let work = Work {
             names: Names::current(),
+            pairs: Pairs::default(),
             path: String::new(),
             taken: FxHashSet::default(),
             log_sources: FxHashMap::default(),
@@ -133,6 +135,8 @@ impl Decoder {
     /// Decodes one record and adds what it gives.
     pub fn decode(&mut self, record: &Record, out: &mut Decoded) {
         self.work.names.refresh();
+        self.work.pairs.refresh(&self.work.names);
+        self.json.refresh();
         let source = Arc::clone(self.table.get(&record.origin.source));
         if let Err(broken) = self.decode_record(record, &source, out) {
             out.rejects.push(reject(record, broken));
@@ -162,7 +166,7 @@ impl Decoder {
                 self.decode_array(record, source, out)
             }
             Some(_) if wants_json => {
-                self.json.parse(&record.bytes, |_| ())?;
+                self.json.parse(&utf8(&record.bytes)?, |_| ())?;
                 Err(not_an_object())
             }
             Some(_) => self.decode_text(record, source, out),
@@ -170,41 +174,41 @@ impl Decoder {
     }
 
     fn decode_object(&mut self, record: &Record, source: &Source, out: &mut Decoded) -> Result<(), Broken> {
-        let mut fields = out.fields();
-        let decoded = self.json.parse(&record.bytes, |root| self.work.object(root, record, source, &mut fields))??;
-        match decoded {
+        let text = utf8(&record.bytes)?;
+        let mut fields = out.fields(&text);
+        let walk = |root: Value<'_, '_>| self.work.object(root, record, source, &mut fields);
+        match self.json.parse(&text, walk)?? {
             Object::Event(head) => {
                 out.events.push(self.event(record, head, fields));
                 Ok(())
             }
-            Object::Records => {
+            Object::Records(spans) => {
                 out.spare.push(fields);
-                let span = spans::member(&record.bytes, b"Records").unwrap_or(0..0);
-                self.decode_elements(record, span, source, out)
+                self.decode_elements(record, spans, source, out)
             }
         }
     }
 
     fn decode_array(&mut self, record: &Record, source: &Source, out: &mut Decoded) -> Result<(), Broken> {
-        self.json.parse(&record.bytes, |_| ())?; // broken as a whole is one reject
-        self.decode_elements(record, 0..record.bytes.len(), source, out)
+        // Broken as a whole is one reject.
+        let spans = self.json.parse(&utf8(&record.bytes)?, json::element_spans)?;
+        self.decode_elements(record, spans, source, out)
     }
 
     /// Each element of an array is an event of its own, with its own position and raw bytes.
     fn decode_elements(
         &mut self,
         record: &Record,
-        array: std::ops::Range<usize>,
+        spans: Vec<std::ops::Range<usize>>,
         source: &Source,
         out: &mut Decoded,
     ) -> Result<(), Broken> {
-        let elements = spans::elements(record.bytes.get(array.clone()).unwrap_or_default());
-        for (index, span) in elements.into_iter().enumerate() {
+        for (index, span) in spans.into_iter().enumerate() {
             let index = record.position.index.saturating_add(u32::try_from(index).unwrap_or(u32::MAX));
             let element = Record {
                 origin: Arc::clone(&record.origin),
                 position: Position { index, ..record.position.clone() },
-                bytes: record.bytes.slice(array.start + span.start..array.start + span.end),
+                bytes: record.bytes.slice(span),
             };
             let decoded = match element.bytes.first() {
                 Some(b'{') => self.decode_element(&element, source, out),
@@ -218,22 +222,24 @@ impl Decoder {
     }
 
     fn decode_element(&mut self, element: &Record, source: &Source, out: &mut Decoded) -> Result<(), Broken> {
-        let mut fields = out.fields();
-        let decoded =
-            self.json.parse(&element.bytes, |root| self.work.object(root, element, source, &mut fields))??;
-        match decoded {
+        let text = utf8(&element.bytes)?;
+        let mut fields = out.fields(&text);
+        let walk = |root: Value<'_, '_>| self.work.object(root, element, source, &mut fields);
+        match self.json.parse(&text, walk)?? {
             Object::Event(head) => {
                 out.events.push(self.event(element, head, fields));
                 Ok(())
             }
-            Object::Records => Err(Broken::new(RejectCode::InvalidType, "a list of records inside another".to_owned())),
+            Object::Records(_) => {
+                Err(Broken::new(RejectCode::InvalidType, "a list of records inside another".to_owned()))
+            }
         }
     }
 
     fn decode_text(&mut self, record: &Record, source: &Source, out: &mut Decoded) -> Result<(), Broken> {
-        let line = simdutf8::compat::from_utf8(&record.bytes).map_err(|error| Broken::utf8(error.valid_up_to()))?;
-        let mut fields = out.fields();
-        let head = self.work.line(line, record, source, &mut fields)?;
+        let line = utf8(&record.bytes)?;
+        let mut fields = out.fields(&line);
+        let head = self.work.line(&line, record, source, &mut fields)?;
         out.events.push(self.event(record, head, fields));
         Ok(())
     }
@@ -259,10 +265,11 @@ impl Decoder {
 
     /// Why something could not be framed.
     fn diagnose(&mut self, bytes: &[u8]) -> Broken {
-        if let Err(error) = simdutf8::compat::from_utf8(bytes) {
-            return Broken::utf8(error.valid_up_to());
-        }
-        match (bytes.first(), self.json.parse(bytes, is_object)) {
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => return Broken::utf8(error.valid_up_to()),
+        };
+        match (bytes.first(), self.json.parse(text, is_object)) {
             (None, _) => Broken::new(RejectCode::Empty, "nothing but white space".to_owned()),
             (_, Ok(false)) => not_an_object(),
             (Some(b'{' | b'['), Err(broken)) => broken,
@@ -273,15 +280,30 @@ impl Decoder {
 
 /// Whether bytes are one valid JSON document of any kind; if not, why.
 pub(crate) fn is_json(bytes: &[u8]) -> Result<(), (RejectCode, String)> {
-    let mut json = Json::new(SourceTable::default().depth_max());
-    json.parse(bytes, |_| ()).map_err(|broken| (broken.code, broken.reason))
+    parse_once(bytes, |_| ())
+}
+
+/// The parts of bytes that are the elements of a JSON array; why not, if they are no valid JSON.
+pub(crate) fn element_spans(bytes: &[u8]) -> Result<Vec<std::ops::Range<usize>>, (RejectCode, String)> {
+    parse_once(bytes, json::element_spans)
+}
+
+fn parse_once<R>(bytes: &[u8], walk: impl FnOnce(Value<'_, '_>) -> R) -> Result<R, (RejectCode, String)> {
+    let text = std::str::from_utf8(bytes).map_err(|error| Broken::utf8(error.valid_up_to()));
+    let parsed = text.and_then(|text| Json::new(SourceTable::default().depth_max()).parse(text, walk));
+    parsed.map_err(|broken| (broken.code, broken.reason))
+}
+
+/// A record as text, without a copy.
+fn utf8(bytes: &Bytes) -> Result<ByteString, Broken> {
+    ByteString::try_from(bytes.clone()).map_err(|error| Broken::utf8(error.valid_up_to()))
 }
 
 /// What an object turned out to be.
 enum Object {
     Event(Head),
-    /// CloudTrail's file form: `{"Records": [...]}`.
-    Records,
+    /// CloudTrail's file form: `{"Records": [...]}`; where the elements lie.
+    Records(Vec<std::ops::Range<usize>>),
 }
 
 impl Work {
@@ -296,6 +318,7 @@ impl Work {
         let mut sink = Sink {
             fields,
             names: &self.names,
+            pairs: &mut self.pairs,
             path: &mut self.path,
             fields_max: source.fields_max,
             depth_max: source.depth_max,
@@ -316,8 +339,8 @@ impl Work {
             };
             return Ok(Object::Event(Head { time, declared_id: header.declared_id(), log_source }));
         }
-        if is_cloudtrail_file(root) {
-            return Ok(Object::Records);
+        if let Some(records) = cloudtrail_file(root) {
+            return Ok(Object::Records(json::element_spans(records)));
         }
         let header = generic::flatten(root, &mut self.taken, &mut sink)?;
         let time = match configured_time(root, source, assume)? {
@@ -333,6 +356,7 @@ impl Work {
         let mut sink = Sink {
             fields,
             names: &self.names,
+            pairs: &mut self.pairs,
             path: &mut self.path,
             fields_max: source.fields_max,
             depth_max: source.depth_max,
@@ -382,11 +406,10 @@ fn configured_time(
     generic::time_of(value, assume).map_err(|shown| generic::invalid_time(&shown))
 }
 
-fn is_cloudtrail_file(root: Value<'_, '_>) -> bool {
-    json::member(root, "Records")
-        .filter(|records| matches!(records.first(), Some(simd_json::Node::Array { .. })))
-        .and_then(|records| json::elements(records).next())
-        .is_some_and(generic::is_cloudtrail)
+fn cloudtrail_file<'t, 'i>(root: Value<'t, 'i>) -> Option<Value<'t, 'i>> {
+    let records = json::member(root, "Records").filter(|records| is_array(*records))?;
+    json::elements(records).next().filter(|first| generic::is_cloudtrail(*first))?;
+    Some(records)
 }
 
 fn begins_array_of_objects(bytes: &[u8]) -> bool {

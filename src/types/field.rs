@@ -1,13 +1,14 @@
-//! The fields of an event, flat: names as symbols, values as spans of one text buffer, no allocation per field.
+//! The fields of an event, flat: names as symbols, values as spans of the record, no allocation per field.
 //!
 //! Names are interned by rules and decoders (code and configuration), never by events, so the table is bounded by what
 //! we load. An event's field whose name nobody asked for has [`Name::UNKNOWN`] and still takes part in keyword search.
 
 use std::sync::{
-    Arc, LazyLock, RwLock,
+    Arc, LazyLock, OnceLock, RwLock,
     atomic::{AtomicU64, Ordering},
 };
 
+use bytestring::ByteString;
 use rustc_hash::FxHashMap;
 
 /// A field name that some rule or decoder uses. The number is of this process only: never stored, never compared
@@ -99,6 +100,12 @@ impl Names {
         }
     }
 
+    /// Grows whenever names were added: what was looked up before may be known now.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
     /// The name with this text, if anybody asked for it.
     #[must_use]
     pub fn get(&self, text: &[u8]) -> Option<Name> {
@@ -131,9 +138,49 @@ struct Entry {
     start: u32,
     end: u32,
     scalar: Scalar,
+    held: Held,
+}
+
+/// Where the text of a value stands, and in which form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    Record(Form),
+    /// In the buffer of values that are no part of the record.
+    Own,
+}
+
+/// How a value is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As it is.
+    Plain,
+    /// As JSON without escapes: neither backslash nor quote is in it.
+    Json,
+    /// As a JSON string whose escapes are all `\\\\` or `\\"`.
+    Escaped,
+    /// As a JSON string with other escapes as well.
+    EscapedOddly,
+}
+
+/// A value as the record holds it: for readers that look at few values, and unescape only those.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// Its name.
+    pub name: Name,
+    /// Its text, written in its form.
+    pub text: &'a str,
+    /// What it was.
+    pub scalar: Scalar,
+    /// How it is written.
+    pub form: Form,
+    /// Where its text begins in [`Fields::record`], if it is a part of it.
+    pub at: Option<usize>,
 }
 
 /// The fields of one event. A name may stand several times: the elements of a list.
+///
+/// Values are spans of the record wherever they can be: decoding copies nothing, and unescapes nothing that nobody asks
+/// for.
 ///
 /// ```
 /// use cf_types::field::{Fields, Name, Scalar};
@@ -144,37 +191,85 @@ struct Entry {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
-    text: String,
+    record: ByteString,
+    /// Values that are no part of the record.
+    own: String,
     entries: Vec<Entry>,
+    plain: OnceLock<Box<Plain>>,
+}
+
+impl Entry {
+    const fn is_escaped(self) -> bool {
+        matches!(self.held, Held::Record(Form::Escaped | Form::EscapedOddly))
+    }
+}
+
+/// All escaped values of an event without their escapes.
+#[derive(Clone, Debug, Default)]
+struct Plain {
+    text: String,
+    /// By entry; `0..0` for those without escapes.
+    spans: Vec<(usize, usize)>,
 }
 
 impl Fields {
-    /// Takes over a text buffer whose parts are to be named by [`Fields::push_span`].
-    #[must_use]
-    pub fn over(text: String) -> Fields {
-        Fields { text, entries: Vec::new() }
+    /// Begins anew with a record, and keeps the buffers.
+    pub fn begin(&mut self, record: ByteString) {
+        self.clear();
+        self.record = record;
     }
 
-    /// Forgets the fields and gives the buffers back for the next event.
+    /// Forgets the fields and keeps the buffers for the next event.
     pub fn clear(&mut self) {
-        self.text.clear();
+        self.record = ByteString::default();
+        self.own.clear();
         self.entries.clear();
+        self.plain = OnceLock::new();
     }
 
-    /// Adds a field whose value is copied. Values beyond 4 GiB in sum are not added: records are capped far below.
+    /// The record of which values are parts; empty for events made otherwise.
+    #[must_use]
+    pub fn record(&self) -> &str {
+        &self.record
+    }
+
+    /// Adds a field; its value is copied unless it is a part of the record. Values beyond 4 GiB in sum are not added:
+    /// records are capped far below.
     pub fn push(&mut self, name: Name, value: &str, scalar: Scalar) {
-        let start = self.text.len();
-        self.text.push_str(value);
-        let end = self.text.len();
-        self.push_span(name, start..end, scalar);
+        if let Some(start) = self.place(value) {
+            return self.enter(name, start, value.len(), scalar, Held::Record(Form::Plain));
+        }
+        let start = self.own.len();
+        self.own.push_str(value);
+        self.enter(name, start, value.len(), scalar, Held::Own);
     }
 
-    /// Adds a field whose value is a part of the buffer. A span that is not one (out of range, inside a character) is
-    /// taken for empty.
-    pub fn push_span(&mut self, name: Name, span: std::ops::Range<usize>, scalar: Scalar) {
-        let span = if self.text.get(span.clone()).is_some() { span } else { 0..0 };
-        if let (Ok(start), Ok(end)) = (u32::try_from(span.start), u32::try_from(span.end)) {
-            self.entries.push(Entry { name, start, end, scalar });
+    /// Adds a field whose value is a part of a JSON document: what stands between the quotes of a string, or a number.
+    pub fn push_json(&mut self, name: Name, value: &str, scalar: Scalar, form: Form) {
+        if let Some(start) = self.place(value) {
+            return self.enter(name, start, value.len(), scalar, Held::Record(form));
+        }
+        let start = self.own.len();
+        match form {
+            Form::Plain | Form::Json => self.own.push_str(value),
+            Form::Escaped | Form::EscapedOddly => unescape(value, &mut self.own),
+        }
+        self.enter(name, start, self.own.len() - start, scalar, Held::Own);
+    }
+
+    /// Where a text stands in the record, if it is a part of it: by address, as `Bytes::slice_ref` does.
+    fn place(&self, value: &str) -> Option<usize> {
+        let start = value.as_ptr().addr().checked_sub(self.record.as_ptr().addr())?;
+        // An empty value is a part of anything; an address beyond the end is of another text.
+        (start + value.len() <= self.record.len()).then_some(start)
+    }
+
+    fn enter(&mut self, name: Name, start: usize, len: usize, scalar: Scalar, held: Held) {
+        if let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(start + len)) {
+            self.entries.push(Entry { name, start, end, scalar, held });
+        }
+        if self.plain.get().is_some() {
+            self.plain = OnceLock::new();
         }
     }
 
@@ -190,23 +285,34 @@ impl Fields {
         self.entries.is_empty()
     }
 
+    /// All fields as the record holds them, in its order.
+    pub fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        self.entries.iter().map(|entry| Part {
+            name: entry.name,
+            text: self.held(*entry),
+            scalar: entry.scalar,
+            form: if let Held::Record(form) = entry.held { form } else { Form::Plain },
+            at: (entry.held != Held::Own).then(|| usize::try_from(entry.start).unwrap_or(0)),
+        })
+    }
+
     /// All fields in the order of the record: name, value text, kind.
     pub fn iter(&self) -> impl Iterator<Item = (Name, &str, Scalar)> {
-        self.entries.iter().map(|entry| (entry.name, self.value(*entry), entry.scalar))
+        (0..).zip(&self.entries).map(|(at, entry)| (entry.name, self.value(at, *entry), entry.scalar))
     }
 
     /// All values of one name, in order.
     pub fn all(&self, name: Name) -> impl Iterator<Item = (&str, Scalar)> {
-        self.entries.iter().filter(move |entry| entry.name == name).map(|entry| (self.value(*entry), entry.scalar))
+        let entries = (0..).zip(&self.entries).filter(move |(_, entry)| entry.name == name);
+        entries.map(|(at, entry)| (self.value(at, *entry), entry.scalar))
     }
 
     /// The first value of a name that is not null.
     #[must_use]
     pub fn first(&self, name: Name) -> Option<&str> {
-        self.entries
-            .iter()
-            .find(|entry| entry.name == name && entry.scalar != Scalar::Null)
-            .map(|entry| self.value(*entry))
+        let mut entries = (0..).zip(&self.entries);
+        let (at, entry) = entries.find(|(_, entry)| entry.name == name && entry.scalar != Scalar::Null)?;
+        Some(self.value(at, *entry))
     }
 
     /// Whether the event has a field of this name, null or not.
@@ -215,8 +321,119 @@ impl Fields {
         self.entries.iter().any(|entry| entry.name == name)
     }
 
-    fn value(&self, entry: Entry) -> &str {
+    /// The names of all fields, in the order of the record.
+    pub fn names(&self) -> impl Iterator<Item = Name> {
+        self.entries.iter().map(|entry| entry.name)
+    }
+
+    fn held(&self, entry: Entry) -> &str {
         let span = usize::try_from(entry.start).unwrap_or(0)..usize::try_from(entry.end).unwrap_or(0);
-        self.text.get(span).unwrap_or("") // checked when it was pushed
+        let text: &str = if entry.held == Held::Own { &self.own } else { &self.record };
+        text.get(span).unwrap_or("") // checked when it was pushed
+    }
+
+    fn value(&self, at: usize, entry: Entry) -> &str {
+        if !entry.is_escaped() {
+            return self.held(entry);
+        }
+        let plain = self.plain.get_or_init(|| Box::new(self.unescaped()));
+        plain.spans.get(at).and_then(|(start, end)| plain.text.get(*start..*end)).unwrap_or("")
+    }
+
+    fn unescaped(&self) -> Plain {
+        let mut plain = Plain::default();
+        for entry in &self.entries {
+            let start = plain.text.len();
+            if entry.is_escaped() {
+                unescape(self.held(*entry), &mut plain.text);
+            }
+            plain.spans.push((start, plain.text.len()));
+        }
+        plain
+    }
+}
+
+/// Appends what a JSON string means (RFC 8259, section 7), given what stands between its quotes. Total: what is no
+/// escape stays as it is, and half a surrogate pair becomes the replacement character.
+pub fn unescape(text: &str, out: &mut String) {
+    let mut rest = text;
+    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+        let (before, behind) = rest.split_at(at);
+        out.push_str(before);
+        let (meant, len) = escape_of(behind);
+        out.push(meant);
+        rest = behind.get(len..).unwrap_or("");
+    }
+    out.push_str(rest);
+}
+
+/// The character that the escape at the begin of a text means, and the escape's length.
+fn escape_of(text: &str) -> (char, usize) {
+    let meant = match text.as_bytes().get(1) {
+        Some(b'u') => return escape_by_number(text),
+        Some(b'"') => '"',
+        Some(b'\\') => '\\',
+        Some(b'/') => '/',
+        Some(b'b') => '\u{8}',
+        Some(b'f') => '\u{c}',
+        Some(b'n') => '\n',
+        Some(b'r') => '\r',
+        Some(b't') => '\t',
+        _ => return ('\\', 1),
+    };
+    (meant, 2)
+}
+
+fn escape_by_number(text: &str) -> (char, usize) {
+    let unit = |at: usize| -> Option<u32> {
+        let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+        if digits.bytes().all(|byte| byte.is_ascii_hexdigit()) { u32::from_str_radix(digits, 16).ok() } else { None }
+    };
+    let Some(first) = unit(0) else { return ('\\', 1) };
+    if let (0xd800..0xdc00, Some(second @ 0xdc00..0xe000)) = (first, unit(6)) {
+        let both = 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00);
+        return (char::from_u32(both).unwrap_or(char::REPLACEMENT_CHARACTER), 12);
+    }
+    (char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER), 6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_the_record_are_not_copied() {
+        let record = ByteString::from(r#"{"a":"C:\\x","b":"plain"}"#);
+        let (a, b) = (Name::intern("a"), Name::intern("b"));
+        let mut fields = Fields::default();
+        fields.begin(record.clone());
+        fields.push_json(a, &record[6..11], Scalar::Text, Form::Escaped);
+        fields.push(b, &record[18..23], Scalar::Text);
+        fields.push(b, "made", Scalar::Text);
+        assert_eq!(fields.first(a), Some(r"C:\x"));
+        assert_eq!(fields.all(b).map(|(text, _)| text).collect::<Vec<_>>(), ["plain", "made"]);
+        let parts: Vec<_> = fields.parts().map(|part| (part.text, part.form, part.at)).collect();
+        assert_eq!(
+            parts,
+            [(r"C:\\x", Form::Escaped, Some(6)), ("plain", Form::Plain, Some(18)), ("made", Form::Plain, None)]
+        );
+        assert_eq!(fields.own, "made");
+    }
+
+    #[test]
+    fn escapes_mean_what_the_standard_says() {
+        for (text, meant) in [
+            (r#"a\"b\\c\/"#, "a\"b\\c/"),
+            (r"\b\f\n\r\t", "\u{8}\u{c}\n\r\t"),
+            (r"\u0041\u00e4\u20AC", "A\u{e4}\u{20ac}"),
+            (r"\ud83d\ude00!", "\u{1f600}!"),
+            (r"\ud83d x", "\u{fffd} x"),
+            (r"\q\", r"\q\"),
+            ("", ""),
+        ] {
+            let mut out = String::new();
+            unescape(text, &mut out);
+            assert_eq!(out, meant, "{text}");
+        }
     }
 }

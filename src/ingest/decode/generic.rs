@@ -2,10 +2,9 @@
 
 use cf_types::{Name, RejectCode, Time, TimeBasis};
 use rustc_hash::FxHashSet;
-use simd_json::{Node, StaticNode};
 
 use super::{
-    json::{Value, is_null, is_object, member, members, text},
+    json::{self, Kind, Value, entries, is_null, is_object, member, text},
     sink::{Broken, Sink},
     time::{Assume, from_epoch, from_epoch_f64, parse_text},
     windows,
@@ -31,7 +30,7 @@ pub(crate) fn flatten<'t, 'i>(
     if is_envelope(root) {
         check_envelope(root)?;
     }
-    members(root).try_for_each(|(key, value)| sink.flatten(key, value))?;
+    entries(root).try_for_each(|(key, value)| sink.member(key, value))?;
     let mut header = header_of(root);
     for inner in ["raw_data", "normalized_data"].into_iter().filter_map(|key| member(root, key)) {
         if !is_object(inner) {
@@ -60,19 +59,19 @@ fn promote(inner: Value<'_, '_>, sink: &mut Sink<'_>) -> Result<bool, Broken> {
         windows::flatten_flat(inner, sink)?;
         return Ok(true);
     }
-    members(inner).try_for_each(|(key, value)| sink.flatten(key, value))?;
+    entries(inner).try_for_each(|(key, value)| sink.member(key, value))?;
     Ok(false)
 }
 
 fn header_of<'t, 'i>(root: Value<'t, 'i>) -> Header<'t, 'i> {
-    let raw = member(root, "raw_data").filter(|raw| is_object(raw));
+    let raw = member(root, "raw_data").filter(|raw| is_object(*raw));
     let inner = |key| raw.and_then(|raw| member(raw, key));
     let word = |key| {
         let named = member(root, key).and_then(text).or_else(|| inner(key).and_then(text));
         named.map(str::trim).filter(|word| !word.is_empty())
     };
     let value = |key| {
-        member(root, key).filter(|value| !is_empty(value)).or_else(|| inner(key).filter(|value| !is_empty(value)))
+        member(root, key).filter(|value| !is_empty(*value)).or_else(|| inner(key).filter(|value| !is_empty(*value)))
     };
     let cloudtrail = is_cloudtrail(root);
     let id = |key| member(root, key).and_then(text).filter(|id| !id.is_empty());
@@ -120,7 +119,7 @@ fn check_envelope(root: Value<'_, '_>) -> Result<(), Broken> {
         Broken::new(RejectCode::InvalidType, format!("{key} of the event schema must be of type {want}"))
     };
     for (key, want, parts) in SCHEMA {
-        let Some(value) = member(root, key).filter(|value| !is_null(value)) else {
+        let Some(value) = member(root, key).filter(|value| !is_null(*value)) else {
             continue;
         };
         let fits = match *want {
@@ -132,7 +131,7 @@ fn check_envelope(root: Value<'_, '_>) -> Result<(), Broken> {
             return Err(wrong(key, want));
         }
         for part in *parts {
-            let inner = member(value, part).filter(|inner| !is_null(inner));
+            let inner = member(value, part).filter(|inner| !is_null(*inner));
             if inner.is_some_and(|inner| text(inner).is_none()) {
                 return Err(wrong(&format!("{key}.{part}"), "string"));
             }
@@ -140,7 +139,7 @@ fn check_envelope(root: Value<'_, '_>) -> Result<(), Broken> {
     }
     if let Some(enrichments) = member(root, "enrichments") {
         for part in ["geo_location", "threat_intel", "asset_info"] {
-            let inner = member(enrichments, part).filter(|inner| !is_null(inner));
+            let inner = member(enrichments, part).filter(|inner| !is_null(*inner));
             if inner.is_some_and(|inner| !is_object(inner)) {
                 return Err(wrong(&format!("enrichments.{part}"), "object"));
             }
@@ -175,22 +174,27 @@ pub(crate) fn invalid_time(shown: &str) -> Broken {
 /// A value as a time; null and the empty string declare none.
 pub(crate) fn time_of(value: Value<'_, '_>, assume: Assume<'_>) -> Result<Option<(Time, TimeBasis)>, String> {
     let declared = |time| Some((time, TimeBasis::Declared));
-    match value.first() {
-        None | Some(Node::Static(StaticNode::Null)) => Ok(None),
-        Some(Node::String(text)) if text.trim().is_empty() => Ok(None),
-        Some(Node::String(text)) => {
-            parse_text(text, assume).map(Some).ok_or_else(|| format!("{:?}", text.chars().take(64).collect::<String>()))
+    let shown = |text: &str| format!("{:?}", text.chars().take(64).collect::<String>());
+    match value.kind() {
+        None | Some(Kind::Null) => Ok(None),
+        Some(Kind::Text | Kind::TextEscaped) => match text(value).unwrap_or_default() {
+            text if text.trim().is_empty() => Ok(None),
+            text => parse_text(text, assume).map(Some).ok_or_else(|| shown(text)),
+        },
+        Some(Kind::Whole | Kind::Number) => {
+            let written = json::number(value).unwrap_or_default();
+            let whole = written.parse::<i64>().ok().map(from_epoch);
+            let fraction = || {
+                let large = written.bytes().all(|byte| byte.is_ascii_digit()); // beyond 64 bits: no time
+                written.parse::<f64>().ok().filter(|_| !large).and_then(from_epoch_f64)
+            };
+            whole.or_else(fraction).map(declared).ok_or_else(|| written.to_owned())
         }
-        Some(Node::Static(StaticNode::I64(number))) => Ok(declared(from_epoch(*number))),
-        Some(Node::Static(StaticNode::U64(number))) => {
-            i64::try_from(*number).map(|number| declared(from_epoch(number))).map_err(|_| number.to_string())
-        }
-        Some(Node::Static(StaticNode::F64(number))) => {
-            from_epoch_f64(*number).map(declared).ok_or_else(|| number.to_string())
-        }
-        Some(Node::Static(StaticNode::Bool(truth))) => Err(truth.to_string()),
-        Some(Node::Object { .. }) => Err("an object".to_owned()),
-        Some(Node::Array { .. }) => Err("a list".to_owned()),
+        Some(Kind::True) => Err("true".to_owned()),
+        Some(Kind::False) => Err("false".to_owned()),
+        Some(Kind::Object) => Err("an object".to_owned()),
+        Some(Kind::Array) => Err("a list".to_owned()),
+        Some(Kind::Key | Kind::KeyEscaped) => Err("a name".to_owned()),
     }
 }
 

@@ -1,125 +1,268 @@
 //! JSON as a tape of nodes in reused buffers, and the walk over it.
+//!
+//! A reader of our own: decoding is a good part of what an event costs, and a general parser copies and unescapes every
+//! string though rules look at few. What is valid is exactly what RFC 8259 says; the tests compare with serde_json.
 
-use cf_types::RejectCode;
-use simd_json::{Buffers, ErrorType, Node, StaticNode, Tape};
+use bumpalo::Bump;
+use cf_types::{
+    Name, RejectCode, Scalar,
+    field::{Form, Names, unescape},
+};
 
 use super::sink::Broken;
 
+mod keys;
+mod marks;
+mod reader;
+
+use self::reader::{Fault, Reader};
+pub(crate) use self::{
+    keys::{Keys, NO_KEY, Pairs},
+    reader::{Kind, Node},
+};
+
 /// Parses one document after another without allocating, once its buffers have grown.
 pub(crate) struct Json {
-    padded: Vec<u8>,
-    buffers: Buffers,
-    tape: Tape<'static>,
+    reader: Reader,
+    keys: Keys,
+    names: Names,
+    /// Strings that somebody wanted without their escapes.
+    plain: Bump,
     depth_max: usize,
+}
+
+/// A document while it is walked.
+pub(crate) struct Document<'i> {
+    text: &'i str,
+    keys: &'i Keys,
+    plain: &'i Bump,
+    /// Some escape of it is neither `\\\\` nor `\\"`.
+    odd_escapes: bool,
+}
+
+/// A value: its node and all nodes inside it.
+#[derive(Clone, Copy)]
+pub(crate) struct Value<'t, 'i> {
+    nodes: &'t [Node],
+    document: &'i Document<'i>,
+}
+
+/// The name of a member.
+#[derive(Clone, Copy)]
+pub(crate) struct Key<'i> {
+    pub(crate) text: &'i str,
+    number: u32,
+    name: Option<Name>,
 }
 
 impl Json {
     /// A parser that refuses documents nested deeper than `depth_max`.
     pub(crate) fn new(depth_max: usize) -> Json {
         Json {
-            padded: Vec::new(),
-            buffers: Buffers::with_max_depth(4_096, depth_max),
-            tape: Tape(Vec::new()),
+            reader: Reader::default(),
+            keys: Keys::default(),
+            names: Names::current(),
+            plain: Bump::new(),
             depth_max,
         }
     }
 
+    /// Asks the table of names again, if it has grown.
+    pub(crate) fn refresh(&mut self) {
+        self.names.refresh();
+        self.keys.refresh(&self.names);
+    }
+
     /// Parses a document and hands its nodes to `walk`.
     ///
-    /// Validation is strict: UTF-8, structure, escapes, numbers, nothing behind the document.
-    pub(crate) fn parse<R>(&mut self, bytes: &[u8], walk: impl FnOnce(Value<'_, '_>) -> R) -> Result<R, Broken> {
-        match self.parse_once(bytes, walk) {
-            Ok(result) => Ok(result),
-            Err((error, walk)) => self.parse_slowly(bytes, &error, walk),
+    /// Validation is strict: structure, escapes, numbers, nothing behind the document.
+    pub(crate) fn parse<R>(&mut self, text: &str, walk: impl FnOnce(Value<'_, '_>) -> R) -> Result<R, Broken> {
+        self.plain.reset();
+        match self.reader.read(text, &mut self.keys, &self.names, self.depth_max) {
+            Ok(()) => {
+                let odd_escapes = self.reader.odd_escapes();
+                let document = Document { text, keys: &self.keys, plain: &self.plain, odd_escapes };
+                Ok(walk(Value { nodes: &self.reader.nodes, document: &document }))
+            }
+            Err(Fault::TooDeep) => {
+                Err(Broken::new(RejectCode::TooDeep, format!("nested deeper than {} levels", self.depth_max)))
+            }
+            Err(Fault::Invalid) => Err(broken(text)),
         }
-    }
-
-    fn parse_once<R, F: FnOnce(Value<'_, '_>) -> R>(
-        &mut self,
-        bytes: &[u8],
-        walk: F,
-    ) -> Result<R, (simd_json::Error, F)> {
-        self.padded.clear();
-        self.padded.extend_from_slice(bytes);
-        self.padded.resize(bytes.len() + simd_json::INPUT_PADDING, b' ');
-        let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
-        let parsed = simd_json::fill_tape_padded(&mut self.padded, bytes.len(), &mut self.buffers, &mut tape);
-        let result = match parsed {
-            Ok(()) => Ok(walk(&tape.0)),
-            Err(error) => Err((error, walk)),
-        };
-        self.tape = tape.reset();
-        result
-    }
-
-    /// What simd-json refuses may be a number beyond 64 bits, which is JSON: such a document is written anew with the
-    /// number as a float and read again.
-    #[cold]
-    fn parse_slowly<R>(
-        &mut self,
-        bytes: &[u8],
-        error: &simd_json::Error,
-        walk: impl FnOnce(Value<'_, '_>) -> R,
-    ) -> Result<R, Broken> {
-        if matches!(error.error(), ErrorType::DepthLimitExceeded) {
-            return Err(Broken::new(RejectCode::TooDeep, format!("nested deeper than {} levels", self.depth_max)));
-        }
-        if let Err(invalid) = simdutf8::compat::from_utf8(bytes) {
-            return Err(Broken::utf8(invalid.valid_up_to()));
-        }
-        let number = matches!(error.error(), ErrorType::InvalidNumber | ErrorType::Parser | ErrorType::ExpectedNumber);
-        if number && let Ok(value) = serde_json::from_slice::<serde_json::Value>(bytes) {
-            let anew = serde_json::to_vec(&value).unwrap_or_default();
-            return self.parse_once(&anew, walk).map_err(|(error, _)| broken(bytes, &error));
-        }
-        Err(broken(bytes, error))
     }
 }
 
-fn broken(bytes: &[u8], error: &simd_json::Error) -> Broken {
+#[cold]
+fn broken(text: &str) -> Broken {
     // serde_json says line and column, and what it wanted; it is asked only when the record is lost already.
-    let said = match serde_json::from_slice::<serde::de::IgnoredAny>(bytes) {
+    let said = match serde_json::from_str::<serde::de::IgnoredAny>(text) {
         Err(said) => said.to_string(),
-        Ok(_) => error.to_string(),
+        Ok(_) => "half of a surrogate pair".to_owned(), // serde_json does not look into strings that it ignores
     };
     Broken::new(RejectCode::InvalidJson, format!("not valid JSON: {said}"))
 }
 
-/// A value: its node and all nodes inside it.
-pub(crate) type Value<'t, 'i> = &'t [Node<'i>];
+impl<'i> Document<'i> {
+    fn part(&self, node: &Node) -> &'i str {
+        let place = |at: u32| usize::try_from(at).unwrap_or(0);
+        self.text.get(place(node.start)..place(node.end)).unwrap_or("")
+    }
+
+    fn plain(&self, node: &Node) -> &'i str {
+        let mut plain = bumpalo::collections::String::new_in(self.plain);
+        let mut text = String::new();
+        unescape(self.part(node), &mut text);
+        plain.push_str(&text);
+        plain.into_bump_str()
+    }
+}
+
+impl std::fmt::Debug for Value<'_, '_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Value").field(&self.document.text.get(self.span())).finish()
+    }
+}
+
+impl<'t, 'i> Value<'t, 'i> {
+    /// What it is; `None` only for a value that is not there.
+    #[inline]
+    pub(crate) fn kind(self) -> Option<Kind> {
+        self.nodes.first().map(|node| node.kind)
+    }
+
+    /// A string or number as the record holds it.
+    #[inline]
+    pub(crate) fn written(self) -> (&'i str, Form) {
+        let Some(node) = self.nodes.first() else { return ("", Form::Json) };
+        let form = match (node.kind, self.document.odd_escapes) {
+            (Kind::TextEscaped, false) => Form::Escaped,
+            (Kind::TextEscaped, true) => Form::EscapedOddly,
+            _ => Form::Json,
+        };
+        (self.document.part(node), form)
+    }
+
+    /// Its part of the document; a string without its quotes.
+    pub(crate) fn span(self) -> std::ops::Range<usize> {
+        let place = |at: u32| usize::try_from(at).unwrap_or(0);
+        self.nodes.first().map_or(0..0, |node| place(node.start)..place(node.end))
+    }
+
+    fn split(nodes: &'t [Node], document: &'i Document<'i>) -> Option<(Value<'t, 'i>, &'t [Node])> {
+        let first = nodes.first()?;
+        let size = match first.kind {
+            Kind::Object | Kind::Array => usize::try_from(first.extra).ok()? + 1,
+            _ => 1,
+        };
+        let (nodes, rest) = nodes.split_at_checked(size)?;
+        Some((Value { nodes, document }, rest))
+    }
+}
+
+impl Key<'_> {
+    /// The interned name, if anybody asked for it.
+    #[inline]
+    pub(crate) fn name(self, names: &Names) -> Name {
+        self.name.unwrap_or_else(|| names.get_or_unknown(self.text.as_bytes()))
+    }
+
+    /// The interned name of two joined.
+    pub(crate) fn pair(self, inner: Key<'_>, pairs: &mut Pairs, join: impl FnOnce() -> Name) -> Name {
+        pairs.name(self.number, inner.number, join)
+    }
+
+    /// The name of a member that stands in no document.
+    pub(crate) const fn of(text: &str) -> Key<'_> {
+        Key { text, number: NO_KEY, name: None }
+    }
+}
 
 /// The text of a string.
 pub(crate) fn text<'i>(value: Value<'_, 'i>) -> Option<&'i str> {
-    match value.first() {
-        Some(Node::String(text)) => Some(text),
+    let node = value.nodes.first()?;
+    match node.kind {
+        Kind::Text => Some(value.document.part(node)),
+        Kind::TextEscaped => Some(value.document.plain(node)),
         _ => None,
     }
 }
 
+/// A number as JSON writes it, in one way for each: `1.50` is `1.5`.
+pub(crate) fn number<'i>(value: Value<'_, 'i>) -> Option<&'i str> {
+    let node = value.nodes.first()?;
+    match node.kind {
+        Kind::Whole => Some(value.document.part(node)),
+        Kind::Number => Some(canonical_number(value.document.part(node), value.document.plain)),
+        _ => None,
+    }
+}
+
+fn canonical_number<'i>(written: &'i str, plain: &'i Bump) -> &'i str {
+    if let Ok(whole) = written.parse::<i64>() {
+        return plain.alloc_str(itoa::Buffer::new().format(whole));
+    }
+    if let Ok(whole) = written.parse::<u64>() {
+        return plain.alloc_str(itoa::Buffer::new().format(whole));
+    }
+    match written.parse::<f64>() {
+        Ok(number) if number.is_finite() => plain.alloc_str(ryu::Buffer::new().format(number)),
+        _ => written, // beyond what a float holds: as it is
+    }
+}
+
+/// The text of a scalar, and what it is; `None` for objects and arrays.
+pub(crate) fn scalar<'i>(value: Value<'_, 'i>) -> Option<(&'i str, Scalar)> {
+    Some(match value.kind()? {
+        Kind::Text | Kind::TextEscaped => (text(value)?, Scalar::Text),
+        Kind::Whole | Kind::Number => (number(value)?, Scalar::Number),
+        Kind::True => ("true", Scalar::Bool),
+        Kind::False => ("false", Scalar::Bool),
+        Kind::Null => ("", Scalar::Null),
+        Kind::Object | Kind::Array | Kind::Key | Kind::KeyEscaped => return None,
+    })
+}
+
 /// Whether it is an object.
 pub(crate) fn is_object(value: Value<'_, '_>) -> bool {
-    matches!(value.first(), Some(Node::Object { .. }))
+    value.kind() == Some(Kind::Object)
+}
+
+/// Whether it is an array.
+pub(crate) fn is_array(value: Value<'_, '_>) -> bool {
+    value.kind() == Some(Kind::Array)
 }
 
 /// Whether it is null.
 pub(crate) fn is_null(value: Value<'_, '_>) -> bool {
-    matches!(value.first(), Some(Node::Static(StaticNode::Null)))
+    value.kind() == Some(Kind::Null)
 }
 
 /// The members of an object, none for anything else.
 pub(crate) fn members<'t, 'i>(value: Value<'t, 'i>) -> Members<'t, 'i> {
-    match value.split_first() {
-        Some((Node::Object { .. }, rest)) => Members(rest),
-        _ => Members(&[]),
-    }
+    Members(entries(value))
+}
+
+/// The members of an object with their names' numbers, none for anything else.
+pub(crate) fn entries<'t, 'i>(value: Value<'t, 'i>) -> Entries<'t, 'i> {
+    let nodes = if is_object(value) { value.nodes.get(1..).unwrap_or_default() } else { &[] };
+    Entries { nodes, document: value.document }
 }
 
 /// The elements of an array; anything else is its own only element.
 pub(crate) fn elements<'t, 'i>(value: Value<'t, 'i>) -> Elements<'t, 'i> {
-    match value.split_first() {
-        Some((Node::Array { .. }, rest)) => Elements(rest),
-        _ => Elements(value),
-    }
+    let nodes = if is_array(value) { value.nodes.get(1..).unwrap_or_default() } else { value.nodes };
+    Elements { nodes, document: value.document }
+}
+
+/// The parts of the document that are the elements of an array, each with its quotes if it is a string; none for
+/// anything else.
+pub(crate) fn element_spans(value: Value<'_, '_>) -> Vec<std::ops::Range<usize>> {
+    let whole = |value: Value<'_, '_>| {
+        let quotes = usize::from(matches!(value.kind(), Some(Kind::Text | Kind::TextEscaped)));
+        let span = value.span();
+        span.start - quotes..span.end + quotes
+    };
+    if is_array(value) { elements(value).map(whole).collect() } else { Vec::new() }
 }
 
 /// The first member of this name.
@@ -129,39 +272,54 @@ pub(crate) fn member<'t, 'i>(value: Value<'t, 'i>, name: &str) -> Option<Value<'
 
 /// See [`members`].
 #[derive(Clone)]
-pub(crate) struct Members<'t, 'i>(Value<'t, 'i>);
+pub(crate) struct Members<'t, 'i>(Entries<'t, 'i>);
 
 impl<'t, 'i> Iterator for Members<'t, 'i> {
     type Item = (&'i str, Value<'t, 'i>);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let (Node::String(key), rest) = self.0.split_first()? else {
-            return None;
+        self.0.next().map(|(key, value)| (key.text, value))
+    }
+}
+
+/// See [`entries`].
+#[derive(Clone)]
+pub(crate) struct Entries<'t, 'i> {
+    nodes: &'t [Node],
+    document: &'i Document<'i>,
+}
+
+impl<'t, 'i> Iterator for Entries<'t, 'i> {
+    type Item = (Key<'i>, Value<'t, 'i>);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let (key, rest) = self.nodes.split_first()?;
+        let (value, rest) = Value::split(rest, self.document)?;
+        self.nodes = rest;
+        let text = match key.kind {
+            Kind::KeyEscaped => self.document.plain(key),
+            _ => self.document.part(key),
         };
-        let (value, rest) = split_value(rest)?;
-        self.0 = rest;
-        Some((key, value))
+        Some((Key { text, number: key.extra, name: self.document.keys.name(key.extra) }, value))
     }
 }
 
 /// See [`elements`].
 #[derive(Clone)]
-pub(crate) struct Elements<'t, 'i>(Value<'t, 'i>);
+pub(crate) struct Elements<'t, 'i> {
+    nodes: &'t [Node],
+    document: &'i Document<'i>,
+}
 
 impl<'t, 'i> Iterator for Elements<'t, 'i> {
     type Item = Value<'t, 'i>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let (value, rest) = split_value(self.0)?;
-        self.0 = rest;
+        let (value, rest) = Value::split(self.nodes, self.document)?;
+        self.nodes = rest;
         Some(value)
     }
-}
-
-fn split_value<'t, 'i>(nodes: &'t [Node<'i>]) -> Option<(Value<'t, 'i>, &'t [Node<'i>])> {
-    let size = match nodes.first()? {
-        Node::Object { count, .. } | Node::Array { count, .. } => count + 1,
-        Node::String(_) | Node::Static(_) => 1,
-    };
-    nodes.split_at_checked(size)
 }

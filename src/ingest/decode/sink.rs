@@ -2,12 +2,11 @@
 
 use cf_types::{Fields, Name, RejectCode, Scalar, field::Names};
 use rustc_hash::FxHashSet;
-use simd_json::{Node, StaticNode};
 
-use super::json::{Value, elements, members};
+use super::json::{self, Key, Kind, Pairs, Value, elements, entries};
 
 /// Bytes of the longest name of a JSON member.
-const KEY_BYTES_MAX: usize = 256;
+pub(crate) const KEY_BYTES_MAX: usize = 256;
 /// Bytes of the longest name with dots.
 const PATH_BYTES_MAX: usize = 1_024;
 
@@ -34,6 +33,8 @@ impl Broken {
 pub(crate) struct Sink<'a> {
     pub(crate) fields: &'a mut Fields,
     pub(crate) names: &'a Names,
+    /// Joined names that were looked up before.
+    pub(crate) pairs: &'a mut Pairs,
     /// The name with dots of the member being walked; reused, so that no name is allocated.
     pub(crate) path: &'a mut String,
     pub(crate) fields_max: usize,
@@ -49,14 +50,27 @@ impl Sink<'_> {
     }
 
     pub(crate) fn put(&mut self, name: Name, value: &str, scalar: Scalar) -> Result<(), Broken> {
+        if self.has_room_for(name)? {
+            self.fields.push(name, value, scalar);
+        }
+        Ok(())
+    }
+
+    /// Whether a field may be added.
+    #[inline]
+    fn has_room_for(&self, name: Name) -> Result<bool, Broken> {
         if self.taken.as_ref().is_some_and(|taken| taken.contains(&name)) {
-            return Ok(());
+            return Ok(false);
         }
         if self.fields.len() >= self.fields_max {
-            return Err(Broken::new(RejectCode::TooManyFields, format!("more than {} fields", self.fields_max)));
+            return Err(self.too_many());
         }
-        self.fields.push(name, value, scalar);
-        Ok(())
+        Ok(true)
+    }
+
+    #[cold]
+    fn too_many(&self) -> Broken {
+        Broken::new(RejectCode::TooManyFields, format!("more than {} fields", self.fields_max))
     }
 
     /// The interned name of a member, if anybody asked for it.
@@ -65,18 +79,40 @@ impl Sink<'_> {
         Ok(self.names.get_or_unknown(key.as_bytes()))
     }
 
+    /// The same, for a member of a document.
+    #[inline]
+    pub(crate) fn name_of(&self, key: Key<'_>) -> Result<Name, Broken> {
+        check_key(key.text)?;
+        Ok(key.name(self.names))
+    }
+
     /// Adds a scalar; objects and arrays are nothing here.
-    pub(crate) fn scalar(&mut self, name: Name, node: Node<'_>) -> Result<(), Broken> {
-        match node {
-            Node::String(text) => self.put(name, text, Scalar::Text),
-            Node::Static(StaticNode::I64(number)) => self.put(name, itoa::Buffer::new().format(number), Scalar::Number),
-            Node::Static(StaticNode::U64(number)) => self.put(name, itoa::Buffer::new().format(number), Scalar::Number),
-            Node::Static(StaticNode::F64(number)) => self.put(name, ryu::Buffer::new().format(number), Scalar::Number),
-            Node::Static(StaticNode::Bool(true)) => self.put(name, "true", Scalar::Bool),
-            Node::Static(StaticNode::Bool(false)) => self.put(name, "false", Scalar::Bool),
-            Node::Static(StaticNode::Null) => self.put(name, "", Scalar::Null),
-            Node::Object { .. } | Node::Array { .. } => Ok(()),
+    #[inline]
+    pub(crate) fn scalar(&mut self, name: Name, value: Value<'_, '_>) -> Result<(), Broken> {
+        match value.kind() {
+            Some(Kind::Text | Kind::TextEscaped | Kind::Whole) => {
+                let (text, form) = value.written();
+                if self.has_room_for(name)? {
+                    let scalar = if value.kind() == Some(Kind::Whole) { Scalar::Number } else { Scalar::Text };
+                    self.fields.push_json(name, text, scalar, form);
+                }
+                Ok(())
+            }
+            _ => match json::scalar(value) {
+                Some((text, scalar)) => self.put(name, text, scalar),
+                None => Ok(()),
+            },
         }
+    }
+
+    /// Adds a member under its own name.
+    #[inline]
+    pub(crate) fn member(&mut self, key: Key<'_>, value: Value<'_, '_>) -> Result<(), Broken> {
+        if matches!(value.kind(), Some(Kind::Object | Kind::Array)) {
+            return self.flatten(key.text, value);
+        }
+        let name = self.name_of(key)?;
+        self.scalar(name, value)
     }
 
     /// Adds a value under a name: a scalar as it is, a list as repeats, an object's members with dots.
@@ -103,17 +139,21 @@ impl Sink<'_> {
 
     fn value(&mut self, value: Value<'_, '_>, depth: usize) -> Result<(), Broken> {
         self.check_depth(depth)?;
-        match value.first() {
-            Some(Node::Object { .. }) => {
-                members(value).try_for_each(|(key, value)| self.descend(key, value, depth + 1))
-            }
-            Some(Node::Array { .. }) => elements(value).try_for_each(|element| self.value(element, depth + 1)),
-            Some(node) => {
+        match value.kind() {
+            Some(Kind::Object) => entries(value).try_for_each(|(key, value)| self.descend(key.text, value, depth + 1)),
+            Some(Kind::Array) => elements(value).try_for_each(|element| self.value(element, depth + 1)),
+            Some(_) => {
                 let name = self.names.get_or_unknown(self.path.as_bytes());
-                self.scalar(name, *node)
+                self.scalar(name, value)
             }
             None => Ok(()),
         }
+    }
+
+    /// Refuses a joined name that is too long.
+    #[inline]
+    pub(crate) fn check_name(&self, len: usize) -> Result<(), Broken> {
+        if len > KEY_BYTES_MAX { Err(name_too_long(len)) } else { Ok(()) }
     }
 
     pub(crate) fn check_depth(&self, depth: usize) -> Result<(), Broken> {
@@ -124,10 +164,13 @@ impl Sink<'_> {
     }
 }
 
+#[inline]
 fn check_key(key: &str) -> Result<(), Broken> {
-    if key.len() > KEY_BYTES_MAX {
-        let reason = format!("a field name has {} bytes; at most {KEY_BYTES_MAX} are read", key.len());
-        return Err(Broken::new(RejectCode::TooLong, reason));
-    }
-    Ok(())
+    if key.len() > KEY_BYTES_MAX { Err(name_too_long(key.len())) } else { Ok(()) }
+}
+
+#[cold]
+fn name_too_long(len: usize) -> Broken {
+    let reason = format!("a field name has {len} bytes; at most {KEY_BYTES_MAX} are read");
+    Broken::new(RejectCode::TooLong, reason)
 }

@@ -3,11 +3,10 @@
 //! Fields get the names that Sigma rules use: `EventID`, `Channel`, `Provider_Name`, `Computer`, attributes of `System`
 //! as `Element_Attribute`, and the members of `EventData` and `UserData` by their own names.
 
-use cf_types::{Name, RejectCode};
-use simd_json::Node;
+use cf_types::{Name, RejectCode, Scalar};
 
 use super::{
-    json::{Value, elements, is_object, member, members, text},
+    json::{Key, Kind, Value, elements, entries, is_array, is_object, member, members, number, text},
     sink::{Broken, Sink},
     time::Assume,
 };
@@ -24,26 +23,26 @@ pub(crate) struct Header<'t, 'i> {
 /// The `Event` member, if this is a nested Windows event.
 pub(crate) fn nested<'t, 'i>(root: Value<'t, 'i>) -> Option<Value<'t, 'i>> {
     let event = member(root, "Event")?;
-    member(event, "System").filter(|system| is_object(system))?;
+    member(event, "System").filter(|system| is_object(*system))?;
     Some(event)
 }
 
 /// Flattens a nested event.
 pub(crate) fn flatten_nested<'t, 'i>(root: Value<'t, 'i>, sink: &mut Sink<'_>) -> Result<Header<'t, 'i>, Broken> {
     let mut header = Header::default();
-    for (key, value) in members(root) {
-        if key != "Event" {
-            sink.flatten(key, value)?; // what a shipper added
+    for (key, value) in entries(root) {
+        if key.text != "Event" {
+            sink.member(key, value)?; // what a shipper added
             continue;
         }
-        for (part, value) in members(value) {
-            match part {
+        for (part, value) in entries(value) {
+            match part.text {
                 "System" => flatten_system(value, &mut header, sink)?,
                 "EventData" => flatten_data(value, sink)?,
                 "UserData" => flatten_user_data(value, sink)?,
                 "RenderingInfo" => flatten_rendering(value, sink)?,
-                _ if is_attributes(part) => {} // the XML name space
-                _ => sink.flatten(part, value)?,
+                text if is_attributes(text) => {} // the XML name space
+                _ => sink.member(part, value)?,
             }
         }
     }
@@ -55,22 +54,18 @@ fn flatten_system<'t, 'i>(
     header: &mut Header<'t, 'i>,
     sink: &mut Sink<'_>,
 ) -> Result<(), Broken> {
-    for (key, value) in members(system) {
-        match key {
+    for (key, value) in entries(system) {
+        match key.text {
             "Computer" => header.computer = text(value),
             "Channel" => header.channel = text(value),
             "EventRecordID" => header.record_id = Some(value),
             "TimeCreated" | "TimeCreated_attributes" => header.time = system_time(value).or(header.time),
             _ => {}
         }
-        match value.first() {
-            Some(Node::Object { .. }) => flatten_element(key, value, sink)?,
-            Some(Node::Array { .. }) => sink.flatten(key, value)?,
-            Some(node) => {
-                let name = sink.name(key)?;
-                sink.scalar(name, *node)?;
-            }
-            None => {}
+        if is_object(value) {
+            flatten_element(key, value, sink)?;
+        } else {
+            sink.member(key, value)?;
         }
     }
     Ok(())
@@ -82,13 +77,16 @@ fn system_time<'t, 'i>(element: Value<'t, 'i>) -> Option<Value<'t, 'i>> {
 }
 
 /// An XML element with attributes: its text under its name, each attribute as `Element_Attribute`.
-fn flatten_element(element: &str, value: Value<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Broken> {
-    let element = element.strip_suffix("_attributes").unwrap_or(element);
-    for (key, value) in members(value) {
-        if is_text(key) {
-            sink.flatten(element, value)?;
-        } else if is_attributes(key) {
-            for (attribute, value) in members(value) {
+fn flatten_element(key: Key<'_>, value: Value<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Broken> {
+    let element = match key.text.strip_suffix("_attributes") {
+        Some(element) => Key::of(element),
+        None => key,
+    };
+    for (key, value) in entries(value) {
+        if is_text(key.text) {
+            sink.member(element, value)?;
+        } else if is_attributes(key.text) {
+            for (attribute, value) in entries(value) {
                 flatten_attribute(element, attribute, value, sink)?;
             }
         } else {
@@ -98,43 +96,49 @@ fn flatten_element(element: &str, value: Value<'_, '_>, sink: &mut Sink<'_>) -> 
     Ok(())
 }
 
-fn flatten_attribute(element: &str, attribute: &str, value: Value<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Broken> {
-    let attribute = attribute.strip_prefix('@').unwrap_or(attribute);
-    let Some(node) = value.first() else {
-        return Ok(());
-    };
-    sink.path.clear();
-    sink.path.push_str(element);
-    sink.path.push('_');
-    sink.path.push_str(attribute);
-    let name = sink.name(sink.path)?;
-    match node {
-        Node::Object { .. } | Node::Array { .. } => {
-            let joined = sink.path.clone();
-            sink.flatten(&joined, value)
-        }
-        node => sink.scalar(name, *node),
+fn flatten_attribute(
+    element: Key<'_>,
+    attribute: Key<'_>,
+    value: Value<'_, '_>,
+    sink: &mut Sink<'_>,
+) -> Result<(), Broken> {
+    if is_object(value) || is_array(value) {
+        join(element, attribute, sink.path);
+        let joined = sink.path.clone();
+        return sink.flatten(&joined, value);
     }
+    sink.check_name(element.text.len() + attribute.text.len())?;
+    let Sink { names, path, pairs, .. } = sink;
+    let name = element.pair(attribute, pairs, || {
+        join(element, attribute, path);
+        names.get_or_unknown(path.as_bytes())
+    });
+    sink.scalar(name, value)
+}
+
+fn join(element: Key<'_>, attribute: Key<'_>, path: &mut String) {
+    path.clear();
+    path.push_str(element.text);
+    path.push('_');
+    path.push_str(attribute.text.strip_prefix('@').unwrap_or(attribute.text));
 }
 
 fn flatten_data(data: Value<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Broken> {
     if !is_object(data) {
         return sink.flatten("Data", data); // some converters drop the object when there is only `Data`
     }
-    for (key, value) in members(data) {
-        flatten_datum(key, value, sink)?;
-    }
-    Ok(())
+    entries(data).try_for_each(|(key, value)| flatten_datum(key, value, sink))
 }
 
 /// One member of `EventData` or of what `UserData` holds.
-fn flatten_datum(key: &str, value: Value<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Broken> {
-    match value.first() {
-        Some(Node::Object { .. } | Node::Array { .. }) if key == "Data" => {
+#[inline]
+fn flatten_datum(key: Key<'_>, value: Value<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Broken> {
+    match value.kind() {
+        Some(Kind::Object | Kind::Array) if key.text == "Data" => {
             elements(value).try_for_each(|element| flatten_unnamed(element, sink))
         }
-        Some(Node::Object { .. }) if is_attributes(key) => Ok(()),
-        Some(Node::Object { .. }) => match members(value).find(|(key, _)| is_text(key)) {
+        Some(Kind::Object) if is_attributes(key.text) => Ok(()),
+        Some(Kind::Object) => match members(value).find(|(key, _)| is_text(key)) {
             Some((_, inner)) => flatten_named(key, inner, sink),
             None => flatten_named(key, value, sink),
         },
@@ -152,46 +156,45 @@ fn flatten_unnamed(element: Value<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Br
     let named = member(attributes, "Name").or_else(|| member(attributes, "@Name")).and_then(text);
     let content = members(element).find(|(key, _)| is_text(key)).map(|(_, value)| value);
     match (named, content) {
-        (Some(name), Some(content)) => flatten_named(name, content, sink),
-        (Some(name), None) => flatten_named(name, &[Node::String("")], sink),
+        (Some(name), Some(content)) => flatten_named(Key::of(name), content, sink),
+        (Some(name), None) => {
+            let name = sink.name(name)?;
+            sink.put(name, "", Scalar::Text)
+        }
         (None, Some(content)) => sink.flatten("Data", content),
         (None, None) => sink.flatten("Data", element),
     }
 }
 
-fn flatten_named(key: &str, value: Value<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Broken> {
-    match value.first() {
-        Some(Node::Object { .. } | Node::Array { .. }) => sink.flatten(key, value),
-        Some(node) => {
-            let name = sink.name(key)?;
-            sink.scalar(name, *node)?;
-            if name == Name::UNKNOWN && key.contains(' ') {
-                // Defender: the rules say ThreatName for `Threat Name`.
-                let joined: String = key.split(' ').collect();
-                let name = sink.name(&joined)?;
-                if name != Name::UNKNOWN {
-                    sink.scalar(name, *node)?;
-                }
-            }
-            Ok(())
-        }
-        None => Ok(()),
+#[inline]
+fn flatten_named(key: Key<'_>, value: Value<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Broken> {
+    if matches!(value.kind(), Some(Kind::Object | Kind::Array)) {
+        return sink.flatten(key.text, value);
     }
+    let name = sink.name_of(key)?;
+    sink.scalar(name, value)?;
+    if name == Name::UNKNOWN && key.text.contains(' ') {
+        // Defender: the rules say ThreatName for `Threat Name`.
+        let joined: String = key.text.split(' ').collect();
+        let name = sink.name(&joined)?;
+        if name != Name::UNKNOWN {
+            sink.scalar(name, value)?;
+        }
+    }
+    Ok(())
 }
 
 /// `UserData` wraps its fields in one element whose name nobody asks for.
 fn flatten_user_data(data: Value<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Broken> {
-    for (wrapper, inner) in members(data) {
-        if is_attributes(wrapper) {
+    for (wrapper, inner) in entries(data) {
+        if is_attributes(wrapper.text) {
             continue;
         }
         if !is_object(inner) {
             flatten_datum(wrapper, inner, sink)?;
             continue;
         }
-        for (key, value) in members(inner) {
-            flatten_datum(key, value, sink)?;
-        }
+        entries(inner).try_for_each(|(key, value)| flatten_datum(key, value, sink))?;
     }
     Ok(())
 }
@@ -248,9 +251,7 @@ fn find<'t, 'i>(root: Value<'t, 'i>, path: &str) -> Option<Value<'t, 'i>> {
 
 fn flat_member<'t, 'i>(root: Value<'t, 'i>, field: &str) -> Option<Value<'t, 'i>> {
     let (_, names) = FLAT.iter().find(|(name, _)| *name == field)?;
-    names.iter().find_map(|name| {
-        find(root, name).filter(|value| !matches!(value.first(), Some(Node::Object { .. } | Node::Array { .. })))
-    })
+    names.iter().find_map(|name| find(root, name).filter(|value| !is_object(*value) && !is_array(*value)))
 }
 
 /// Whether this is a flat Windows event: a channel and an event id where shippers put them.
@@ -265,14 +266,14 @@ pub(crate) fn is_flat(root: Value<'_, '_>) -> bool {
 pub(crate) fn flatten_flat<'t, 'i>(root: Value<'t, 'i>, sink: &mut Sink<'_>) -> Result<Header<'t, 'i>, Broken> {
     for (field, _) in FLAT {
         if member(root, field).is_none()
-            && let Some(node) = flat_member(root, field).and_then(|value| value.first())
+            && let Some(value) = flat_member(root, field)
         {
             let name = sink.name(field)?;
-            sink.scalar(name, *node)?;
+            sink.scalar(name, value)?;
         }
     }
-    for (key, value) in members(root) {
-        match key {
+    for (key, value) in entries(root) {
+        match key.text {
             "event_data" | "EventData" if is_object(value) => flatten_data(value, sink)?,
             "user_data" | "UserData" if is_object(value) => flatten_user_data(value, sink)?,
             "winlog" => {
@@ -284,15 +285,15 @@ pub(crate) fn flatten_flat<'t, 'i>(root: Value<'t, 'i>, sink: &mut Sink<'_>) -> 
                     }
                 }
             }
-            _ if key.starts_with("winlog.event_data.") => {
-                sink.flatten(key.trim_start_matches("winlog.event_data."), value)?;
+            text if text.starts_with("winlog.event_data.") => {
+                sink.flatten(text.trim_start_matches("winlog.event_data."), value)?;
             }
-            _ if key.contains(' ') => flatten_named(key, value, sink)?,
-            _ => sink.flatten(key, value)?,
+            text if text.contains(' ') => flatten_named(key, value, sink)?,
+            _ => sink.member(key, value)?,
         }
     }
     Ok(Header {
-        time: FLAT_TIME.iter().find_map(|path| find(root, path).filter(|value| !is_object(value))),
+        time: FLAT_TIME.iter().find_map(|path| find(root, path).filter(|value| !is_object(*value))),
         computer: flat_member(root, "Computer").and_then(text),
         channel: flat_member(root, "Channel").and_then(text),
         record_id: flat_member(root, "EventRecordID"),
@@ -303,13 +304,9 @@ impl Header<'_, '_> {
     /// `computer/channel/EventRecordID`, where the event has all three.
     pub(crate) fn declared_id(&self) -> Option<Box<str>> {
         let (computer, channel) = (self.computer?, self.channel?);
-        let mut digits = itoa::Buffer::new();
-        let number = match self.record_id?.first()? {
-            Node::String(text) => text,
-            Node::Static(simd_json::StaticNode::U64(number)) => digits.format(*number),
-            Node::Static(simd_json::StaticNode::I64(number)) => digits.format(*number),
-            _ => return None,
-        };
+        let id = self.record_id?;
+        let whole = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+        let number = text(id).or_else(|| number(id).filter(whole))?;
         if number.is_empty() {
             return None;
         }
