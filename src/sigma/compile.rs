@@ -8,7 +8,9 @@ use std::{
 use cf_types::{Detection, Entity, EntityKind, EpisodeRule, Event, Group, Item, Level, Member, Name, Predicate};
 
 use crate::{
+    explain::{Explained, Referenced},
     log_source::LogSources,
+    outline::Outline,
     parse::{PLAN_CONDITIONS, ParseOptions, Parsed, ParsedFile, Text, parse_with},
     problem::Problem,
     rule::{Correlation, Expr, Meta, Rule},
@@ -91,6 +93,8 @@ pub struct RuleSet {
     files: Vec<Arc<ParsedFile>>,
     parse_options: Arc<ParseOptions>,
     options: Options,
+    /// By plain rule: its text's own form.
+    explained: Vec<Explained>,
 }
 
 /// A plain rule's part in one episode rule.
@@ -155,6 +159,7 @@ impl RuleSet {
             files,
             parse_options,
             options: options.clone(),
+            explained: rules.into_iter().map(explained).collect(),
         };
         problems
             .sort_by(|left, right| (&left.file, left.line, left.column).cmp(&(&right.file, right.line, right.column)));
@@ -212,6 +217,11 @@ impl RuleSet {
         self.files.iter().map(|file| &file.file)
     }
 
+    /// The indexes of all rules, in the order of [`RuleSet::rules`].
+    pub fn indexes(&self) -> impl Iterator<Item = RuleIndex> + use<> {
+        (0..u32::try_from(self.rules.len()).unwrap_or(u32::MAX)).map(RuleIndex)
+    }
+
     /// One rule.
     #[must_use]
     pub fn rule(&self, rule: RuleIndex) -> Option<&RuleInfo> {
@@ -252,7 +262,48 @@ impl RuleSet {
     }
 }
 
+impl RuleSet {
+    /// What there is to explain of a plain rule.
+    pub(crate) fn explained(&self, rule: RuleIndex) -> Option<&Explained> {
+        self.explained.get(rule.index())
+    }
+
+    /// The rules that a correlation refers to, each with what an event is to it.
+    pub(crate) fn referenced(&self, rule: RuleIndex, event: &Event) -> Vec<Referenced> {
+        let Some(info) = self.rule(rule) else { return Vec::new() };
+        let of = self.episode_rules.iter().find(|of| of.id == info.id);
+        let ids = of.map(|of| of.references.as_slice()).unwrap_or_default();
+        let index = |id: &Arc<str>| {
+            let place = self.rules.iter().position(|info| info.id == *id)?;
+            u32::try_from(place).ok().map(RuleIndex)
+        };
+        let referenced = |index: RuleIndex| {
+            let explanation = self.explain(index, event);
+            let mut counted = self.counts.get(index.index()).into_iter().flatten();
+            let fields = counted.find(|counted| counted.rule == info.id).map(|counted| counted.fields(event));
+            let fields = fields.unwrap_or_default();
+            let counts = explanation.matched && fields.iter().all(|(_, value)| value.is_some());
+            Referenced { explanation, counts, fields }
+        };
+        // A correlation never refers to itself, not even through others: those are refused.
+        ids.iter().filter_map(index).filter(|other| *other != rule).map(referenced).collect()
+    }
+}
+
 impl Counted {
+    /// Fields that it groups by and counts, as the rule calls them, with an event's values.
+    fn fields(&self, event: &Event) -> Vec<(Arc<str>, Option<String>)> {
+        let first = |name: Name| event.fields.first(name).filter(|value| !value.is_empty()).map(str::to_owned);
+        let mut fields = match &self.group {
+            Grouping::Fingerprint => Vec::new(),
+            Grouping::Fields(fields) => fields.iter().map(|(shown, name)| (Arc::clone(shown), first(*name))).collect(),
+        };
+        if let CountedValue::Fields(names) = &self.value {
+            fields.extend(names.iter().map(|name| (name.text(), event.fields.first(*name).map(str::to_owned))));
+        }
+        fields
+    }
+
     fn item(&self, event: &Event) -> Option<Item> {
         let group = match &self.group {
             Grouping::Fingerprint => fingerprint(event),
@@ -300,6 +351,12 @@ fn fingerprint(event: &Event) -> Group {
         Some((Arc::from(kind.as_str()), entity.value))
     };
     Group::new([EntityKind::Host, EntityKind::User, EntityKind::Address].into_iter().filter_map(first))
+}
+
+fn explained(rule: Rule) -> Explained {
+    // Rules of other readers have a condition and no text that selections could be read from.
+    let outline = if rule.outline.is_empty() { Arc::new(Outline::of(&rule.condition)) } else { rule.outline };
+    Explained { log_source: rule.log_source, outline }
 }
 
 fn info_of_rule(rule: &Rule, alerts: bool) -> RuleInfo {

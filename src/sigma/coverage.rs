@@ -26,8 +26,7 @@ struct Technique<'r> {
 
 /// Makes the layer. `hits` are by rule id; without them nothing is said of hits.
 ///
-/// Rules that a file switched off must not be among `rules`. A rule that became two (one that matches, one that counts)
-/// is one here.
+/// Rules that are switched off do not count. A rule that became two (one that matches, one that counts) is one here.
 #[must_use]
 pub fn navigator_layer(rules: &[RuleInfo], hits: Option<&BTreeMap<Arc<str>, u64>>, name: &str) -> Value {
     let mut techniques: BTreeMap<String, Technique<'_>> = BTreeMap::new();
@@ -86,7 +85,7 @@ fn once_each<'r>(
     hits: Option<&BTreeMap<Arc<str>, u64>>,
 ) -> impl Iterator<Item = (&'r RuleInfo, u64)> {
     let mut seen: BTreeMap<(&str, u32, &str), (&RuleInfo, u64)> = BTreeMap::new();
-    for rule in rules {
+    for rule in rules.iter().filter(|rule| rule.enabled) {
         let met = hits.and_then(|hits| hits.get(&rule.id)).copied().unwrap_or(0);
         let known = seen.entry((&rule.file, rule.line, &rule.title)).or_insert((rule, 0));
         known.1 = known.1.max(met);

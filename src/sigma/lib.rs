@@ -34,16 +34,20 @@ pub mod rule;
 
 mod compile;
 mod coverage;
+mod explain;
 mod fold;
 mod lint;
+mod outline;
 mod scan;
 mod tally;
 
 pub use codes::codes;
 pub use compile::{Options, RuleIndex, RuleInfo, RuleSet};
 pub use coverage::navigator_layer;
+pub use explain::{Explanation, LogSourceFit, Miss, Part, Referenced, Way, What};
 pub use lint::lint;
 pub use log_source::{Fed, LogSources};
+pub use outline::Outline;
 pub use parse::{ParseOptions, Parsed, Text, parse, parse_with};
 pub use problem::{Problem, Severity};
 pub use rule::{Correlation, Filter, Meta, Rule};

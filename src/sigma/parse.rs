@@ -194,7 +194,7 @@ fn read_document(document: &Node, text: &Text, problems: &mut Problems, parsed: 
     let log_source = head::log_source(document, problems)?;
     let reference = head.name.as_deref().unwrap_or(&head.id).to_owned();
     let entries: Vec<&(Node, Node)> = entries.iter().collect();
-    let detection::Read { expr: condition, .. } = detection::read(&entries, found.at, &reference, problems)?;
+    let detection::Read { expr: condition, outline } = detection::read(&entries, found.at, &reference, problems)?;
     let Head { id, name, title, description, level, status, tags, file, line, meta } = head;
     parsed.rules.push(Rule {
         id,
@@ -208,6 +208,7 @@ fn read_document(document: &Node, text: &Text, problems: &mut Problems, parsed: 
         line,
         log_source,
         condition,
+        outline: Arc::new(outline),
         meta,
     });
     Ok(())

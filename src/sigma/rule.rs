@@ -7,6 +7,8 @@ use ipnet::IpNet;
 use regex::Regex;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
+use crate::outline::Outline;
+
 /// A plain rule: one event fulfils it or not.
 #[derive(Clone, Debug, Default)]
 pub struct Rule {
@@ -32,6 +34,8 @@ pub struct Rule {
     pub log_source: LogSourcePattern,
     /// What an event must fulfil.
     pub condition: Expr,
+    /// The same as the text says it.
+    pub outline: Arc<Outline>,
     /// What people may read of it beside.
     pub meta: Arc<Meta>,
 }
@@ -605,6 +609,8 @@ pub struct Filter {
     pub rules: Option<Vec<Reference>>,
     /// Its condition.
     pub condition: Expr,
+    /// The same as the text says it.
+    pub outline: Arc<Outline>,
     /// Whether events that fulfil the condition are suppressed; else only those that fulfil it remain.
     pub suppresses: bool,
     /// What people may read of it beside.

@@ -43,6 +43,8 @@ pub(super) fn apply(rules: &mut [Rule], filters: &[Filter], problems: &mut Vec<P
                 let filter_condition = filter.condition.clone();
                 let also = if filter.suppresses { Expr::Not(Box::new(filter_condition)) } else { filter_condition };
                 rule.condition = Expr::All(vec![condition, also]);
+                let (title, outline) = (Arc::clone(&filter.title), Arc::clone(&filter.outline));
+                Arc::make_mut(&mut rule.outline).filters.push((title, filter.suppresses, outline));
             }
         }
     }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::{
+    outline::{Block, Outline},
     parse::{condition, refuse_repeated_keys, value},
     problem::{Place, Problems, Refused, shown},
-    rule::{Expr, Formula, Test},
+    rule::{Expr, Test},
     yaml::{Kind, Node},
 };
 
@@ -13,15 +14,15 @@ use crate::{
 pub(super) struct Read {
     /// What an event must fulfil.
     pub(super) expr: Expr,
-    /// Its conditions as they are written.
-    pub(super) formulas: Vec<Formula>,
+    /// Its conditions and selections as they are written.
+    pub(super) outline: Outline,
 }
 
 /// Reads `detection` (or `filter`, without its `rules`) into one tree.
 ///
 /// `rule` is the id or name by which a correlation could refer to the rule.
 pub(super) fn read(entries: &[&(Node, Node)], at: Place, rule: &str, problems: &mut Problems) -> Result<Read, Refused> {
-    let mut selections = Vec::new();
+    let mut selections: Vec<(Arc<str>, Block)> = Vec::new();
     let (mut conditions, mut timeframe) = (None, None);
     for (key, value) in entries {
         match key.text() {
@@ -36,6 +37,10 @@ pub(super) fn read(entries: &[&(Node, Node)], at: Place, rule: &str, problems: &
     let Some(conditions) = conditions else {
         return Err(problems.error("no_condition", at, "`detection` has no `condition`".to_owned(), None));
     };
+    let exprs: Vec<(Arc<str>, Expr)> = selections
+        .iter()
+        .map(|(name, block)| (Arc::clone(name), block.expr().unwrap_or(Expr::All(Vec::new()))))
+        .collect();
     // A list of conditions is a rule for each of them (specification 2.1, *Condition*): any.
     let (mut any, mut formulas) = (Vec::new(), Vec::new());
     for node in conditions.each() {
@@ -52,7 +57,7 @@ pub(super) fn read(entries: &[&(Node, Node)], at: Place, rule: &str, problems: &
             let message = "aggregations in conditions are of Sigma 1".to_owned();
             return Err(problems.error("aggregation", node.at, message, Some(hint)));
         }
-        any.push(condition::resolve(&written.formula, node.at, &selections, problems)?);
+        any.push(condition::resolve(&written.formula, node.at, &exprs, problems)?);
         formulas.push(written.formula);
     }
     if let Some((at, _)) = timeframe {
@@ -64,16 +69,16 @@ pub(super) fn read(entries: &[&(Node, Node)], at: Place, rule: &str, problems: &
         1 => any.remove(0),
         _ => Expr::Any(any),
     };
-    Ok(Read { expr, formulas })
+    Ok(Read { expr, outline: Outline { formulas, selections, filters: Vec::new() } })
 }
 
-fn selection(name: &str, node: &Node, problems: &mut Problems) -> Result<Expr, Refused> {
+fn selection(name: &str, node: &Node, problems: &mut Problems) -> Result<Block, Refused> {
     match &node.kind {
         Kind::Map(entries) => fields(entries, problems),
         Kind::List(elements) if !elements.is_empty() => {
-            let any: Result<Vec<Expr>, Refused> =
+            let any: Result<Vec<Block>, Refused> =
                 elements.iter().map(|element| element_of(name, element, problems)).collect();
-            any.map(Expr::Any)
+            any.map(Block::Any)
         }
         Kind::Scalar(_) => keyword(node, problems),
         Kind::Null | Kind::List(_) => {
@@ -82,7 +87,7 @@ fn selection(name: &str, node: &Node, problems: &mut Problems) -> Result<Expr, R
     }
 }
 
-fn element_of(name: &str, element: &Node, problems: &mut Problems) -> Result<Expr, Refused> {
+fn element_of(name: &str, element: &Node, problems: &mut Problems) -> Result<Block, Refused> {
     match &element.kind {
         Kind::Map(entries) => fields(entries, problems),
         Kind::Scalar(_) => keyword(element, problems),
@@ -93,13 +98,13 @@ fn element_of(name: &str, element: &Node, problems: &mut Problems) -> Result<Exp
     }
 }
 
-fn keyword(node: &Node, problems: &mut Problems) -> Result<Expr, Refused> {
+fn keyword(node: &Node, problems: &mut Problems) -> Result<Block, Refused> {
     let key = value::Key::keyword(node.at);
-    value::read(&key, std::slice::from_ref(node), problems)
+    value::read(&key, "", std::slice::from_ref(node), problems).map(Block::Item)
 }
 
 /// All fields of a map must fit.
-fn fields(entries: &[(Node, Node)], problems: &mut Problems) -> Result<Expr, Refused> {
+fn fields(entries: &[(Node, Node)], problems: &mut Problems) -> Result<Block, Refused> {
     refuse_repeated_keys(entries, problems)?;
     let mut all = Vec::new();
     for (name, node) in entries {
@@ -116,9 +121,9 @@ fn fields(entries: &[(Node, Node)], problems: &mut Problems) -> Result<Expr, Ref
             let message = format!("\"{}\" has no values", shown(name.text().unwrap_or_default()));
             return Err(problems.error("value", node.at, message, None));
         }
-        all.push(value::read(&key, values, problems)?);
+        all.push(Block::Item(value::read(&key, name.text().unwrap_or_default(), values, problems)?));
     }
-    Ok(if all.len() == 1 { all.remove(0) } else { Expr::All(all) })
+    Ok(if all.len() == 1 { all.remove(0) } else { Block::All(all) })
 }
 
 /// A test as a condition.

@@ -27,8 +27,8 @@ pub(super) fn read(document: &Node, node: &Node, text: &Text, problems: &mut Pro
     refuse_repeated_keys(entries, problems)?;
     let rules = rules(node, problems)?;
     let selections: Vec<&(Node, Node)> = entries.iter().filter(|(key, _)| key.text() != Some("rules")).collect();
-    let detection::Read { expr, formulas } = detection::read(&selections, node.at, "", problems)?;
-    let suppresses = !formulas.iter().all(Formula::is_negative);
+    let detection::Read { expr, outline } = detection::read(&selections, node.at, "", problems)?;
+    let suppresses = !outline.formulas.iter().all(Formula::is_negative);
     if suppresses {
         let at = place_of(node.get("condition"), node.at);
         let message = "the filter's condition is read as what to suppress".to_owned();
@@ -43,6 +43,7 @@ pub(super) fn read(document: &Node, node: &Node, text: &Text, problems: &mut Pro
         log_source,
         rules,
         condition: expr,
+        outline: Arc::new(outline),
         suppresses,
         meta,
     })

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use cf_types::{Condition, Level};
 
 use crate::{
+    outline::Outline,
     parse::{
         Parsed, Text,
         detection::test,
@@ -100,6 +101,7 @@ pub(super) fn read(node: &Node, text: &Text, problems: &mut Problems, parsed: &m
         None => LogSourcePattern::default(),
     };
     let tags = node.get("tags").map(Node::each).unwrap_or_default();
+    let condition = Expr::All(tests);
     let base = Rule {
         id: Arc::clone(&id),
         name: None,
@@ -111,7 +113,8 @@ pub(super) fn read(node: &Node, text: &Text, problems: &mut Problems, parsed: &m
         file: Arc::clone(&text.file),
         line: node.at.line,
         log_source,
-        condition: Expr::All(tests),
+        outline: Arc::new(Outline::of(&condition)),
+        condition,
         meta: Arc::new(meta),
     };
     let Some(count) = counts else {

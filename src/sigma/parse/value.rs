@@ -6,9 +6,9 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use regex::{Regex, RegexBuilder};
 
 use crate::{
-    parse::detection::test,
+    outline::{Item, Wanted},
     problem::{Place, Problems, Refused, did_you_mean, shown},
-    rule::{Comparison, Expr, Matcher, Number, Pattern, Shape, TimePart},
+    rule::{Comparison, Matcher, Number, Pattern, Shape, TimePart},
     yaml::{Kind, Node},
 };
 
@@ -237,13 +237,12 @@ impl Key {
     }
 }
 
-/// Makes a condition of a field's values: any of them, or all with `all`.
-pub(super) fn read(key: &Key, values: &[Node], problems: &mut Problems) -> Result<Expr, Refused> {
+/// Makes an item of a field's values; `written` is its key in the text.
+pub(super) fn read(key: &Key, written: &str, values: &[Node], problems: &mut Problems) -> Result<Item, Refused> {
     let mut list = Vec::with_capacity(values.len());
     for value in values {
-        let mut variants: Vec<Expr> =
-            matchers(key, value, problems)?.into_iter().map(|matcher| test(key.field.as_ref(), matcher)).collect();
-        problems.tests += variants.len();
+        let matchers = matchers(key, value, problems)?;
+        problems.tests += matchers.len();
         if problems.tests > TESTS_MAX {
             return Err(problems.error(
                 "too_many_tests",
@@ -252,18 +251,10 @@ pub(super) fn read(key: &Key, values: &[Node], problems: &mut Problems) -> Resul
                 None,
             ));
         }
-        match variants.len() {
-            1 => list.append(&mut variants),
-            _ if key.all => list.push(Expr::Any(variants)),
-            _ => list.append(&mut variants),
-        }
+        list.push(Wanted { text: Arc::from(value.text().unwrap_or("null")), matchers });
     }
-    let expr = match (list.len(), key.all) {
-        (1, _) => list.remove(0),
-        (_, true) => Expr::All(list),
-        (_, false) => Expr::Any(list),
-    };
-    Ok(if key.negated { Expr::Not(Box::new(expr)) } else { expr })
+    let Key { field, all, negated, .. } = key;
+    Ok(Item { key: Arc::from(written), field: field.clone(), values: list, all: *all, negated: *negated })
 }
 
 fn matchers(key: &Key, node: &Node, problems: &mut Problems) -> Result<Vec<Matcher>, Refused> {

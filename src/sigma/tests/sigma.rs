@@ -8,6 +8,8 @@
 mod corpus;
 #[path = "sigma/correlations.rs"]
 mod correlations;
+#[path = "sigma/explain.rs"]
+mod explain;
 #[path = "sigma/external.rs"]
 mod external;
 #[path = "sigma/hostile.rs"]
