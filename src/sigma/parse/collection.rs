@@ -120,7 +120,9 @@ fn with_own_id(mut rule: Node, own: bool, ids: &mut HashMap<Arc<str>, usize>, pr
     }
     let made = format!("{id}#{uses}");
     let hint = Some("give each rule of the collection an id of its own".to_owned());
+    problems.rule = rule.get("title").and_then(Node::text).map(|title| shown(title).into());
     problems.warn("inherited_id", rule.at, format!("the rule has no `id` of its own; \"{made}\" is used"), hint);
+    problems.rule = None;
     if let Kind::Map(entries) = &mut rule.kind {
         for (_, value) in entries.iter_mut().filter(|(key, _)| key.text() == Some("id")) {
             value.kind = Kind::Scalar(made.clone());

@@ -308,7 +308,8 @@ fn fits_name(pattern: &str, name: &str) -> bool {
 ///
 /// `count(field) by group > 5`, `sum(field) by group >= 5`, `near a and b` (specification 1.0.2, *Condition*).
 pub(super) fn as_correlation(aggregation: &str, rule: &str, timeframe: Option<&str>) -> Option<String> {
-    let words: Vec<&str> = aggregation.split_whitespace().collect();
+    let spaced = aggregation.replace('<', " <").replace('>', " >").replace('=', " =");
+    let words: Vec<&str> = spaced.split_whitespace().collect();
     let timespan = timeframe.unwrap_or("5m");
     if let Some((_, names)) = words.split_first().filter(|(first, _)| first.eq_ignore_ascii_case("near")) {
         let names: Vec<&str> = names.iter().copied().filter(|word| !word.eq_ignore_ascii_case("and")).collect();

@@ -26,5 +26,7 @@ mod random;
 mod reload;
 #[path = "sigma/semantics.rs"]
 mod semantics;
+#[path = "sigma/specification.rs"]
+mod specification;
 #[path = "sigma/world.rs"]
 mod world;

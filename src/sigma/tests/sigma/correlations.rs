@@ -262,6 +262,21 @@ fn the_plans_operators_are_those_of_a_table() {
         ("gte", "5", "5", "4"),
         ("lt", "5", "4", "5"),
         ("lte", "5", "5", "6"),
+        ("not_contains", "b", "ac", "abc"),
+        ("not_starts_with", "ab", "cab", "abc"),
+        ("not_ends_with", "bc", "bca", "abc"),
+        ("not_regex", "'^a.c$'", "abbc", "abc"),
+        ("matches", "'^a.c$'", "abc", "abbc"),
+        ("not_in", "[x, abc]", "y", "X"),
+        ("greater_than", "5", "6", "5"),
+        ("greater_than_or_equal", "5", "5", "4"),
+        ("less_than", "5", "4", "5"),
+        ("less_than_or_equal", "5", "5", "6"),
+        ("between", "[5, 7]", "7", "8"),
+        ("cidr", "[10.0.0.0/8, 'fe80::/10']", "10.1.2.3", "11.1.2.3"),
+        ("cidr", "[10.0.0.0/8, 'fe80::/10']", "fe80::1", "::1"),
+        ("not_cidr", "10.0.0.0/8", "11.1.2.3", "10.1.2.3"),
+        ("EQUALS", "abc", "ABC", "abcd"),
         ("equals", "'a*'", "a*", "ab"), // no wildcards here
     ] {
         let rule = format!(
@@ -274,13 +289,71 @@ fn the_plans_operators_are_those_of_a_table() {
             assert_eq!(!crate::world::hits(&mut scanner, &event).is_empty(), expect, "{operator} {value} on {text}");
         }
     }
-    let parsed = parse(&[text(
-        "p.yml",
-        "rule:\n  id: r\n  name: n\n  conditions:\n    - {field: F, operator: equal, value: x}\n",
-    )]);
-    assert_eq!(
-        parsed.problems[0].to_string(),
-        "rule \"n\" (p.yml:5): unknown operator \"equal\"; did you mean \"equals\"?"
+    for (condition, there, expect) in [
+        ("{field: F, operator: exists}", true, true),
+        ("{field: F, operator: exists}", false, false),
+        ("{field: F, operator: exists, value: false}", false, true),
+        ("{field: F, operator: not_exists}", false, true),
+        ("{field: F, operator: not_exists}", true, false),
+        ("{any: [{field: F, operator: equals, value: no}, {field: F, operator: exists}]}", true, true),
+        ("{all: [{field: F, operator: equals, value: no}, {field: F, operator: exists}]}", true, false),
+        ("{not: [{field: F, operator: equals, value: no}]}", true, true),
+        ("{not: {any: [{field: F, operator: equals, value: x}]}}", true, false),
+    ] {
+        let rules = rules(&[&format!("rule:\n  id: r\n  name: n\n  conditions:\n    - {condition}\n")]);
+        let fields = [("F", Some("x"))];
+        let event = event(log_source("", "", ""), if there { &fields } else { &[] }, "{}");
+        assert_eq!(!crate::world::hits(&mut Scanner::new(rules), &event).is_empty(), expect, "{condition} {there}");
+    }
+}
+
+#[test]
+fn the_plans_rules_count_events_and_values() {
+    let counting = |count: &str| {
+        format!(
+            "rule:\n  id: r\n  name: n\n  conditions:\n    - {{field: event, operator: equals, value: failed}}\n    - {{{count}, threshold: 3, timewindow: 5m}}\n"
+        )
+    };
+    let fields = [("event", Some("failed")), ("ip", Some("192.0.2.7")), ("user", Some("eve"))];
+    for (count, item) in [
+        ("field: ip, operator: count", r#"r#0 {"ip":"192.0.2.7"} -"#),
+        ("field: ip, operator: count, group_by: [user]", r#"r#0 {"ip":"192.0.2.7","user":"eve"} -"#),
+        ("field: user, operator: distinct_count, group_by: [ip]", r#"r#0 {"ip":"192.0.2.7"} eve"#),
+        ("field: user, operator: distinct_count", r#"r#0 {} eve"#),
+    ] {
+        check_items(&[&counting(count)], &fields, &[item]);
+    }
+    check(
+        &[&counting("field: user, operator: distinct_count, group_by: ip").replace("threshold: 3", "threshold: 0")],
+        &expect![[r#"
+            Error rule "n" (c.yml:6): a count needs a `threshold` from 1
+        "#]],
     );
-    assert_eq!(parsed.problems[0].severity, Severity::Error);
+}
+
+#[test]
+fn mistakes_in_the_plans_rules_are_told() {
+    for (condition, expect) in [
+        ("field: F, operator: equal, value: x", r#"unknown operator "equal"; did you mean "equals"?"#),
+        ("field: F, operater: equals, value: x", r#"unknown key of a condition: "operater"; did you mean "operator"?"#),
+        ("field: F, operator: cidr, value: x", r#"the value "x" is no network (`10.0.0.0/8`)"#),
+        ("field: F, operator: gt, value: x", r#"the value "x" is no number"#),
+        (
+            "field: F, operator: between, value: 1",
+            "`between` needs two numbers; as `value: [1, 10]`; both belong to it",
+        ),
+        ("field: F, operator: contains", "`contains` needs a `value`"),
+        ("operator: contains, value: x", "a condition has no `field`"),
+        ("any: []", "`any` has no conditions"),
+        (
+            "any: [{field: F, operator: count, threshold: 1, timewindow: 5m}]",
+            "a count cannot stand within `any`, `all` or `not`; put it beside them",
+        ),
+    ] {
+        let rule = format!("rule:\n  id: r\n  name: n\n  conditions:\n    - {{{condition}}}\n");
+        let parsed = parse(&[text("p.yml", &rule)]);
+        assert_eq!(parsed.problems[0].to_string(), format!("rule \"n\" (p.yml:5): {expect}"));
+        assert_eq!(parsed.problems[0].severity, Severity::Error);
+        assert_eq!(parsed.rules.len(), 0);
+    }
 }
