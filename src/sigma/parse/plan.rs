@@ -32,7 +32,7 @@ pub(crate) const CONDITIONS: &str = "#conditions";
 /// Keys of a rule that have a meaning of their own here; others are those of Sigma, or custom fields.
 const KEYS: [&str; 4] = ["conditions", "actions", "severity", "rule"];
 /// Keys of one condition.
-const CONDITION_KEYS: [&str; 6] = ["field", "operator", "value", "threshold", "timewindow", "group_by"];
+const CONDITION_KEYS: [&str; 7] = ["field", "operator", "value", "threshold", "timewindow", "timeframe", "group_by"];
 
 #[derive(Clone, Copy, Debug)]
 enum Operator {
@@ -263,12 +263,14 @@ fn test_only(node: &Node, problems: &mut Problems) -> Result<Expr, Refused> {
 }
 
 fn count(field: Arc<str>, distinct: bool, node: &Node, problems: &mut Problems) -> Result<Count, Refused> {
-    let threshold = node.get("threshold").and_then(Node::text).and_then(|text| text.parse().ok());
+    // The other operators have a `value`, Sigma 1 a `timeframe`: both are what people write here as well.
+    let limit = node.get("threshold").or_else(|| node.get("value"));
+    let threshold = limit.and_then(Node::text).and_then(|text| text.parse().ok());
     let Some(threshold) = threshold.filter(|threshold: &u64| *threshold > 0) else {
-        let at = place_of(node.get("threshold"), node.at);
+        let at = place_of(limit, node.at);
         return Err(problems.error("threshold", at, "a count needs a `threshold` from 1".to_owned(), None));
     };
-    let Some(window) = node.get("timewindow") else {
+    let Some(window) = node.get("timewindow").or_else(|| node.get("timeframe")) else {
         return Err(problems.error("no_timespan", node.at, "a count needs a `timewindow`".to_owned(), None));
     };
     let timespan = timespan::read(window, problems)?;

@@ -14,6 +14,8 @@ mod explain;
 mod external;
 #[path = "sigma/hostile.rs"]
 mod hostile;
+#[path = "sigma/lint.rs"]
+mod lint;
 #[path = "sigma/log_sources.rs"]
 mod log_sources;
 #[path = "sigma/pairs.rs"]

@@ -92,7 +92,7 @@ fn what_is_there_wins_against_what_comes_with_its_id() {
     let rules = check(&["one:a=x", "two:a=y"], "a !repeated_id");
     assert_eq!(met(&rules, "/x"), "a");
     // Once the first is gone, the other is no repetition.
-    let rules = check(&["one:a=x", "two:a=y", "-one:"], "a");
+    let rules = check(&["one:a=x", "two:a=y", "one:-a"], "a");
     assert_eq!(met(&rules, "/y"), "a");
 }
 

@@ -578,7 +578,7 @@ fn temporal_correlations_may_want_some_of_their_rules() {
 #[test]
 fn codes_have_words_for_what_to_do() {
     for (code, about) in codes() {
-        assert!(code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{code}");
+        assert!(code.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'), "{code}");
         assert!(about.ends_with('.') && about.len() > 16, "{code}: {about}");
     }
     let severity = |rule: &str| parse(&one(rule)).problems[0].severity;
