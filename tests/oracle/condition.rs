@@ -10,6 +10,8 @@ pub(crate) enum Condition {
     Not(Box<Condition>),
     /// This search identifier.
     Name(String),
+    /// At least so many of them.
+    Some(usize, Vec<String>),
 }
 
 impl Condition {
@@ -31,6 +33,7 @@ impl Condition {
             Condition::And(list) => list.iter().all(|condition| condition.holds(of)),
             Condition::Not(condition) => !condition.holds(of),
             Condition::Name(name) => of(name),
+            Condition::Some(number, names) => names.iter().filter(|name| of(name)).count() >= *number,
         }
     }
 }
@@ -81,16 +84,17 @@ impl<'w> Reader<'w> {
         let which = self.take()?;
         let them = which.eq_ignore_ascii_case("them");
         let fits = |name: &str| if them { !name.starts_with('_') } else { fits_name(which, name) };
-        let list: Vec<Condition> =
-            self.names.iter().filter(|name| fits(name)).map(|name| Condition::Name((*name).to_owned())).collect();
+        let list: Vec<String> = self.names.iter().filter(|name| fits(name)).map(|name| (*name).to_owned()).collect();
         if list.is_empty() {
             return Err(format!("no search identifier is like {which:?}"));
         }
-        match quantity.to_lowercase().as_str() {
-            "1" | "any" => Ok(Condition::Or(list)),
-            "all" => Ok(Condition::And(list)),
-            other => Err(format!("{other:?} of is not understood")),
-        }
+        let number = match quantity.to_lowercase().as_str() {
+            "any" => 1,
+            "all" => list.len(),
+            // The specification has `1 of` only; more than one is read alike.
+            number => number.parse().ok().filter(|number| (1..=list.len()).contains(number)).ok_or("how many of?")?,
+        };
+        Ok(Condition::Some(number, list))
     }
 
     fn take(&mut self) -> Result<&'w str, String> {
@@ -149,12 +153,14 @@ mod tests {
             ("1 of _*", "_x", true),
             ("not 1 of sel_* and a", "a", true),
             ("1 of *_2", "sel_2", true),
+            ("2 of them", "a sel_1", true),
+            ("2 of them", "a _x", false),
         ] {
             let set: Vec<&str> = set.split(' ').collect();
             let read = Condition::read(condition, &names).unwrap();
             assert_eq!(read.holds(&|name| set.contains(&name)), expect, "{condition} of {set:?}");
         }
-        for bad in ["", "a b", "(a", "a and", "c", "1 of c*", "2 of them"] {
+        for bad in ["", "a b", "(a", "a and", "c", "1 of c*", "0 of them", "9 of them"] {
             assert!(Condition::read(bad, &names).is_err(), "{bad}");
         }
     }

@@ -1,6 +1,11 @@
 //! An event as the oracle sees it: names, values, the line, and what its decoder declared.
 
-use std::{cell::OnceCell, collections::HashMap};
+use std::{
+    cell::OnceCell,
+    collections::{BTreeSet, HashMap},
+};
+
+use cf_types::field::Names;
 
 use crate::{fold::fold, json::Json, rule::LogSource};
 
@@ -59,6 +64,28 @@ impl Event {
             line: if is_object { None } else { Some(String::from_utf8_lossy(&event.raw).into_owned()) },
             log_source: LogSource::of(&event.log_source),
         }
+    }
+}
+
+impl Event {
+    /// Its fields as a set, for comparing two readings of one record. A name that nobody asks for is lost, as it is in our
+    /// decoder, and a fraction has one notation of several (`1.5e-5`, `0.000015`); of a number beyond 64 bits the last
+    /// digits are nobody's.
+    #[must_use]
+    pub fn asked_for(&self) -> BTreeSet<Field> {
+        let names = Names::current();
+        let known = |name: &str| if names.get(name.as_bytes()).is_some() { name.to_owned() } else { String::new() };
+        let fields = self.fields.iter();
+        fields.map(|field| Field { name: known(&field.name), text: notation(field), kind: field.kind }).collect()
+    }
+}
+
+fn notation(field: &Field) -> String {
+    let fraction = field.kind == Kind::Number && field.text.contains(['.', 'e']);
+    match field.text.parse::<f64>().ok().filter(|_| fraction) {
+        Some(float) if float.abs() > 1e18 => format!("{float:.8e}"),
+        Some(float) => format!("{float:?}"),
+        None => field.text.clone(),
     }
 }
 

@@ -83,8 +83,8 @@ pub(crate) fn parse(text: &str) -> Vec<Part> {
     read(text, false)
 }
 
-/// Reads a value whose dashes may be any dash: those that begin a flag, which is a `-` or `/` before a word and not
-/// behind one. (The specification does not say which dashes; taken as pySigma takes them, `\B[-/]\b`.)
+/// Reads a value whose dashes may be any dash: those that begin a flag, which is one of the five before a word and not
+/// behind one. (The specification does not say which dashes; `a-b` has none that begins a flag.)
 pub(crate) fn parse_windash(text: &str) -> Vec<Part> {
     read(text, true)
 }
@@ -104,7 +104,9 @@ fn read(text: &str, windash: bool) -> Vec<Part> {
             }
             '*' => parts.push(Part::Any),
             '?' => parts.push(Part::One),
-            '-' | '/' if windash && !before.is_some_and(word) && next.is_some_and(word) => parts.push(Part::Dash),
+            c if windash && DASHES.contains(&c) && !before.is_some_and(word) && next.is_some_and(word) => {
+                parts.push(Part::Dash)
+            }
             c => push(&mut parts, c),
         }
         at += 1;

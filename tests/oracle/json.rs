@@ -97,8 +97,7 @@ fn number(digits: &str) -> String {
     if let Ok(whole) = digits.parse::<u64>() {
         return whole.to_string();
     }
-    let float: Option<serde_json::Number> = digits.parse().ok().and_then(serde_json::Number::from_f64);
-    float.map_or_else(String::new, |float| float.to_string())
+    digits.parse().map_or_else(|_| String::new(), |float: f64| format!("{float:?}"))
 }
 
 /// A string whose opening quote was read.

@@ -32,8 +32,13 @@ enum Test {
     Regex(Regex),
     Network(Network),
     Compare(Comparison, Number),
-    Field { other: String, shape: Shape, cased: bool },
-    Time(time::Part, i64),
+    Field {
+        other: String,
+        shape: Shape,
+        cased: bool,
+    },
+    /// Equal, or compared.
+    Time(time::Part, Option<Comparison>, i64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +123,10 @@ fn fits(test: &Test, value: &Value<'_>) -> bool {
         Test::Compare(comparison, wanted) => {
             Number::parse(value.text).is_some_and(|number| comparison.holds(number, *wanted))
         }
-        Test::Time(part, wanted) => time::part(*part, value.text) == Some(*wanted),
+        Test::Time(part, comparison, wanted) => time::part(*part, value.text).is_some_and(|found| match comparison {
+            None => found == *wanted,
+            Some(comparison) => comparison.holds(Number::Whole(found.into()), Number::Whole((*wanted).into())),
+        }),
         Test::Null | Test::Exists(_) | Test::Field { .. } => false,
     }
 }
@@ -186,9 +194,12 @@ fn typed(modifier: &str, modifiers: &[&str]) -> Option<Typed> {
             Number::parse(text).map(|number| Test::Compare(comparison, number)).ok_or(format!("{text:?} is no number"))
         }))
     };
+    // "it extracts a numeric value from a date", which numeric modifiers may then be applied to.
+    let compared = modifiers.iter().find_map(|modifier| comparison(modifier));
     let time = |part: time::Part| -> Option<Typed> {
         Some(Box::new(move |text, _, _| {
-            text.parse().map(|number| Test::Time(part, number)).map_err(|_| format!("{text:?} is no whole number"))
+            let number = text.trim().parse().map_err(|_| format!("{text:?} is no whole number"))?;
+            Ok(Test::Time(part, compared, number))
         }))
     };
     match modifier {
@@ -210,16 +221,22 @@ fn typed(modifier: &str, modifiers: &[&str]) -> Option<Typed> {
             other => Err(format!("{other:?} is neither true nor false")),
         })),
         "fieldref" => Some(Box::new(|text, shape, cased| Ok(Test::Field { other: text.to_owned(), shape, cased }))),
-        "lt" => compare(Comparison::Lt),
-        "lte" => compare(Comparison::Lte),
-        "gt" => compare(Comparison::Gt),
-        "gte" => compare(Comparison::Gte),
         "minute" => time(time::Part::Minute),
         "hour" => time(time::Part::Hour),
         "day" => time(time::Part::Day),
         "week" => time(time::Part::Week),
         "month" => time(time::Part::Month),
         "year" => time(time::Part::Year),
+        other => comparison(other).and_then(compare),
+    }
+}
+
+fn comparison(modifier: &str) -> Option<Comparison> {
+    match modifier {
+        "lt" => Some(Comparison::Lt),
+        "lte" => Some(Comparison::Lte),
+        "gt" => Some(Comparison::Gt),
+        "gte" => Some(Comparison::Gte),
         _ => None,
     }
 }

@@ -15,9 +15,9 @@ use std::{
 };
 
 use cf_ingest::{Decoded, Decoder, FileOptions, SourceTable};
-use cf_oracle::{Field, Flat, Oracle};
+use cf_oracle::{Flat, Oracle};
 use cf_sigma::Scanner;
-use cf_types::{Event, Record, Time, field::Names};
+use cf_types::{Event, Record, Time};
 
 use crate::world::{cases_dir, hits, public_rules, regression_dir, shared, sources};
 
@@ -114,7 +114,7 @@ fn check_event(event: &Event, found: &[String], tally: &Tally) {
     let seen = match cf_oracle::flatten(&event.raw) {
         Flat::Event(flat) => {
             tally.flattened.fetch_add(1, Ordering::Relaxed);
-            let (left, right) = (named(&ours), named(&flat));
+            let (left, right) = (ours.asked_for(), flat.asked_for());
             if left != right {
                 let only: Vec<_> = left.symmetric_difference(&right).collect();
                 tally.differ(format!("fields {only:?} of {}", shown(event)));
@@ -133,13 +133,6 @@ fn check_event(event: &Event, found: &[String], tally: &Tally) {
     if !(more.is_empty() && less.is_empty()) {
         tally.differ(format!("{} {} on {}", more.join(" "), less.join(" "), shown(event)));
     }
-}
-
-/// Fields as a set; those that nobody asks for lose their name, as they do in our decoder.
-fn named(event: &cf_oracle::Event) -> BTreeSet<Field> {
-    let names = Names::current();
-    let known = |name: &str| if names.get(name.as_bytes()).is_some() { name.to_owned() } else { String::new() };
-    event.fields.iter().map(|field| Field { name: known(&field.name), ..field.clone() }).collect()
 }
 
 fn shown(event: &Event) -> String {
