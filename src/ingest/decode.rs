@@ -239,9 +239,45 @@ impl Decoder {
     fn decode_text(&mut self, record: &Record, source: &Source, out: &mut Decoded) -> Result<(), Broken> {
         let line = utf8(&record.bytes)?;
         let mut fields = out.fields(&line);
+        if let Some(head) = self.decode_wrapped(&line, record, source, &mut fields)? {
+            out.events.push(self.event(record, head, fields));
+            return Ok(());
+        }
         let head = self.work.line(&line, record, source, &mut fields)?;
         out.events.push(self.event(record, head, fields));
         Ok(())
+    }
+
+    /// JSON behind a header on a line of text is decoded as that JSON, with the header's fields. What is not valid JSON
+    /// after all is text; a document with bounds overstepped is a reject as it would be without the header.
+    fn decode_wrapped(
+        &mut self,
+        line: &ByteString,
+        record: &Record,
+        source: &Source,
+        fields: &mut Fields,
+    ) -> Result<Option<Head>, Broken> {
+        let assume = Assume { zone: &source.zone, origin: &record.origin };
+        let Some(wrapped) = text::wrapped(line, assume) else {
+            return Ok(None);
+        };
+        self.work.header(&wrapped, source, fields)?;
+        let parsed = self.json.parse(wrapped.json, |root| self.work.object(root, record, source, fields));
+        match parsed {
+            Ok(Ok(Object::Event(mut head))) => {
+                let declared = &head.log_source;
+                if declared.product.is_none() && declared.category.is_none() && declared.service.is_none() {
+                    head.log_source = self.work.log_source(None, None, wrapped.program(), source);
+                }
+                Ok(Some(Head { time: head.time.or(wrapped.time), ..head }))
+            }
+            Ok(Err(broken)) => Err(broken),
+            // A list of records behind one header is nobody's format.
+            Ok(Ok(Object::Records(_))) | Err(_) => {
+                fields.begin(line.clone());
+                Ok(None)
+            }
+        }
     }
 
     fn event(&self, record: &Record, head: Head, fields: Fields) -> Event {
@@ -351,6 +387,20 @@ impl Work {
         Ok(Object::Event(Head { time, declared_id: header.declared_id.map(Box::from), log_source }))
     }
 
+    /// Adds what a header before a JSON document says.
+    fn header(&mut self, wrapped: &text::Wrapped<'_>, source: &Source, fields: &mut Fields) -> Result<(), Broken> {
+        let mut sink = Sink {
+            fields,
+            names: &self.names,
+            pairs: &mut self.pairs,
+            path: &mut self.path,
+            fields_max: source.fields_max,
+            depth_max: source.depth_max,
+            taken: None,
+        };
+        wrapped.put(&mut sink)
+    }
+
     fn line(&mut self, line: &str, record: &Record, source: &Source, fields: &mut Fields) -> Result<Head, Broken> {
         let assume = Assume { zone: &source.zone, origin: &record.origin };
         let mut sink = Sink {
@@ -362,7 +412,7 @@ impl Work {
             depth_max: source.depth_max,
             taken: None,
         };
-        let found = text::decode(line, assume, &mut sink)?;
+        let found = text::decode(line, assume, source, &mut sink)?;
         let log_source = self.log_source(found.product, found.category, found.service, source);
         Ok(Head { time: found.time, declared_id: None, log_source })
     }

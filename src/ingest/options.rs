@@ -22,6 +22,9 @@ pub struct SourceOptions {
     pub zone: String,
     /// Which field of a JSON record is its time, with dots (`event.created`). Default: `timestamp`, `@timestamp`, `time`.
     pub time_field: Option<String>,
+    /// The columns of its lines, in order, for logs that name them only in a header line (`#Fields:` of W3C logs,
+    /// `#fields` of Zeek): names as there. Lines with another number of columns are decoded as if this were not given.
+    pub columns: Vec<String>,
     /// Bytes of the longest record; what is longer is rejected and its first 64 KiB are kept. At most 64 MiB.
     pub record_bytes_max: u32,
     /// How deep JSON may nest; what is deeper is rejected. At most 512.
@@ -38,6 +41,7 @@ impl Default for SourceOptions {
             service: None,
             zone: "UTC".to_owned(),
             time_field: None,
+            columns: Vec::new(),
             record_bytes_max: 1 << 20, // 1 MiB: the largest real records (PowerShell script blocks) have some 100 KiB
             depth_max: 64,             // real records nest up to 20
             fields_max: 4_096,         // real records have up to 500
@@ -122,6 +126,7 @@ pub(crate) struct Source {
     pub(crate) service: Option<Arc<str>>,
     pub(crate) zone: TimeZone,
     pub(crate) time_field: Option<Arc<str>>,
+    pub(crate) columns: Vec<String>,
     pub(crate) record_bytes_max: usize,
     pub(crate) depth_max: usize,
     pub(crate) fields_max: usize,
@@ -145,6 +150,7 @@ impl Source {
             service: shared(&options.service),
             zone,
             time_field: shared(&options.time_field),
+            columns: options.columns.clone(),
             record_bytes_max: limit("record_bytes_max", options.record_bytes_max, 64 << 20)?,
             depth_max: limit("depth_max", options.depth_max, 512)?,
             fields_max: limit("fields_max", options.fields_max, 65_536)?,

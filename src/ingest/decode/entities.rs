@@ -22,11 +22,13 @@ const WINDOWS: Table = &[
     (EntityKind::Domain, &["QueryName", "DestinationHostname"]),
 ];
 
+/// Linux' own logs, and Sysmon for Linux with the names that it has on Windows.
 const LINUX: Table = &[
-    (EntityKind::Host, &["host", "hostname"]),
-    (EntityKind::User, &["user", "target_user", "ruser"]),
-    (EntityKind::Address, &["source_ip", "rhost"]),
-    (EntityKind::Process, &["exe", "process"]),
+    (EntityKind::Host, &["host", "hostname", "Computer"]),
+    (EntityKind::User, &["user", "target_user", "ruser", "User"]),
+    (EntityKind::Address, &["source_ip", "rhost", "SourceIp", "DestinationIp"]),
+    (EntityKind::Process, &["exe", "process", "Image"]),
+    (EntityKind::FileHash, &["Hashes"]),
 ];
 
 const WEB: Table = &[
@@ -41,10 +43,25 @@ const AWS: Table =
 
 /// Anything else: the names of ECS, of the event schema, and the usual ones.
 const GENERIC: Table = &[
-    (EntityKind::Host, &["host", "hostname", "host.name", "computer", "computer_name", "agent.hostname", "device"]),
+    (
+        EntityKind::Host,
+        &["host", "hostname", "host.name", "computer", "computer_name", "agent.hostname", "device", "source_host"],
+    ),
     (
         EntityKind::User,
-        &["user", "username", "user.name", "user_name", "account", "actor", "target_user", "source_user", "src_user"],
+        &[
+            "user",
+            "username",
+            "user.name",
+            "user_name",
+            "account",
+            "actor",
+            "target_user",
+            "source_user",
+            "src_user",
+            "cs-username",
+            "c-user",
+        ],
     ),
     (
         EntityKind::Address,
@@ -85,9 +102,14 @@ const GENERIC: Table = &[
             "file.hash.sha1",
             "file.hash.md5",
             "process.hash.sha256",
+            "filedigest",
+            "fileHash",
         ],
     ),
-    (EntityKind::Domain, &["domain", "query", "dns.question.name", "url.domain", "destination.domain", "dns.rrname"]),
+    (
+        EntityKind::Domain,
+        &["domain", "query", "dns.question.name", "url.domain", "destination.domain", "dns.rrname", "cs-host"],
+    ),
 ];
 
 /// The tables, by the number of the name.
@@ -143,6 +165,8 @@ impl EntityTables {
     pub(crate) fn of(&self, event: &Event) -> Vec<Entity> {
         let source = &event.log_source;
         let table = match (source.product.as_deref(), source.category.as_deref()) {
+            // The packet filter of Linux or the DNS server of Windows speaks of others than the system does.
+            (Some("windows" | "linux"), Some("firewall" | "dns" | "proxy")) => &self.generic,
             (Some("windows"), _) => &self.windows,
             (_, Some("webserver")) => &self.web,
             (Some("linux"), _) => &self.linux,

@@ -21,8 +21,14 @@ pub(crate) struct Header<'a> {
 }
 
 impl Header<'_> {
-    /// Adds its fields.
+    /// Adds its fields and the message.
     pub(crate) fn put(&self, sink: &mut Sink<'_>) -> Result<(), Broken> {
+        self.put_head(sink)?;
+        sink.text(KNOWN.message, self.message)
+    }
+
+    /// Adds its fields without the message.
+    pub(crate) fn put_head(&self, sink: &mut Sink<'_>) -> Result<(), Broken> {
         const FACILITIES: [&str; 24] = [
             "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp",
             "ntp", "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4", "local5", "local6",
@@ -35,7 +41,6 @@ impl Header<'_> {
             (known.host, self.host),
             (known.program, self.program),
             (known.pid, self.pid),
-            (known.message, Some(self.message)),
             (known.message_id, self.message_id),
             (known.facility, self.priority.and_then(|priority| word(&FACILITIES, priority / 8))),
             (known.severity, self.priority.and_then(|priority| word(&SEVERITIES, priority % 8))),
@@ -63,6 +68,10 @@ pub(crate) fn parse<'a>(line: &'a str, assume: Assume<'_>) -> Option<Header<'a>>
             (word, tagged) => (Some(word).filter(|word| !word.is_empty()), tagged),
         };
         let (program, pid, message) = tag(tagged);
+        // `2024-03-12T04:31:44Z [AUTH] WARN: ..` has no host and so is not syslog's either.
+        if time.1 == TimeBasis::Declared && !host.is_none_or(is_host) {
+            return None;
+        }
         // A line that begins with an ISO time is syslog's only if a program follows; others begin like that too.
         if time.1 == TimeBasis::Assumed || priority.is_some() || program.is_some() {
             return Some(Header { time: Some(time), priority, host, program, pid, message_id: None, message });
@@ -142,6 +151,12 @@ fn stamp<'a>(text: &'a str, assume: Assume<'_>) -> Option<((Time, TimeBasis), &'
     Some((found, rest))
 }
 
+/// Whether a word may be a machine's name or address.
+fn is_host(word: &str) -> bool {
+    word.len() <= 255
+        && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':'))
+}
+
 /// `prog[pid]: text`, `prog: text`, `prog(pam_unix)[pid]: text`; without one of these all is text.
 fn tag(text: &str) -> (Option<&str>, Option<&str>, &str) {
     const NAME_BYTES_MAX: usize = 128;
@@ -149,7 +164,8 @@ fn tag(text: &str) -> (Option<&str>, Option<&str>, &str) {
     let (Some(name), Some(rest)) = (text.get(..end), text.get(end..)) else {
         return (None, None, text);
     };
-    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+    // `%ASA-6-302013: ..` names no program, and rules look for it in the message.
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.starts_with('%') {
         return (None, None, text);
     }
     if let Some((pid, after)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']'))

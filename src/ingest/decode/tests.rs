@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
-use cf_types::{Origin, Scalar, Tenant};
+use cf_types::{EntityKind, Origin, Scalar, Tenant};
 use expect_test::{Expect, expect};
 
 use super::*;
@@ -9,6 +9,7 @@ use crate::{
     options::SourceOptions,
 };
 
+mod cases;
 mod json;
 mod real;
 mod text;

@@ -1,6 +1,6 @@
 //! Access logs in the common and the combined format (nginx, Apache), and the error logs of both.
 
-use cf_types::{Name, Time, TimeBasis};
+use cf_types::{Time, TimeBasis};
 
 use super::{
     names::KNOWN,
@@ -64,7 +64,7 @@ pub(crate) fn parse_access(line: &str) -> Option<Access<'_>> {
 }
 
 /// The text up to the closing quote, and what follows it; `\"` does not close.
-fn quoted(text: &str) -> Option<(&str, &str)> {
+pub(crate) fn quoted(text: &str) -> Option<(&str, &str)> {
     let mut escaped = false;
     let end = text.bytes().position(|byte| {
         let closes = byte == b'"' && !escaped;
@@ -75,61 +75,74 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
 }
 
 impl<'a> Access<'a> {
-    /// Adds its fields.
-    ///
-    /// `cs-uri-query` has two values: the query, and the whole target. W3C means the former; most public rules for web
-    /// servers look for paths in it, and mean the latter.
+    /// Adds its fields. There is no `message`: every part of the line is a field.
     pub(crate) fn put(&self, sink: &mut Sink<'_>) -> Result<Found<'a>, Broken> {
         let known = &*KNOWN;
-        let mut put = |name: Name, value: &str| sink.text(name, value);
-        for name in [known.c_ip, known.source_ip] {
-            put(name, self.client)?;
-        }
-        put(known.cs_username, self.user)?;
-        put(known.request, self.request)?;
-        put(known.event_type, "http_request")?;
-        let mut words = self.request.splitn(2, ' ');
-        let method = words.next().unwrap_or("");
-        if let Some(rest) = words.next().filter(|_| is_method(method)) {
-            let (target, version) = match rest.rsplit_once(' ') {
-                Some((target, version)) if version.starts_with("HTTP/") => (target, Some(version)),
-                _ => (rest, None),
-            };
-            let (stem, query) = target.split_once('?').map_or((target, None), |(stem, query)| (stem, Some(query)));
-            put(known.cs_method, method)?;
-            for name in [known.cs_uri, known.c_uri] {
-                put(name, target)?;
-            }
-            for name in [known.cs_uri_stem, known.path] {
-                put(name, stem)?;
-            }
-            for value in query.into_iter().chain([target]) {
-                put(known.cs_uri_query, value)?;
-            }
-            if let Some(version) = version {
-                put(known.cs_version, version)?;
-            }
-        }
-        for name in [known.sc_status, known.status] {
-            put(name, self.status)?;
-        }
-        put(known.sc_bytes, self.bytes)?;
+        put_client(self.client, sink)?;
+        sink.text(known.cs_username, self.user)?;
+        put_request(self.request, sink)?;
+        put_answer(self.status, self.bytes, sink)?;
         if let Some(referer) = self.referer {
-            put(known.cs_referer, referer)?;
+            sink.text(known.cs_referer, referer)?;
         }
-        for name in [known.cs_user_agent, known.c_useragent] {
-            if let Some(agent) = self.agent {
-                put(name, agent)?;
-            }
+        if let Some(agent) = self.agent {
+            put_agent(agent, sink)?;
         }
         if let Some(host) = self.host {
-            put(known.cs_host, host)?;
+            sink.text(known.cs_host, host)?;
         }
         Ok(Found { category: Some("webserver"), time: Some((self.time, TimeBasis::Declared)), ..Found::default() })
     }
 }
 
-fn is_method(word: &str) -> bool {
+pub(crate) fn put_client(client: &str, sink: &mut Sink<'_>) -> Result<(), Broken> {
+    [KNOWN.c_ip, KNOWN.source_ip].into_iter().try_for_each(|name| sink.text(name, client))
+}
+
+/// Adds `METHOD TARGET[ VERSION]`, and its parts if it is a request at all.
+pub(crate) fn put_request(request: &str, sink: &mut Sink<'_>) -> Result<(), Broken> {
+    let known = &*KNOWN;
+    sink.text(known.request, request)?;
+    sink.text(known.event_type, "http_request")?;
+    let (method, rest) = request.split_once(' ').unwrap_or((request, ""));
+    if rest.is_empty() || !is_method(method) {
+        return Ok(());
+    }
+    let (target, version) = match rest.rsplit_once(' ') {
+        Some((target, version)) if version.starts_with("HTTP/") => (target, Some(version)),
+        _ => (rest, None),
+    };
+    sink.text(known.cs_method, method)?;
+    put_target(target, sink)?;
+    version.map_or(Ok(()), |version| sink.text(known.cs_version, version))
+}
+
+/// Adds what was asked for, a path or an address with scheme.
+///
+/// `cs-uri-query` has two values: the query, and the whole target. W3C means the former; most public rules for web
+/// servers look for paths in it, and mean the latter.
+pub(crate) fn put_target(target: &str, sink: &mut Sink<'_>) -> Result<(), Broken> {
+    let known = &*KNOWN;
+    let (stem, query) = target.split_once('?').map_or((target, None), |(stem, query)| (stem, Some(query)));
+    for name in [known.cs_uri, known.c_uri] {
+        sink.text(name, target)?;
+    }
+    for name in [known.cs_uri_stem, known.path] {
+        sink.text(name, stem)?;
+    }
+    query.into_iter().chain([target]).try_for_each(|value| sink.text(known.cs_uri_query, value))
+}
+
+pub(crate) fn put_answer(status: &str, bytes: &str, sink: &mut Sink<'_>) -> Result<(), Broken> {
+    [KNOWN.sc_status, KNOWN.status].into_iter().try_for_each(|name| sink.text(name, status))?;
+    sink.text(KNOWN.sc_bytes, bytes)
+}
+
+pub(crate) fn put_agent(agent: &str, sink: &mut Sink<'_>) -> Result<(), Broken> {
+    [KNOWN.cs_user_agent, KNOWN.c_useragent].into_iter().try_for_each(|name| sink.text(name, agent))
+}
+
+pub(crate) fn is_method(word: &str) -> bool {
     !word.is_empty()
         && word.len() <= 32
         && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-' || byte == b'_')
@@ -174,8 +187,67 @@ impl<'a> Error<'a> {
         if let Some(client) = self.client {
             put_address(client, sink)?;
         }
+        match self.service {
+            "nginx" => put_nginx(self.message, sink)?,
+            _ => put_apache(self.message, sink)?,
+        }
         Ok(Found { service: Some(self.service), time: Some(self.time), ..Found::default() })
     }
+}
+
+/// What nginx appends to a message: `.., client: 1.2.3.4, server: x, request: "GET / HTTP/1.1", host: "y"`.
+fn put_nginx(message: &str, sink: &mut Sink<'_>) -> Result<(), Broken> {
+    let known = &*KNOWN;
+    // From the right: what stands before is of the client's choice.
+    let after = |key: &str| message.rsplit_once(key).map(|(_, rest)| rest);
+    let in_quotes = |key: &str| after(key).and_then(quoted).map(|(inner, _)| inner);
+    if let Some(login) = in_quotes(", login: \"") {
+        sink.text(known.user, login)?;
+    }
+    let denied = [("user \"", "\": password mismatch"), ("user \"", "\" was not found in")];
+    let user = denied.iter().find_map(|(before, after)| message.split_once(after)?.0.rsplit_once(before));
+    if let Some((_, user)) = user {
+        sink.text(known.user, user)?;
+    }
+    if user.is_some() || message.contains("client login failed") {
+        sink.text(known.event_type, "authentication_failed")?;
+        return Ok(());
+    }
+    if let Some(request) = in_quotes(", request: \"") {
+        put_request(request, sink)?;
+    }
+    if let Some(host) = in_quotes(", host: \"") {
+        sink.text(known.cs_host, host)?;
+    }
+    in_quotes(", upstream: \"").map_or(Ok(()), |upstream| sink.text(known.upstream, upstream))
+}
+
+/// Logins that Apache refused, and what ModSecurity tells.
+fn put_apache(message: &str, sink: &mut Sink<'_>) -> Result<(), Broken> {
+    let known = &*KNOWN;
+    // `AH01617: user bob: authentication failure for "/x": Password Mismatch`, `AH01618: user bob not found: /x`
+    let user = message.split_once(": user ").and_then(|(_, rest)| {
+        rest.split_once(": authentication failure for \"").or_else(|| rest.split_once(" not found: "))
+    });
+    if let Some((user, _)) = user {
+        sink.text(known.user, user)?;
+        return sink.text(known.event_type, "authentication_failed");
+    }
+    if !message.contains("ModSecurity: ") {
+        return Ok(());
+    }
+    sink.text(known.event_type, "waf_alert")?;
+    for (key, name) in [
+        ("[id \"", known.rule_id),
+        ("[msg \"", known.rule_name),
+        ("[uri \"", known.path),
+        ("[hostname \"", known.cs_host),
+    ] {
+        if let Some((inner, _)) = message.split_once(key).and_then(|(_, rest)| quoted(rest)) {
+            sink.text(name, inner)?;
+        }
+    }
+    Ok(())
 }
 
 /// `1.2.3.4` of `1.2.3.4:55309`, `::1` of `::1:37752` (as Apache writes it).

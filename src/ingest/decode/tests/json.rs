@@ -103,16 +103,18 @@ fn the_envelope() {
     check(
         r#"{"event_id":"7","timestamp":"2026-01-05T14:00:00+01:00","source":"fw","event_type":"login","severity":"high","raw_data":{"user":"raw","a":{"b":1},"product":"Linux","actor":"inner"},"normalized_data":{"actor":"bob","action":"login"},"user":"top"}"#,
         expect![[r#"
-        2026-01-05T13:00:00Z Declared linux/-/- id 7
-          event_type=login
-          severity=high
-          raw_data.user=raw
-          normalized_data.actor=bob
-          user=top
-          a.b=~1
-          actor=inner
-          user:top
-    "#]],
+            2026-01-05T13:00:00Z Declared linux/-/- id 7
+              event_type=login
+              severity=high
+              raw_data.user=raw
+              normalized_data.actor=bob
+              user=top
+              a.b=~1
+              product=Linux
+              actor=inner
+              action=login
+              user:top
+        "#]],
     );
     check(
         r#"{"event_type":"x","event_id":"8","raw_data":"Jan 5 a line"}"#,
@@ -195,8 +197,9 @@ fn other_json() {
         r#"{"product":"linux","service":"Auth","meta":{"at":"2026-01-05 14:00:00"},"time":1}"#,
         options,
         expect![[r#"
-        2026-01-05T12:00:00Z Assumed fw/-/auth
-    "#]],
+            2026-01-05T12:00:00Z Assumed fw/-/auth
+              product=linux
+        "#]],
     );
 }
 

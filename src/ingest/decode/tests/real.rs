@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn shared(path: &str) -> Option<PathBuf> {
+pub(super) fn shared(path: &str) -> Option<PathBuf> {
     let root = std::env::var_os("COUNTERFLOW_SHARED")
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared")), PathBuf::from);
     let path = root.join("data/events").join(path);
@@ -155,8 +155,8 @@ fn cloudtrail_and_auditd() {
         usize::MAX,
         "message_id",
         expect![[r#"
-        18 records, 18 events, 0 rejects
-        18 - Received
-    "#]],
+            18 records, 18 events, 0 rejects
+            18 - Declared
+        "#]],
     );
 }

@@ -34,29 +34,32 @@ fn syslog_headers() {
     check_line(
         "<34>1 2003-10-11T22:14:15.003Z mymachine.example.com su 12 ID47 [x@1 a=\"b\\]\"] \u{feff}'su root' failed",
         expect![[r#"
-        2003-10-11T22:14:15.003Z Declared linux/-/su
-          host=mymachine.example.com
-          program=su
-          pid=12
-          message='su root' failed
-          message_id=ID47
-          facility=auth
-          syslog_severity=crit
-          host:mymachine.example.com
-    "#]],
+            2003-10-11T22:14:15.003Z Declared linux/-/su
+              host=mymachine.example.com
+              program=su
+              pid=12
+              message_id=ID47
+              facility=auth
+              syslog_severity=crit
+              message='su root' failed
+              event_type=su_denied
+              target_user=root
+              host:mymachine.example.com
+              user:root
+        "#]],
     );
     check_line(
         "<13>Jan  5 13:00:00 web backup[9]: done",
         expect![[r#"
-        2026-01-05T13:00:00Z Assumed linux/-/backup
-          host=web
-          program=backup
-          pid=9
-          message=done
-          facility=user
-          syslog_severity=notice
-          host:web
-    "#]],
+            2026-01-05T13:00:00Z Assumed linux/-/backup
+              host=web
+              program=backup
+              pid=9
+              facility=user
+              syslog_severity=notice
+              message=done
+              host:web
+        "#]],
     );
     check_line(
         "Jan  5 13:00:00 web kernel: eth0: up",
@@ -86,11 +89,11 @@ fn syslog_headers() {
     check_line(
         "<13>no time here",
         expect![[r#"
-        2026-01-05T14:00:00Z Received linux/-/-
-          message=no time here
-          facility=user
-          syslog_severity=notice
-    "#]],
+            2026-01-05T14:00:00Z Received linux/-/-
+              facility=user
+              syslog_severity=notice
+              message=no time here
+        "#]],
     );
     check_line(
         "Jan  5 13:00:00 prog[3]: local",
@@ -304,33 +307,33 @@ fn web_servers() {
     check_line(
         r#"<190>Jan  5 13:00:00 web nginx: 10.0.0.5 - - [05/Jan/2026:13:00:00 +0000] "GET / HTTP/1.1" 200 1 "-" "nikto""#,
         expect![[r#"
-        2026-01-05T13:00:00Z Declared -/webserver/nginx
-          host=web
-          program=nginx
-          message=10.0.0.5 - - [05/Jan/2026:13:00:00 +0000] "GET / HTTP/1.1" 200 1 "-" "nikto"
-          facility=local7
-          syslog_severity=info
-          c-ip=10.0.0.5
-          source_ip=10.0.0.5
-          cs-username=-
-          request=GET / HTTP/1.1
-          event_type=http_request
-          cs-method=GET
-          cs-uri=/
-          c-uri=/
-          cs-uri-stem=/
-          path=/
-          cs-uri-query=/
-          cs-version=HTTP/1.1
-          sc-status=200
-          status=200
-          sc-bytes=1
-          cs-referer=-
-          cs-user-agent=nikto
-          c-useragent=nikto
-          host:web
-          address:10.0.0.5
-    "#]],
+            2026-01-05T13:00:00Z Declared -/webserver/nginx
+              host=web
+              program=nginx
+              facility=local7
+              syslog_severity=info
+              message=10.0.0.5 - - [05/Jan/2026:13:00:00 +0000] "GET / HTTP/1.1" 200 1 "-" "nikto"
+              c-ip=10.0.0.5
+              source_ip=10.0.0.5
+              cs-username=-
+              request=GET / HTTP/1.1
+              event_type=http_request
+              cs-method=GET
+              cs-uri=/
+              c-uri=/
+              cs-uri-stem=/
+              path=/
+              cs-uri-query=/
+              cs-version=HTTP/1.1
+              sc-status=200
+              status=200
+              sc-bytes=1
+              cs-referer=-
+              cs-user-agent=nikto
+              c-useragent=nikto
+              host:web
+              address:10.0.0.5
+        "#]],
     );
     check_line(
         "[Wed Jul 05 09:19:24.428126 2023] [proxy_fcgi:error] [pid 1:tid 2] [client 33.202.142.97:55309] AH01071: x",
@@ -345,11 +348,12 @@ fn web_servers() {
     check_line(
         r#"2022/04/02 13:39:51 [info] 8#8: *6631 client login failed, client: 5.34.207.182, server: 0.0.0.0:25"#,
         expect![[r#"
-        2022-04-02T13:39:51Z Assumed -/-/nginx
-          message=8#8: *6631 client login failed, client: 5.34.207.182, server: 0.0.0.0:25
-          level=info
-          source_ip=5.34.207.182
-          address:5.34.207.182
-    "#]],
+            2022-04-02T13:39:51Z Assumed -/-/nginx
+              message=8#8: *6631 client login failed, client: 5.34.207.182, server: 0.0.0.0:25
+              level=info
+              source_ip=5.34.207.182
+              event_type=authentication_failed
+              address:5.34.207.182
+        "#]],
     );
 }
