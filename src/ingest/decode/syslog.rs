@@ -61,12 +61,14 @@ pub(crate) fn parse<'a>(line: &'a str, assume: Assume<'_>) -> Option<Header<'a>>
     if let Some(header) = rfc5424(rest, priority, assume) {
         return Some(header);
     }
+    let (sender, rest) = if priority.is_some() { cisco(rest, assume) } else { (None, rest) };
     if let Some((time, after)) = stamp(rest, assume) {
         let (host, tagged) = match split_word(after) {
             // No host: `Jan  5 14:00:00 prog[1]: text`, as programs write to /dev/log.
             (word, _) if word.ends_with(':') => (None, after),
             (word, tagged) => (Some(word).filter(|word| !word.is_empty()), tagged),
         };
+        let host = host.or(sender);
         let (program, pid, message) = tag(tagged);
         // `2024-03-12T04:31:44Z [AUTH] WARN: ..` has no host and so is not syslog's either.
         if time.1 == TimeBasis::Declared && !host.is_none_or(is_host) {
@@ -140,9 +142,34 @@ fn skip_structured(text: &str) -> Option<&str> {
     (rest.len() < text.len() || text.is_empty()).then_some(rest)
 }
 
+/// What Cisco writes before the time, `29: *Jan 5 ..` or `30: router: .Jan 5 ..` (a number, perhaps the host's name, and a
+/// mark of a clock that is not set): the host, and the text from the time on.
+fn cisco<'a>(rest: &'a str, assume: Assume<'_>) -> (Option<&'a str>, &'a str) {
+    let marked = |text: &'a str| text.strip_prefix(['*', '.']).unwrap_or(text);
+    let found = || {
+        let (number, after) = rest.split_once(": ")?;
+        if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        if stamp(marked(after), assume).is_some() {
+            return Some((None, marked(after)));
+        }
+        let (host, after) = after.split_once(": ")?;
+        (is_host(host) && stamp(marked(after), assume).is_some()).then(|| (Some(host), marked(after)))
+    };
+    found().unwrap_or((None, rest))
+}
+
 fn stamp<'a>(text: &'a str, assume: Assume<'_>) -> Option<((Time, TimeBasis), &'a str)> {
     if let Some((time, rest)) = parse_syslog(text, assume) {
-        let rest = rest.strip_prefix(':').unwrap_or(rest); // Cisco
+        // Cisco ends the time with a colon, and may name the zone before it.
+        let zone = rest.strip_prefix(' ').and_then(|rest| rest.split_once(": %"));
+        let rest = match zone.filter(|(zone, _)| zone.len() <= 5 && zone.bytes().all(|byte| byte.is_ascii_uppercase()))
+        {
+            Some((zone, _)) => rest.get(1 + zone.len()..).unwrap_or(rest),
+            None => rest,
+        };
+        let rest = rest.strip_prefix(':').unwrap_or(rest);
         return Some(((time, TimeBasis::Assumed), rest.strip_prefix(' ')?));
     }
     let (word, rest) = split_word(text);

@@ -14,7 +14,7 @@
 //! | CEF, LEEF | `CEF:N\|`, `LEEF:N` | by vendor | `cef.rs` |
 //! | PAN-OS | serial and type in columns 3 and 4 | paloalto/-/type | `paloalto.rs` |
 //! | FortiOS | `logid=` and `type=` pairs | fortigate/-/type | `fortinet.rs` |
-//! | Cisco IOS, NX-OS, ASA; Huawei | `%FACILITY-N-NAME:` | cisco/-/facility | `cisco.rs` |
+//! | Cisco IOS, NX-OS, ASA; Huawei; Juniper's BGP | `%FACILITY-N-NAME:` | cisco/-/facility | `cisco.rs` |
 //! | netfilter, ufw, pfSense, MikroTik | `SRC= DST= PROTO=`, `filterlog`, `firewall,info` | ../firewall/.. | `firewall.rs` |
 //! | access logs | `[time] "request" status` | -/webserver/- | `web.rs` |
 //! | HAProxy, AWS ALB, Gin, Squid, IIS and other W3C | layout | -/webserver/..,-/proxy/.. | `requests.rs` |

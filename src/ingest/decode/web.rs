@@ -124,6 +124,13 @@ pub(crate) fn put_request(request: &str, sink: &mut Sink<'_>) -> Result<(), Brok
 pub(crate) fn put_target(target: &str, sink: &mut Sink<'_>) -> Result<(), Broken> {
     let known = &*KNOWN;
     let (stem, query) = target.split_once('?').map_or((target, None), |(stem, query)| (stem, Some(query)));
+    let stem = match stem.split_once("://") {
+        // `http://host/path` to a proxy: the path.
+        Some((scheme, rest)) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+            rest.get(rest.find('/').unwrap_or(rest.len())..).unwrap_or("")
+        }
+        _ => stem,
+    };
     for name in [known.cs_uri, known.c_uri] {
         sink.text(name, target)?;
     }

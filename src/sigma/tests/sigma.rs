@@ -30,5 +30,7 @@ mod reload;
 mod semantics;
 #[path = "sigma/specification.rs"]
 mod specification;
+#[path = "sigma/text_logs.rs"]
+mod text_logs;
 #[path = "sigma/world.rs"]
 mod world;

@@ -38,6 +38,9 @@ pub(crate) fn decode<'a>(text: &'a str, sink: &mut Sink<'_>) -> Result<Option<Fo
         return Ok(None);
     };
     let known = &*KNOWN;
+    if !sink.fields.has(known.message) {
+        sink.text(known.message, text)?;
+    }
     sink.text(known.audit_type, record.kind)?;
     sink.text(known.serial, record.serial)?;
     put(sink, known.node, record.node)?;

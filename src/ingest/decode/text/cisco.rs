@@ -1,5 +1,5 @@
-//! Cisco's messages, `%FACILITY-SEVERITY-MNEMONIC: text`: IOS, IOS XE, NX-OS, ASA and Firepower; and Huawei's VRP, which
-//! writes `%%01FACILITY/SEVERITY/MNEMONIC`.
+//! Cisco's messages, `%FACILITY-SEVERITY-MNEMONIC: text`: IOS, IOS XE, NX-OS, ASA and Firepower; Huawei's VRP, which
+//! writes `%%01FACILITY/SEVERITY/MNEMONIC`; and what Juniper's Junos says of BGP.
 //!
 //! Public rules look for words in what accounting logs (`service: aaa`), and in messages of LDP and BGP.
 
@@ -16,6 +16,10 @@ pub(super) fn decode<'a>(text: &'a str, sink: &mut Sink<'_>) -> Result<Option<Fo
         put_message(text, sink)?;
         let service = if facility == "BGP" { "bgp" } else { "syslog" };
         return Ok(Some(Found { product: Some("huawei"), service: Some(service), ..Found::default() }));
+    }
+    if ["tcp_auth_ok: ", "RPD_BGP_", "bgp_"].iter().any(|begin| text.starts_with(begin)) {
+        put_message(text, sink)?;
+        return Ok(Some(Found { product: Some("juniper"), service: Some("bgp"), ..Found::default() }));
     }
     let Some((facility, mnemonic, body)) = ios(text) else {
         return Ok(None);
@@ -67,9 +71,9 @@ fn huawei(text: &str) -> Option<&str> {
 fn service_of(facility: &str, body: &str) -> &'static str {
     match facility {
         "AAA" | "AAAA" | "PARSER" | "SEC_LOGIN" | "TACACS" | "TAC" | "RADIUS" | "HA_EM" | "ACCOUNTING" => "aaa",
-        "BGP" | "BGP_SESSION" => "bgp",
+        "BGP" | "BGP_SESSION" | "IP-TCP" | "TCP" => "bgp",
         "LDP" | "MPLS_LDP" | "LDP_SERVER" => "ldp",
-        _ if body.contains("LDP") => "ldp",
+        _ if facility.contains("LDP") || body.contains("LDP") => "ldp",
         _ => "syslog",
     }
 }

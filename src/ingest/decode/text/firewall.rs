@@ -60,7 +60,7 @@ pub(super) fn put_action(sink: &mut Sink<'_>, action: Option<&str>) -> Result<()
 /// Sigma's word for a product's, and whether it means blocked.
 fn verdict(action: &str) -> Option<(&'static str, &'static str)> {
     const ACCEPT: &[&str] =
-        &["accept", "allow", "allowed", "pass", "passed", "permit", "permitted", "built", "forward"];
+        &["accept", "allow", "allowed", "pass", "passed", "permit", "permitted", "built", "forward", "alert"];
     const BLOCK: &[&str] = &[
         "block",
         "blocked",
@@ -76,6 +76,11 @@ fn verdict(action: &str) -> Option<(&'static str, &'static str)> {
         "drop-icmp",
         "discard",
         "clientrst",
+        "block-url",
+        "block-continue",
+        "block-override",
+        "sinkhole",
+        "drop-all-packets",
     ];
     let is = |words: &[&str]| words.iter().any(|word| action.eq_ignore_ascii_case(word));
     if is(ACCEPT) {

@@ -31,7 +31,8 @@ pub(super) fn decode<'a>(text: &'a str, assume: Assume<'_>, sink: &mut Sink<'_>)
         sink.text(known.message, text)?;
     }
     for pair in pairs(text) {
-        if pair.key != "action" && pair.value != "N/A" {
+        // The action comes with Sigma's word for it, and `hostname` is not the machine but what it asked for.
+        if !matches!(pair.key, "action" | "hostname") && pair.value != "N/A" {
             own(sink, pair.key, pair.value)?;
         }
     }

@@ -249,7 +249,8 @@ pub(super) fn put_url(url: &str, sink: &mut Sink<'_>) -> Result<(), Broken> {
         Some((name, port)) if is_digits(port) => name,
         _ => host,
     };
-    if url.len() > rest.len() || authority.contains(':') {
+    // PAN-OS leaves out the scheme: `evil.example/a.exe`.
+    if url.len() > rest.len() || authority.contains([':', '.']) {
         put(sink, known.cs_host, Some(host))?;
     }
     let (stem, query) = rest.split_once('?').map_or((rest, None), |(stem, query)| (stem, Some(query)));
