@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, clippy::as_conversions, clippy::string_slice)]
 #![allow(clippy::clone_on_ref_ptr, clippy::too_many_arguments, clippy::needless_lifetimes, clippy::indexing_slicing)]
 
+#[path = "sigma/arbitrary.rs"]
+mod arbitrary;
 #[path = "sigma/corpus.rs"]
 mod corpus;
 #[path = "sigma/correlations.rs"]
