@@ -4,8 +4,9 @@
 //! one record and nothing else, so what a log says only in a header line (`#Fields:`) must be the default of its
 //! product, or stand in the source's `columns`.
 //!
-//! In this order, the first that knows the text wins; all but the last two ask for words or a layout that nothing else
-//! has, so the order matters little:
+//! In this order, the first that knows the text wins. Each asks for a layout from the text's first byte on: what a client
+//! may choose (a name, a path) comes later, and must not choose how the line is read. For the same reason the messages
+//! of programs that write sentences of their own are never tried as anything else.
 //!
 //! | kind | told by | log source | file |
 //! |---|---|---|---|
@@ -183,7 +184,9 @@ fn message<'a>(
     header.put(sink)?;
     let program = header.program.unwrap_or("");
     let base = program.split('(').next().unwrap_or(program); // `sshd(pam_unix)`, as old syslogs wrote
-    let mut found = match kind(text, &Context { assume, source, program: base }, sink)? {
+    let context = Context { assume, source, program: base };
+    let by_kind = if has_own_words(base) { None } else { kind(text, &context, sink)? };
+    let mut found = match by_kind {
         Some(mut found) => {
             let server = Some(base).filter(|base| found.category == Some("webserver") && web::is_server(base));
             found.service = found.service.or(server);
@@ -195,6 +198,16 @@ fn message<'a>(
     let assumed = |time: &(Time, TimeBasis)| time.1 == TimeBasis::Assumed;
     found.time = header.time.filter(|time| found.time.is_none() || !assumed(time)).or(found.time);
     Ok(found)
+}
+
+/// Whether a program's messages are its own sentences and never another kind of log. They hold what clients choose
+/// (names above all), and must not be taken for what that imitates.
+fn has_own_words(program: &str) -> bool {
+    const CARRIERS: &[&str] = &["squid", "audit", "php-fpm"];
+    !CARRIERS.contains(&program)
+        && (matches!(program, "sshd" | "sshd-session" | "sshd-auth" | "sudo")
+            || accounts::knows(program)
+            || phrases::knows(program))
 }
 
 /// Decodes what a program of Linux says.
@@ -235,6 +248,11 @@ fn unknown<'a>(text: &str, sink: &mut Sink<'_>) -> Result<Found<'a>, Broken> {
         }
     }
     Ok(Found::default())
+}
+
+/// Adds the text as `message`, unless a header's has been.
+fn put_message(sink: &mut Sink<'_>, text: &str) -> Result<(), Broken> {
+    if sink.fields.has(KNOWN.message) { Ok(()) } else { sink.text(KNOWN.message, text) }
 }
 
 /// Adds a field that the text gave; empty and `-` are nothing.

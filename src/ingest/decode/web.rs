@@ -172,7 +172,7 @@ pub(crate) fn parse_error<'a>(line: &'a str, assume: Assume<'_>) -> Option<Error
         let time = (parse_ctime(time, assume)?, TimeBasis::Assumed);
         let (level, message) = rest.split_once("] ")?;
         let level = level.rsplit(':').next().unwrap_or(level);
-        let client = rest.split_once("[client ").and_then(|(_, client)| client.split(']').next()).map(without_port);
+        let client = apache_client(message).map(without_port);
         return Some(Error { service: "apache", time, level, client, message });
     }
     let head = line.get(..19).filter(|head| head.as_bytes().get(4) == Some(&b'/'))?;
@@ -180,9 +180,37 @@ pub(crate) fn parse_error<'a>(line: &'a str, assume: Assume<'_>) -> Option<Error
     let level = line.get(19..)?.strip_prefix(" [")?.split(']').next()?;
     let message = line.get(19..)?.split_once("] ")?.1;
     message.split_once('#').filter(|(pid, _)| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()))?;
-    let client = message.rsplit_once(", client: ").and_then(|(_, client)| client.split([',', ' ']).next());
+    let client = nginx_client(message);
     let time = assume.zoned_micros(local).filter(|_| rest.is_empty())?;
     Some(Error { service: "nginx", time: (time, TimeBasis::Assumed), level, client, message })
+}
+
+/// What stands in `[client ..]`, which follows `[pid ..]` and perhaps `(13)Permission denied: `. Behind those the text may
+/// be the client's.
+fn apache_client(message: &str) -> Option<&str> {
+    let rest = match message.strip_prefix("[pid ").and_then(|rest| rest.split_once("] ")) {
+        Some((_, rest)) => rest,
+        None => message,
+    };
+    let rest = match rest.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
+        Some((number, error)) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            error.split_once(": ").map_or(rest, |(_, rest)| rest)
+        }
+        _ => rest,
+    };
+    rest.strip_prefix("[client ")?.split(']').next()
+}
+
+/// What follows `, client: `: the first that stands in no quotes, for paths and requests are the client's to choose.
+fn nginx_client(message: &str) -> Option<&str> {
+    let mut quotes = 0;
+    let mut from = 0;
+    message.match_indices(", client: ").find_map(|(at, key)| {
+        quotes += message.get(from..at)?.matches('"').count();
+        from = at;
+        let client = message.get(at + key.len()..)?.split([',', ' ']).next()?;
+        (quotes % 2 == 0).then_some(client)
+    })
 }
 
 impl<'a> Error<'a> {

@@ -8,6 +8,38 @@ use crate::decode::{
     sink::{Broken, Sink},
 };
 
+/// Whether a program is one of these, but for the kernel, which speaks for others too.
+pub(super) fn knows(program: &str) -> bool {
+    const PROGRAMS: &[&str] = &[
+        "useradd",
+        "userdel",
+        "usermod",
+        "groupadd",
+        "groupdel",
+        "groupmod",
+        "gpasswd",
+        "newusers",
+        "adduser",
+        "shadow",
+        "chage",
+        "chfn",
+        "chsh",
+        "passwd",
+        "chpasswd",
+        "groupmems",
+        "su",
+        "CRON",
+        "crond",
+        "cron",
+        "CROND",
+        "crontab",
+        "anacron",
+        "systemd",
+        "systemd-logind",
+    ];
+    PROGRAMS.contains(&program)
+}
+
 /// Decodes a message of one of these programs; says whether it was known.
 pub(super) fn decode(program: &str, text: &str, sink: &mut Sink<'_>) -> Result<bool, Broken> {
     match program {

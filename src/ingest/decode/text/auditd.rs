@@ -15,7 +15,7 @@ use cf_types::{Time, TimeBasis};
 use super::{
     Found, own,
     pairs::{Pair, pairs, value},
-    put, put_source,
+    put, put_message, put_source,
 };
 use crate::decode::{
     names::KNOWN,
@@ -38,9 +38,7 @@ pub(crate) fn decode<'a>(text: &'a str, sink: &mut Sink<'_>) -> Result<Option<Fo
         return Ok(None);
     };
     let known = &*KNOWN;
-    if !sink.fields.has(known.message) {
-        sink.text(known.message, text)?;
-    }
+    put_message(sink, text)?;
     sink.text(known.audit_type, record.kind)?;
     sink.text(known.serial, record.serial)?;
     put(sink, known.node, record.node)?;
@@ -60,12 +58,12 @@ fn parse(text: &str) -> Option<Record<'_>> {
         Some((node, rest)) => (Some(node), rest),
         None => (None, text),
     };
-    let rest = match rest.find("type=") {
-        Some(0) => rest,
-        // `[   12.345678] audit: type=1400 audit(..)` of the kernel's ring buffer.
-        Some(at) if at <= 64 && rest.get(..at)?.trim_end().ends_with("audit:") => rest.get(at..)?,
-        _ => return None,
+    // `[   12.345678] audit: type=1400 audit(..)` of the kernel's ring buffer.
+    let rest = match rest.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
+        Some((uptime, rest)) if uptime.trim().bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') => rest,
+        _ => rest,
     };
+    let rest = rest.strip_prefix("audit: ").unwrap_or(rest);
     let (kind, rest) = rest.strip_prefix("type=")?.split_once(' ')?;
     let rest = rest.strip_prefix("msg=").unwrap_or(rest).strip_prefix("audit(")?;
     let (stamp, body) = rest.split_once(')')?;

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use cf_types::{Time, TimeBasis};
 
-use super::{Found, firewall::put_action, own, put, put_source, requests::put_url};
+use super::{Found, firewall::put_action, own, put, put_message, put_source, requests::put_url};
 use crate::decode::{
     names::KNOWN,
     sink::{Broken, Sink},
@@ -35,9 +35,7 @@ pub(super) fn decode<'a>(text: &'a str, assume: Assume<'_>, sink: &mut Sink<'_>)
         return Ok(None);
     };
     let known = &*KNOWN;
-    if !sink.fields.has(known.message) {
-        sink.text(known.message, text)?;
-    }
+    put_message(sink, text)?;
     for (name, value) in [
         (known.vendor, &message.vendor),
         (known.product, &message.product),
@@ -147,9 +145,9 @@ fn put_pair(message: &Message<'_>, key: &str, value: &str, sink: &mut Sink<'_>) 
     own(sink, key, value)
 }
 
-/// `CEF:0|Vendor|Product|Version|Class|Name|Severity|key=value key=value`, wherever it begins.
+/// `CEF:0|Vendor|Product|Version|Class|Name|Severity|key=value key=value`.
 fn cef(text: &str) -> Option<Message<'_>> {
-    let rest = text.get(text.find("CEF:").filter(|at| *at <= 256)? + "CEF:".len()..)?;
+    let rest = begun(text, "CEF:")?;
     let (version, mut rest) = rest.split_once('|')?;
     if version.len() > 3 || !version.trim().bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
         return None;
@@ -163,6 +161,11 @@ fn cef(text: &str) -> Option<Message<'_>> {
     // The bar behind the severity is missing where no pairs follow.
     let (severity, extension) = header_part(rest).unwrap_or((Cow::Borrowed(rest), ""));
     Some(Message { vendor, product, version, class, name, severity, pairs: extension_pairs(extension) })
+}
+
+/// What follows the mark that a text begins with; a host's name may stand before it, where syslog's header has no time.
+fn begun<'a>(text: &'a str, mark: &str) -> Option<&'a str> {
+    text.strip_prefix(mark).or_else(|| text.split_once(' ')?.1.strip_prefix(mark))
 }
 
 /// A part of the header up to an unescaped bar, and what follows it.
@@ -204,7 +207,7 @@ fn extension_pairs(text: &str) -> Vec<(&str, Cow<'_, str>)> {
 
 /// `LEEF:1.0|Vendor|Product|Version|EventID|key=value<tab>key=value`; 2.0 names the delimiter in one more part.
 fn leef(text: &str) -> Option<Message<'_>> {
-    let rest = text.get(text.find("LEEF:").filter(|at| *at <= 256)? + "LEEF:".len()..)?;
+    let rest = begun(text, "LEEF:")?;
     let (format, rest) = rest.split_once('|')?;
     let mut parts = rest.splitn(5, '|');
     let (vendor, product, version, class) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);

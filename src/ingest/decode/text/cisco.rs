@@ -3,7 +3,7 @@
 //!
 //! Public rules look for words in what accounting logs (`service: aaa`), and in messages of LDP and BGP.
 
-use super::{Found, address, firewall::Flow, put, put_source};
+use super::{Found, address, firewall::Flow, put, put_message, put_source};
 use crate::decode::{
     names::KNOWN,
     sink::{Broken, Sink},
@@ -13,18 +13,18 @@ use crate::decode::{
 pub(super) fn decode<'a>(text: &'a str, sink: &mut Sink<'_>) -> Result<Option<Found<'a>>, Broken> {
     let known = &*KNOWN;
     if let Some(facility) = huawei(text) {
-        put_message(text, sink)?;
+        put_message(sink, text)?;
         let service = if facility == "BGP" { "bgp" } else { "syslog" };
         return Ok(Some(Found { product: Some("huawei"), service: Some(service), ..Found::default() }));
     }
     if ["tcp_auth_ok: ", "RPD_BGP_", "bgp_"].iter().any(|begin| text.starts_with(begin)) {
-        put_message(text, sink)?;
+        put_message(sink, text)?;
         return Ok(Some(Found { product: Some("juniper"), service: Some("bgp"), ..Found::default() }));
     }
     let Some((facility, mnemonic, body)) = ios(text) else {
         return Ok(None);
     };
-    put_message(text, sink)?;
+    put_message(sink, text)?;
     put(sink, known.message_id, Some(mnemonic))?;
     let found = Found { product: Some("cisco"), service: Some(service_of(facility, body)), ..Found::default() };
     if matches!(facility, "ASA" | "FTD" | "PIX") {
@@ -35,14 +35,9 @@ pub(super) fn decode<'a>(text: &'a str, sink: &mut Sink<'_>) -> Result<Option<Fo
     Ok(Some(found))
 }
 
-fn put_message(text: &str, sink: &mut Sink<'_>) -> Result<(), Broken> {
-    if sink.fields.has(KNOWN.message) { Ok(()) } else { sink.text(KNOWN.message, text) }
-}
-
-/// Facility, mnemonic and text of the first `%FACILITY-N-MNEMONIC: text`.
+/// Facility, mnemonic and text of `%FACILITY-N-MNEMONIC: text`.
 fn ios(text: &str) -> Option<(&str, &str, &str)> {
-    let at = text.find('%').filter(|at| *at <= 128)?;
-    let (head, body) = text.get(at + 1..)?.split_once(':')?;
+    let (head, body) = text.strip_prefix('%')?.split_once(':')?;
     let is_word = |word: &str| {
         let plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-');
         !word.is_empty() && word.len() <= 64 && word.bytes().all(plain)
@@ -57,8 +52,7 @@ fn ios(text: &str) -> Option<(&str, &str, &str)> {
 
 /// `%%01BGP/3/STATE_CHG_UPDOWN(l)[0]:text`
 fn huawei(text: &str) -> Option<&str> {
-    let at = text.find("%%").filter(|at| *at <= 128)?;
-    let rest = text.get(at + 2..)?.trim_start_matches(|c: char| c.is_ascii_digit());
+    let rest = text.strip_prefix("%%")?.trim_start_matches(|c: char| c.is_ascii_digit());
     let (facility, rest) = rest.split_once('/')?;
     let is_facility = !facility.is_empty()
         && facility.len() <= 32

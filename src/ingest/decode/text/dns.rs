@@ -4,7 +4,7 @@
 
 use cf_types::{Time, TimeBasis};
 
-use super::{Context, Found, address, put, put_source};
+use super::{Context, Found, address, put, put_message, put_source};
 use crate::decode::{
     names::KNOWN,
     sink::{Broken, Sink},
@@ -39,9 +39,7 @@ pub(super) fn decode<'a>(
     let Some(message) = found else {
         return Ok(None);
     };
-    if context.program.is_empty() {
-        sink.text(known.message, text)?;
-    }
+    put_message(sink, text)?;
     sink.text(known.event_type, message.event_type)?;
     if let Some(client) = message.client {
         put_source(sink, client)?;
@@ -64,6 +62,10 @@ pub(super) fn decode<'a>(
 fn bind<'a>(text: &'a str, context: &Context<'_>) -> Option<Message<'a>> {
     let at = text.find("client ").filter(|at| *at <= 96)?;
     let time = text.get(..at).and_then(|head| bind_time(head, context.assume));
+    // Elsewhere the words may be a client's.
+    if at > 0 && time.is_none() && context.program != "named" {
+        return None;
+    }
     let (client, rest) = text.get(at + "client ".len()..)?.split_once('#')?;
     let client = client.rsplit(' ').next().filter(|client| address(client).is_some());
     client?;
@@ -106,7 +108,7 @@ fn dnsmasq<'a>(text: &'a str, program: &str) -> Option<Message<'a>> {
     };
     let found = Message { service: "dnsmasq", client: asker, ..Message::default() };
     if let Some((record_type, rest)) = text.strip_prefix("query[").and_then(|rest| rest.split_once("] ")) {
-        let (query, client) = rest.split_once(" from ")?;
+        let (query, client) = rest.rsplit_once(" from ")?;
         let record_type = Some(record_type);
         return Some(Message { event_type: "dns_query", client: Some(client.trim_end()), query, record_type, ..found });
     }
@@ -117,7 +119,9 @@ fn dnsmasq<'a>(text: &'a str, program: &str) -> Option<Message<'a>> {
 
 /// `[1234:0] info: 10.0.0.5 www.example.com. A IN`, and with `log-replies` `.. NOERROR 0.000000 1 60` behind it.
 fn unbound<'a>(text: &'a str, program: &str) -> Option<Message<'a>> {
-    let at = text.find("] info: ").filter(|at| *at <= 64 && (program == "unbound" || text.contains("unbound[")))?;
+    let at = text.find("] info: ").filter(|at| *at <= 64)?;
+    let begins = text.starts_with('[') && (program == "unbound" || text.get(..at)?.contains("unbound["));
+
     let mut words = text.get(at + "] info: ".len()..)?.split_ascii_whitespace();
     let mut client = words.next()?;
     if matches!(client, "reply:" | "query:") {
@@ -129,7 +133,7 @@ fn unbound<'a>(text: &'a str, program: &str) -> Option<Message<'a>> {
     let event_type = if response_code.is_some() { "dns_answer" } else { "dns_query" };
     let service = "unbound";
     let client = Some(client);
-    (class == "IN").then_some(Message {
+    (begins && class == "IN").then_some(Message {
         service,
         event_type,
         client,
@@ -144,6 +148,7 @@ fn unbound<'a>(text: &'a str, program: &str) -> Option<Message<'a>> {
 /// (3)www(7)example(3)com(0)`.
 fn windows<'a>(text: &'a str, assume: Assume<'_>, labels: &mut String) -> Option<Message<'a>> {
     let (stamp, rest) = text.split_once(" PACKET ")?;
+    let time = us_time(stamp, assume).filter(|_| stamp.len() <= 40)?;
     let (head, tail) = rest.split_once('[')?;
     let words: Vec<&str> = head.split_ascii_whitespace().collect();
     let (_, protocol, direction, client) = (words.first()?, words.get(1)?, words.get(2)?, words.get(3)?);
@@ -170,7 +175,7 @@ fn windows<'a>(text: &'a str, assume: Assume<'_>, labels: &mut String) -> Option
         record_type,
         answer: None,
         response_code: response_code.filter(|_| is_answer),
-        time: us_time(stamp, assume),
+        time: Some(time),
     })
 }
 

@@ -4,7 +4,7 @@
 //! `action` is `accept` or `block`, Sigma's words for what each product calls differently, and `blocked` says the same
 //! as `true` or `false`. A netfilter line does not say what became of the packet; it is taken from the log prefix.
 
-use super::{Found, own, pairs::pairs, put};
+use super::{Found, own, pairs::pairs, put, put_message};
 use crate::decode::{
     names::KNOWN,
     sink::{Broken, Sink},
@@ -91,7 +91,11 @@ fn verdict(action: &str) -> Option<(&'static str, &'static str)> {
 
 /// Decodes a line of a packet filter; `None` if it is none.
 pub(super) fn decode<'a>(text: &'a str, program: &str, sink: &mut Sink<'_>) -> Result<Option<Found<'a>>, Broken> {
-    if let Some((prefix, pairs)) = netfilter(text) {
+    // Without a program only what begins so: elsewhere the words may be a client's.
+    if (matches!(program, "kernel" | "ulogd" | "ulogd2") || (program.is_empty() && text.starts_with("IN=")))
+        && let Some((prefix, pairs)) = netfilter(text)
+    {
+        put_message(sink, text)?;
         return put_netfilter(prefix, pairs, sink).map(Some);
     }
     if program == "filterlog"
@@ -102,9 +106,7 @@ pub(super) fn decode<'a>(text: &'a str, program: &str, sink: &mut Sink<'_>) -> R
     }
     match mikrotik(text) {
         Some(flow) => {
-            if program.is_empty() {
-                put(sink, KNOWN.message, Some(text))?;
-            }
+            put_message(sink, text)?;
             flow.put(sink)?;
             Ok(Some(firewall("mikrotik", "firewall")))
         }
@@ -189,7 +191,14 @@ fn filterlog(text: &str) -> Option<Flow<'_>> {
 
 /// `firewall,info PREFIX CHAIN: in:IF out:IF, .. proto TCP (SYN), 1.2.3.4:5->6.7.8.9:10, len 40`.
 fn mikrotik(text: &str) -> Option<Flow<'_>> {
+    // At most a time and a host's name stand before it.
     let at = text.find("firewall,info ").filter(|at| *at <= 128)?;
+    let before = text.get(..at)?.trim_end();
+    if before.contains(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, ' ' | '.' | ':' | '-' | '_' | '+'))
+        || before.split(' ').count() > 2
+    {
+        return None;
+    }
     let rest = text.get(at + "firewall,info ".len()..)?;
     let (prefix, rest) = rest.split_once("in:")?;
     let device = |text: &'_ str| text.split([' ', ',']).next().map(str::len);

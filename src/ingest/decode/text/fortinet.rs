@@ -10,7 +10,7 @@ use super::{
     firewall::Flow,
     own,
     pairs::{pairs, value},
-    put, put_source,
+    put, put_message, put_source,
     requests::put_url,
 };
 use crate::decode::{
@@ -22,14 +22,15 @@ use crate::decode::{
 
 /// Decodes a line; `None` if it is none of FortiOS.
 pub(super) fn decode<'a>(text: &'a str, assume: Assume<'_>, sink: &mut Sink<'_>) -> Result<Option<Found<'a>>, Broken> {
-    let is_forti = (text.contains("logid=") || text.contains("log_id=")) && text.contains(" type=");
+    // Whatever else a line has of these words, it must begin as FortiOS does.
+    let begins =
+        ["date=", "logver=", "timestamp=", "devname=", "itime=", "time="].iter().any(|key| text.starts_with(key));
+    let is_forti = begins && (text.contains("logid=") || text.contains("log_id=")) && text.contains(" type=");
     let Some(kind) = value(text, "type").filter(|_| is_forti) else {
         return Ok(None);
     };
     let known = &*KNOWN;
-    if !sink.fields.has(known.message) {
-        sink.text(known.message, text)?;
-    }
+    put_message(sink, text)?;
     for pair in pairs(text) {
         // The action comes with Sigma's word for it, and `hostname` is not the machine but what it asked for.
         if !matches!(pair.key, "action" | "hostname") && pair.value != "N/A" {

@@ -6,7 +6,7 @@ use cf_types::TimeBasis;
 use super::{
     Found, address,
     firewall::{Flow, put_action},
-    own, put, put_source,
+    own, put, put_message, put_source,
     requests::put_url,
 };
 use crate::decode::{
@@ -128,9 +128,7 @@ pub(super) fn decode<'a>(text: &'a str, assume: Assume<'_>, sink: &mut Sink<'_>)
     let column = |index: usize| columns.get(index).copied().filter(|value| !value.is_empty());
     let kind = column(3).unwrap_or("");
     let known = &*KNOWN;
-    if !sink.fields.has(known.message) {
-        sink.text(known.message, text)?;
-    }
+    put_message(sink, text)?;
     for (key, index) in [("serial", 2), ("type", 3), ("subtype", 4)] {
         put_own(sink, key, column(index))?;
     }

@@ -504,6 +504,11 @@ pub(super) fn decode<'a>(text: &str, program: Option<&str>, sink: &mut Sink<'_>)
     Ok(None)
 }
 
+/// Whether some application of the table goes by this program.
+pub(super) fn knows(program: &str) -> bool {
+    APPLICATIONS.iter().any(|application| application.is(program))
+}
+
 impl Application {
     fn is(&self, program: &str) -> bool {
         let fits = |name: &str| match name.strip_suffix('*') {

@@ -6,7 +6,7 @@
 
 use cf_types::{Time, TimeBasis};
 
-use super::{Context, Found, address, own, put};
+use super::{Context, Found, address, own, put, put_message};
 use crate::decode::{
     names::KNOWN,
     sink::{Broken, Sink},
@@ -29,12 +29,10 @@ pub(super) fn decode<'a>(
         .or_else(|| couchdb(text, context.assume))
         .or_else(|| zoraxy(text, context.assume))
     {
-        if context.program.is_empty() {
-            sink.text(KNOWN.message, text)?;
-        }
+        put_message(sink, text)?;
         return request.put(sink).map(Some);
     }
-    if let Some(found) = squid(text, context, sink)? {
+    if let Some(found) = squid(text, sink)? {
         return Ok(Some(found));
     }
     w3c(text, context, sink)
@@ -177,7 +175,11 @@ fn couchdb<'a>(text: &'a str, assume: Assume<'_>) -> Option<Request<'a>> {
 
 /// `.. [router:X] [origin:HOST] [client: IP] [useragent: AGENT] METHOD TARGET STATUS`
 fn zoraxy<'a>(text: &'a str, assume: Assume<'_>) -> Option<Request<'a>> {
-    let (_, rest) = text.split_once("[router:")?;
+    let (head, rest) = text.split_once("[router:")?;
+    let is_time = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'/' | b':' | b'-' | b'.' | b' ' | b'[' | b']');
+    if !head.bytes().all(is_time) {
+        return None;
+    }
     let (origin, rest) = rest.split_once("] [origin:")?.1.split_once("] [client: ")?;
     let (client, rest) = rest.split_once("] [useragent: ")?;
     let (agent, rest) = rest.rsplit_once("] ")?;
@@ -198,7 +200,7 @@ fn zoraxy<'a>(text: &'a str, assume: Assume<'_>) -> Option<Request<'a>> {
 }
 
 /// `1286536309.450 192 192.168.0.68 TCP_MISS/200 507 POST http://x/y?z bob DIRECT/1.2.3.4 text/xml`: Squid's native log.
-fn squid<'a>(text: &'a str, context: &Context<'_>, sink: &mut Sink<'_>) -> Result<Option<Found<'a>>, Broken> {
+fn squid<'a>(text: &'a str, sink: &mut Sink<'_>) -> Result<Option<Found<'a>>, Broken> {
     let known = &*KNOWN;
     let columns: Vec<&str> = text.split_ascii_whitespace().take(11).collect();
     let [stamp, took, client, result, bytes, method, url, user, peer, kind] = columns.as_slice() else {
@@ -213,9 +215,7 @@ fn squid<'a>(text: &'a str, context: &Context<'_>, sink: &mut Sink<'_>) -> Resul
     let (Some(millis), true, Some(client)) = (millis, is_squid, address(client)) else {
         return Ok(None);
     };
-    if context.program.is_empty() {
-        sink.text(known.message, text)?;
-    }
+    put_message(sink, text)?;
     put_client(client, sink)?;
     put(sink, known.c_user, Some(user))?;
     put(sink, known.cs_username, Some(user))?;
@@ -333,9 +333,7 @@ fn w3c<'a>(text: &'a str, context: &Context<'_>, sink: &mut Sink<'_>) -> Result<
     } else {
         return Ok(None);
     };
-    if context.program.is_empty() {
-        sink.text(KNOWN.message, text)?;
-    }
+    put_message(sink, text)?;
     let is_proxy = layout.iter().any(|column| matches!(*column, "cs-uri-scheme" | "s-action" | "c-uri"));
     for (column, value) in layout.iter().zip(&values) {
         put_column(column, value, sink)?;

@@ -6,7 +6,7 @@
 
 use cf_types::TimeBasis;
 
-use super::{Context, Found, firewall::Flow, own, put, put_source};
+use super::{Context, Found, firewall::Flow, own, put, put_message, put_source};
 use crate::decode::{
     names::KNOWN,
     sink::{Broken, Sink},
@@ -37,9 +37,7 @@ fn fast<'a>(text: &'a str, context: &Context<'_>, sink: &mut Sink<'_>) -> Result
         return Ok(None);
     };
     let known = &*KNOWN;
-    if !sink.fields.has(known.message) {
-        sink.text(known.message, text)?;
-    }
+    put_message(sink, text)?;
     sink.text(known.event_type, "ids_alert")?;
     put(sink, known.rule_id, Some(alert.id))?;
     put(sink, known.rule_name, Some(alert.name))?;
@@ -76,6 +74,10 @@ struct Alert<'a> {
 impl<'a> Alert<'a> {
     fn parse(text: &'a str) -> Option<Alert<'a>> {
         let (head, rest) = text.split_once("[**] [")?;
+        // `MM/DD` begins the line, with or without a year.
+        if head.len() > 64 || !matches!(head.as_bytes(), [b'0'..=b'1', _, b'/', b'0'..=b'3', _, b'/' | b'-', ..]) {
+            return None;
+        }
         let (id, rest) = rest.split_once("] ")?;
         let (name, rest) = rest.split_once(" [**]")?;
         let is_id = id.split(':').count() == 3 && id.bytes().all(|byte| byte.is_ascii_digit() || byte == b':');
@@ -254,10 +256,7 @@ fn zeek<'a>(text: &'a str, context: &Context<'_>, sink: &mut Sink<'_>) -> Result
     if !by_columns && !is_connection(&values) {
         return Ok(None);
     }
-    let known = &*KNOWN;
-    if !sink.fields.has(known.message) {
-        sink.text(known.message, text)?;
-    }
+    put_message(sink, text)?;
     let rest = ZEEK.iter().find(|(path, _)| Some(*path) == service).map_or(&[][..], |(_, columns)| *columns);
     let names = FIRST.iter().chain(rest).copied();
     let named = values.iter().zip(names);

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::{Found, own, put};
+use super::{Found, own, put, put_message};
 use crate::decode::{
     names::KNOWN,
     sink::{Broken, Sink},
@@ -50,9 +50,7 @@ pub(super) fn decode<'a>(text: &'a str, assume: Assume<'_>, sink: &mut Sink<'_>)
             }
         }
     }
-    if !sink.fields.has(KNOWN.message) {
-        sink.text(KNOWN.message, text)?;
-    }
+    put_message(sink, text)?;
     let time = event.time.as_deref().and_then(|time| parse_iso(time, assume));
     let found = Found { product: Some("windows"), time, ..Found::default() };
     if event.provider.as_deref() != Some("Linux-Sysmon") {
@@ -209,7 +207,9 @@ fn unescaped(text: &str) -> Cow<'_, str> {
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('&') {
         out.push_str(before);
-        let entity = after.split_once(';').filter(|(entity, _)| entity.len() <= 10);
+        // Looked for in a few bytes only: a text full of ampersands must not cost its square.
+        let end = after.bytes().take(11).position(|byte| byte == b';');
+        let entity = end.and_then(|end| Some((after.get(..end)?, after.get(end + 1..)?)));
         match entity.and_then(|(entity, after)| Some((character(entity)?, after))) {
             Some((character, after)) => {
                 out.push(character);
