@@ -1,6 +1,7 @@
 //! `counterflow rules test`: the events beside the rules, through the same graph as everything else.
 //!
-//! Beside `NAME.yml` lies `NAME.test.jsonl`, one case a line: `{"fires": true, "why": "...", "lines": ["raw record", ...]}`.
+//! Beside `NAME.yml` lies `NAME.test.jsonl`, one case a line: `{"fires": true, "why": "...", "lines": ["raw record", ...]}`,
+//! or with a recording in place of `lines` (see [`case`]).
 
 use std::{
     collections::BTreeSet,
@@ -16,7 +17,6 @@ use cf_dataflows::GraphOptions;
 use cf_ingest::SourceTable;
 use cf_sigma::{Options, RuleSet};
 use cf_types::{Epoch, EpochOutput, Event, Framing, Origin, Position, Record, Reject, Row, Tenant, Time};
-use serde::Deserialize;
 
 use crate::{
     cli::Cli,
@@ -25,14 +25,9 @@ use crate::{
     rules,
 };
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Case {
-    fires: bool,
-    #[serde(default)]
-    why: String,
-    lines: Vec<String>,
-}
+mod case;
+
+use case::{Case, Files, Records};
 
 /// Runs all cases of the rules in these files and folders.
 pub(crate) fn run(_cli: &Cli, paths: &[PathBuf]) -> Result<Exit> {
@@ -40,7 +35,9 @@ pub(crate) fn run(_cli: &Cli, paths: &[PathBuf]) -> Result<Exit> {
     super::rules::report(&loaded);
     let files: BTreeSet<&str> = loaded.rules.rules().iter().map(|rule| &*rule.file).collect();
     let mut bench = Bench::start(&loaded.rules)?;
+    let mut recordings = Files::default();
     let (mut cases, mut failed, mut untested) = (0, 0, 0);
+    let mut absent = Vec::new();
     for file in files {
         let tests = Path::new(file).with_extension("test.jsonl");
         if !tests.exists() {
@@ -63,9 +60,18 @@ pub(crate) fn run(_cli: &Cli, paths: &[PathBuf]) -> Result<Exit> {
             |id: &str| counting.contains(id) || counting.iter().any(|rule| id == format!("{rule}#conditions"));
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let place = format!("{}:{}", tests.display(), number + 1);
-            let case: Case = serde_json::from_str(line).with_context(|| Failed(format!("{place} is no case")))?;
+            let no_case = || Failed(format!("{place} is no case"));
+            let case = Case::parse(line).with_context(no_case)?;
+            let folder = tests.parent().unwrap_or(Path::new("."));
+            let lines = match case.records(folder, &mut recordings).with_context(no_case)? {
+                Records::Here(lines) => lines,
+                Records::Absent(path) => {
+                    absent.push(path);
+                    continue;
+                }
+            };
             cases += 1;
-            let (matched, alerted) = bench.met(&case.lines)?;
+            let (matched, alerted) = bench.met(&lines)?;
             let fired =
                 ids.iter().any(|id| if keeps_state(id) { alerted.contains(*id) } else { matched.contains(*id) });
             if fired != case.fires {
@@ -76,6 +82,10 @@ pub(crate) fn run(_cli: &Cli, paths: &[PathBuf]) -> Result<Exit> {
         }
     }
     bench.engine.stop()?;
+    if let Some(path) = absent.first() {
+        let count = absent.len();
+        output::note(&format!("skipped: {count} cases: {} is not there (COUNTERFLOW_SHARED)", path.display()));
+    }
     output::note(&format!("{cases} cases, {failed} failed, {untested} rule files without cases"));
     Ok(if failed == 0 && loaded.errors() == 0 { Exit::Ok } else { Exit::Problems })
 }
