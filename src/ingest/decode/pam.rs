@@ -34,6 +34,9 @@ pub(crate) fn decode(text: &str, sink: &mut Sink<'_>) -> Result<bool, Broken> {
         "session_closed"
     } else if text.starts_with("check pass; user unknown") {
         "pam_user_unknown"
+    } else if let Some(user) = locked(text) {
+        sink.text(known.user, user)?;
+        "account_locked"
     } else {
         return Ok(false);
     };
@@ -42,6 +45,16 @@ pub(crate) fn decode(text: &str, sink: &mut Sink<'_>) -> Result<bool, Broken> {
     }
     sink.text(known.event_type, event_type)?;
     Ok(true)
+}
+
+/// faillock's `Consecutive login failures for user bob account temporarily locked`, tally2's `user bob (1000) tally 6,
+/// deny 5`.
+fn locked(text: &str) -> Option<&str> {
+    if let Some(rest) = text.strip_prefix("Consecutive login failures for user ") {
+        return rest.rsplit_once(" account ").map(|(user, _)| user);
+    }
+    let (user, rest) = text.strip_prefix("user ")?.split_once(" (")?;
+    rest.contains(") tally ").then_some(user)
 }
 
 /// `pam_unix(sshd:auth): ` and what follows it; the service is `sshd`.

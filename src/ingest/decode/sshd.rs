@@ -173,6 +173,9 @@ fn refusal(text: &str) -> Option<Found<'_>> {
     {
         return protocol(text.rsplit_once(" from ")?.1);
     }
+    if let Some(found) = address_named(text) {
+        return Some(found);
+    }
     text.starts_with("kex_exchange_identification: ").then_some(Found {
         event_type: "protocol_error",
         reason: Some(text),
@@ -180,8 +183,80 @@ fn refusal(text: &str) -> Option<Found<'_>> {
     })
 }
 
+/// Messages with an address in a place of their own; no name of the client's choice stands before it, but where said.
+fn address_named(text: &str) -> Option<Found<'_>> {
+    let known = |event_type, address: &'_ str| address.parse::<IpAddr>().is_ok().then_some(event_type);
+    // `drop connection #10 from [1.2.3.4]:55 on [10.0.0.1]:22 past MaxStartups`, `.. penalty: exceeded LoginGraceTime`
+    if let Some((_, rest)) = text.strip_prefix("drop connection #").and_then(|rest| rest.split_once(" from [")) {
+        let (address, rest) = rest.split_once(']')?;
+        let port = rest.strip_prefix(':').and_then(|rest| rest.split(' ').next());
+        let reason = rest.split_once("]:").and_then(|(_, rest)| rest.split_once(' ')).map(|(_, reason)| reason);
+        let event_type = known("connection_refused", address)?;
+        return Some(Found { event_type, from: Some(From { address, port }), reason, ..Found::default() });
+    }
+    // `srclimit_penalise: ipv4: new 1.2.3.4/32 deferred penalty of 10 seconds for penalty: connections without attempting authentication`
+    if let Some(rest) = text.strip_prefix("srclimit_penalise: ") {
+        let (address, _) = rest.split(' ').find_map(|word| word.split_once('/'))?;
+        let reason = rest.split_once("penalty: ").map(|(_, reason)| reason);
+        let event_type = known("source_penalised", address)?;
+        return Some(Found { event_type, from: Some(From { address, port: None }), reason, ..Found::default() });
+    }
+    // `Address 1.2.3.4 maps to x.example, but this does not map back to the address`, and `Nasty PTR record "..." is set up
+    // for 1.2.3.4, ignoring`: the names are those of whoever runs the reverse zone.
+    let reversed = text.strip_prefix("Address ").filter(|rest| rest.contains(" maps to "));
+    let nasty = text
+        .strip_prefix("Nasty PTR record ")
+        .and_then(|rest| rest.rsplit_once(" is set up for "))
+        .map(|(_, rest)| rest);
+    if let Some(rest) = reversed.or(nasty) {
+        let address = rest.split([' ', ',']).next()?;
+        let event_type = known("reverse_mapping_failed", address)?;
+        return Some(Found { event_type, from: Some(From { address, port: None }), ..Found::default() });
+    }
+    // tcp wrappers: `refused connect from x.example (1.2.3.4)`
+    if let Some(rest) = text.strip_prefix("refused connect from ") {
+        let address = rest.rsplit_once('(').map_or(rest, |(_, address)| address).trim_end_matches(')');
+        let event_type = known("connection_refused", address)?;
+        return Some(Found { event_type, from: Some(From { address, port: None }), ..Found::default() });
+    }
+    for (prefix, event_type) in [
+        ("Read error from remote host ", "connection_closed"),
+        ("Read from remote host ", "connection_closed"),
+        ("ssh_dispatch_run_fatal: Connection from ", "protocol_error"),
+        ("Protocol major versions differ for ", "protocol_error"),
+    ] {
+        if let Some(rest) = text.strip_prefix(prefix) {
+            let (user, from, reason) = user_at(rest)?;
+            return Some(Found { event_type, user, from: Some(from), method: None, reason });
+        }
+    }
+    None
+}
+
 /// `Starting session: shell on pts/0 for root from A port P id 0`.
 fn session(text: &str) -> Option<Found<'_>> {
+    let told = |event_type, user, reason| Some(Found { event_type, user, reason, ..Found::default() });
+    // `Access denied for user bob by PAM account configuration`
+    if let Some((user, reason)) =
+        text.strip_prefix("Access denied for user ").and_then(|rest| rest.rsplit_once(" by PAM"))
+    {
+        return told("user_not_allowed", Some(user), Some(reason.trim_start()));
+    }
+    if text.starts_with("Server listening on ") {
+        return told("server_started", None, None);
+    }
+    if text.starts_with("Received signal ") {
+        return told("server_stopped", None, None);
+    }
+    if text.starts_with("Write failed: ") {
+        return told("connection_closed", None, Some(text));
+    }
+    if text.starts_with("PAM service(sshd) ignoring max retries") {
+        return told("pam_retries_ignored", None, Some(text));
+    }
+    if text.starts_with("beginning MaxStartups throttling") {
+        return told("connections_throttled", None, None);
+    }
     let rest = text.strip_prefix("Starting session: ")?;
     let (_, rest) = rest.split_once(" for ")?;
     let (user, from) = user_from(rest)?;

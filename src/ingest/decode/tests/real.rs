@@ -48,20 +48,20 @@ fn openssh() {
         usize::MAX,
         "event_type",
         expect![[r#"
-        2000 records, 2000 events, 0 rejects
-        524 authentication_failed Assumed
-        504 pam_authentication_failed Assumed
-        471 disconnected Assumed
-        135 pam_user_unknown Assumed
-        113 invalid_user Assumed
-        113 invalid_user_request Assumed
-        85 reverse_mapping_failed Assumed
-        34 connection_closed Assumed
-        10 protocol_error Assumed
-        8 - Assumed
-        1 authentication_succeeded Assumed
-        1 session_closed Assumed
-    "#]],
+            2000 records, 2000 events, 0 rejects
+            524 authentication_failed Assumed
+            504 pam_authentication_failed Assumed
+            471 disconnected Assumed
+            135 pam_user_unknown Assumed
+            113 invalid_user Assumed
+            113 invalid_user_request Assumed
+            85 reverse_mapping_failed Assumed
+            35 connection_closed Assumed
+            10 protocol_error Assumed
+            7 pam_retries_ignored Assumed
+            1 authentication_succeeded Assumed
+            1 session_closed Assumed
+        "#]],
     );
 }
 

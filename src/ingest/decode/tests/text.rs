@@ -158,36 +158,60 @@ Unable to negotiate with 10.0.0.5 port 45626: no matching MAC found. Their offer
 Did not receive identification string from 10.0.0.5
 pam_unix(sshd:session): session opened for user alice(uid=1000) by (uid=0)
 pam_unix(sshd:session): session closed for user alice
-Server listening on 0.0.0.0 port 22.",
+Server listening on 0.0.0.0 port 22.
+drop connection #10 from [10.0.0.5]:55 on [10.0.0.1]:22 past MaxStartups
+srclimit_penalise: ipv4: new 10.0.0.5/32 deferred penalty of 10 seconds for penalty: connections without attempting authentication
+Address 10.0.0.5 maps to x.example, but this does not map back to the address - POSSIBLE BREAK-IN ATTEMPT!
+Nasty PTR record \"6.6.6.6\" is set up for 10.0.0.5, ignoring
+refused connect from x.example (10.0.0.5)
+fatal: Read error from remote host 10.0.0.5: Connection reset by peer
+fatal: Read from remote host 10.0.0.5: Connection reset by peer
+ssh_dispatch_run_fatal: Connection from authenticating user root 10.0.0.5 port 22: message authentication code incorrect [preauth]
+fatal: Write failed: Connection reset by peer [preauth]
+Access denied for user bob by PAM account configuration [preauth]
+pam_faillock(sshd:auth): Consecutive login failures for user bob account temporarily locked
+pam_tally2(sshd:auth): user bob (1000) tally 6, deny 5",
         expect![[r#"
-    event_type=authentication_failed | user=root | auth_method=password | source_ip=10.0.0.5 | source_port=51432
-    event_type=authentication_failed | user=a from 6.6.6.6 port 1 | auth_method=password | source_ip=10.0.0.5 | source_port=51432
-    event_type=authentication_failed | auth_method=password | source_ip=10.0.0.5 | source_port=1
-    event_type=authentication_failed | user=0101 | auth_method=none | source_ip=5.188.10.180 | source_port=1
-    event_type=authentication_succeeded | user=alice | auth_method=publickey | source_ip=2001:db8::7 | source_port=56296
-    event_type=authentication_succeeded | user=bob | auth_method=keyboard-interactive/pam | source_ip=10.0.0.5 | source_port=22
-    event_type=invalid_user | user=admin | source_ip=10.0.0.5 | source_port=4
-    event_type=invalid_user | user=admin | source_ip=10.0.0.5
-    event_type=authentication_attempts_exceeded | user=x | source_ip=10.0.0.5 | source_port=4
-    repeats=5 | event_type=authentication_failed | user=root | auth_method=password | source_ip=10.0.0.5 | source_port=51432
-    tty=ssh | source_ip=10.0.0.5 | user=root | pam_service=sshd | event_type=pam_authentication_failed
-    tty=ssh | source_ip=10.0.0.5 | user=root | event_type=pam_authentication_failed
-    event_type=connection_closed | user=root | source_ip=10.0.0.5 | source_port=5
-    event_type=connection_closed | user=a b | source_ip=10.0.0.5 | source_port=5
-    event_type=connection_closed | source_ip=10.0.0.5
-    event_type=connection_closed | source_ip=10.0.0.5 | source_port=5
-    event_type=disconnected | user=alice | source_ip=10.0.0.5 | source_port=5
-    event_type=disconnected | reason=Bye Bye | source_ip=10.0.0.5
-    event_type=disconnected | reason=disconnected by user | source_ip=10.0.0.5 | source_port=5
-    event_type=disconnected | user=root | reason=Too many authentication failures | source_ip=10.0.0.5 | source_port=5
-    event_type=user_not_allowed | user=root | reason=not listed in AllowUsers | source_ip=10.0.0.5
-    event_type=reverse_mapping_failed | source_ip=173.234.31.186
-    event_type=protocol_error | reason=no matching MAC found. Their offer: x | source_ip=10.0.0.5 | source_port=45626
-    event_type=protocol_error | source_ip=10.0.0.5
-    user=alice | pam_service=sshd | event_type=session_opened
-    user=alice | pam_service=sshd | event_type=session_closed
-
-"#]],
+            event_type=authentication_failed | user=root | auth_method=password | source_ip=10.0.0.5 | source_port=51432
+            event_type=authentication_failed | user=a from 6.6.6.6 port 1 | auth_method=password | source_ip=10.0.0.5 | source_port=51432
+            event_type=authentication_failed | auth_method=password | source_ip=10.0.0.5 | source_port=1
+            event_type=authentication_failed | user=0101 | auth_method=none | source_ip=5.188.10.180 | source_port=1
+            event_type=authentication_succeeded | user=alice | auth_method=publickey | source_ip=2001:db8::7 | source_port=56296
+            event_type=authentication_succeeded | user=bob | auth_method=keyboard-interactive/pam | source_ip=10.0.0.5 | source_port=22
+            event_type=invalid_user | user=admin | source_ip=10.0.0.5 | source_port=4
+            event_type=invalid_user | user=admin | source_ip=10.0.0.5
+            event_type=authentication_attempts_exceeded | user=x | source_ip=10.0.0.5 | source_port=4
+            repeats=5 | event_type=authentication_failed | user=root | auth_method=password | source_ip=10.0.0.5 | source_port=51432
+            tty=ssh | source_ip=10.0.0.5 | user=root | pam_service=sshd | event_type=pam_authentication_failed
+            tty=ssh | source_ip=10.0.0.5 | user=root | event_type=pam_authentication_failed
+            event_type=connection_closed | user=root | source_ip=10.0.0.5 | source_port=5
+            event_type=connection_closed | user=a b | source_ip=10.0.0.5 | source_port=5
+            event_type=connection_closed | source_ip=10.0.0.5
+            event_type=connection_closed | source_ip=10.0.0.5 | source_port=5
+            event_type=disconnected | user=alice | source_ip=10.0.0.5 | source_port=5
+            event_type=disconnected | reason=Bye Bye | source_ip=10.0.0.5
+            event_type=disconnected | reason=disconnected by user | source_ip=10.0.0.5 | source_port=5
+            event_type=disconnected | user=root | reason=Too many authentication failures | source_ip=10.0.0.5 | source_port=5
+            event_type=user_not_allowed | user=root | reason=not listed in AllowUsers | source_ip=10.0.0.5
+            event_type=reverse_mapping_failed | source_ip=173.234.31.186
+            event_type=protocol_error | reason=no matching MAC found. Their offer: x | source_ip=10.0.0.5 | source_port=45626
+            event_type=protocol_error | source_ip=10.0.0.5
+            user=alice | pam_service=sshd | event_type=session_opened
+            user=alice | pam_service=sshd | event_type=session_closed
+            event_type=server_started
+            event_type=connection_refused | reason=past MaxStartups | source_ip=10.0.0.5 | source_port=55
+            event_type=source_penalised | reason=connections without attempting authentication | source_ip=10.0.0.5
+            event_type=reverse_mapping_failed | source_ip=10.0.0.5
+            event_type=reverse_mapping_failed | source_ip=10.0.0.5
+            event_type=connection_refused | source_ip=10.0.0.5
+            event_type=connection_closed | reason=Connection reset by peer | source_ip=10.0.0.5
+            event_type=connection_closed | reason=Connection reset by peer | source_ip=10.0.0.5
+            event_type=protocol_error | user=root | reason=message authentication code incorrect | source_ip=10.0.0.5 | source_port=22
+            event_type=connection_closed | reason=Write failed: Connection reset by peer
+            event_type=user_not_allowed | user=bob | reason=account configuration
+            user=bob | pam_service=sshd | event_type=account_locked
+            user=bob | pam_service=sshd | event_type=account_locked
+        "#]],
     );
     check_line(
         "Jan  5 13:00:00 web sshd-session[77]: Failed password for root from 10.0.0.5 port 51432 ssh2",

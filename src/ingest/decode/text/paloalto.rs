@@ -266,6 +266,7 @@ fn put_threat(columns: &[&str], sink: &mut Sink<'_>) -> Result<&'static str, Bro
     let known = &*KNOWN;
     match column(4).unwrap_or("") {
         "url" => {
+            // Column 63 is there since PAN-OS 9.0.
             if let Some(url) = column(31) {
                 put_url(url, sink)?;
             }
@@ -273,6 +274,7 @@ fn put_threat(columns: &[&str], sink: &mut Sink<'_>) -> Result<&'static str, Bro
                 put_agent(agent, sink)?;
             }
             put(sink, known.cs_referer, column(49))?;
+            put(sink, known.cs_method, column(63).filter(|method| *method != "unknown"))?;
             Ok("proxy")
         }
         "virus" | "wildfire" | "wildfire-virus" | "ml-virus" => {
