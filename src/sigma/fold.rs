@@ -1,4 +1,9 @@
-//! Texts without case: Unicode simple folding, one character for one.
+//! The form in which texts are compared: without case (Unicode simple folding, one character for one), and written as in
+//! a JSON string: `\` before each backslash and quote.
+//!
+//! Nearly all values come as JSON strings with no other escapes. In this form a value is a part of its record, folded as a
+//! whole, and nothing is unescaped. Texts compare in this form exactly as they do without the escapes: a run of `2n`
+//! backslashes stands for `n`, and a text that begins or ends within a run takes an even number of them.
 
 use std::sync::LazyLock;
 
@@ -35,6 +40,37 @@ pub(crate) fn push_folded(text: &str, out: &mut String) {
         }
     } else {
         out.extend(text.chars().map(fold_char));
+    }
+}
+
+/// Appends a text with `\` before each backslash and quote.
+pub(crate) fn push_escaped(text: &str, out: &mut String) {
+    let mut rest = text;
+    while let Some(at) = memchr::memchr2(b'\\', b'"', rest.as_bytes()) {
+        let (before, behind) = rest.split_at(at);
+        out.push_str(before);
+        out.push('\\');
+        let (special, behind) = behind.split_at(1);
+        out.push_str(special);
+        rest = behind;
+    }
+    out.push_str(rest);
+}
+
+/// A text with `\` before each backslash and quote.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 8);
+    push_escaped(text, &mut out);
+    out
+}
+
+/// The length of what stands for the first character of an escaped text; 0 if it is empty.
+pub(crate) fn unit_len(text: &str) -> usize {
+    let mut chars = text.chars();
+    match chars.next() {
+        None => 0,
+        Some('\\') => 1 + chars.next().map_or(0, char::len_utf8),
+        Some(first) => first.len_utf8(),
     }
 }
 

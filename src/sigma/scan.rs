@@ -1,8 +1,11 @@
 //! Events met with a rule set: all rules that fit, exactly.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
-use cf_types::{Event, LogSource, Scalar};
+use cf_types::{
+    Event, LogSource, Name, Scalar,
+    field::{Form, Part, unescape},
+};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
@@ -11,15 +14,16 @@ use crate::{
         RuleIndex, RuleSet,
         program::{
             Matcher, Program,
-            node::{CompiledTest, Op, Slots, agree, in_network, time_part},
+            anchor::Keywords,
+            node::{CompiledTest, Op, Slots, TextOp, agree, in_network, time_part},
         },
     },
-    fold::push_folded,
+    fold::{escaped, folded, push_escaped, push_folded},
     rule::Number,
     tally::{Counting, RuleStats},
 };
 
-/// Log sources whose rules are remembered; decoders declare a handful.
+/// Log sources and channels whose rules are remembered; there are a handful.
 const DECLARED_MAX: usize = 1_024;
 
 /// Meets events with a rule set. Cheap to make; one per thread. It keeps buffers, so nothing is allocated per event.
@@ -39,13 +43,11 @@ struct Declared {
     last: Option<(Arc<LogSource>, Arc<[usize]>)>,
 }
 
-/// The channel of the event before: most events of a stream have the same.
+/// Channels as events write them.
 #[derive(Debug, Default)]
 struct LastChannel {
-    text: String,
-    folded: String,
-    /// Its place in [`Matcher::channels`].
-    place: Option<usize>,
+    /// Their places in [`Matcher::channels`].
+    known: FxHashMap<Box<str>, Option<usize>>,
 }
 
 /// Buffers that live from event to event. A mark is valid if it bears the present stamp.
@@ -58,10 +60,17 @@ struct Scratch {
     memo: Vec<(u32, bool)>,
     /// By variant.
     seen: Vec<u32>,
-    /// Folded values.
+    /// The record, its ASCII letters folded.
+    record: String,
+    /// Values that are not a part of the record in the form that is wanted.
     arena: String,
+    /// For making them.
+    spare: [String; 2],
     candidates: Vec<u32>,
 }
+
+/// Of so many events one is timed, rule by rule: what a rule costs is for people to see, and no result depends on it.
+const TIMED_EVERY: u32 = 1_024;
 
 const NO_VALUE: u32 = u32::MAX;
 
@@ -69,18 +78,65 @@ const NO_VALUE: u32 = u32::MAX;
 pub(crate) struct View<'s, 'e> {
     matcher: &'s Matcher,
     scratch: &'s mut Scratch,
-    values: SmallVec<[Value<'e>; 48]>,
+    event: &'e Event,
+    /// The values of fields that rules speak of; behind them all others, once somebody asked.
+    values: SmallVec<[Value<'e>; 32]>,
+    complete: bool,
+    /// The record is ASCII.
+    ascii: bool,
+    /// All values stand in the folded record as they are compared.
+    shows_values: bool,
 }
 
 #[derive(Clone, Copy)]
 struct Value<'e> {
+    /// As the record holds it.
     text: &'e str,
+    /// Where it stands in the record, [`NO_VALUE`] if it does not.
+    at: u32,
     slot: u32,
     /// Another value of the same field.
     next: u32,
+    form: Form,
     null: bool,
-    /// Where it stands folded in the arena, once somebody asked.
-    folded: Option<(usize, usize)>,
+    /// Where it stands folded and escaped, once somebody asked.
+    folded: Option<Place>,
+    /// Where it stands in the arena as it is meant, if that is not how it is written.
+    plain: Option<Place>,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    begin: u32,
+    end: u32,
+    in_record: bool,
+}
+
+impl Place {
+    fn of(begin: usize, end: usize, in_record: bool) -> Place {
+        // Records are far below 4 GiB, and so is what is made of their values.
+        let place = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        Place { begin: place(begin), end: place(end), in_record }
+    }
+
+    fn range(self) -> std::ops::Range<usize> {
+        usize::try_from(self.begin).unwrap_or(0)..usize::try_from(self.end).unwrap_or(0)
+    }
+}
+
+impl<'e> Value<'e> {
+    fn of(part: Part<'e>, slot: u32, next: u32) -> Value<'e> {
+        Value {
+            text: part.text,
+            at: part.at.and_then(|at| u32::try_from(at).ok()).unwrap_or(NO_VALUE),
+            slot,
+            next,
+            form: part.form,
+            null: part.scalar == Scalar::Null,
+            folded: None,
+            plain: None,
+        }
+    }
 }
 
 impl Scanner {
@@ -125,7 +181,7 @@ impl Scanner {
         let mut view = View::new(matcher, scratch, event, &mut route);
         let mut covers = None;
         if let Some(program) = channel.program(matcher, event, &route) {
-            view.run(program, hits);
+            view.run(program, hits, counting);
             covers = matcher.programs.get(program).map(|program| &program.covers);
         }
         for number in declared.patterns(matcher, &event.log_source) {
@@ -133,7 +189,7 @@ impl Scanner {
                 continue;
             }
             if let Some((_, program)) = matcher.declared.get(*number) {
-                view.run(*program, hits);
+                view.run(*program, hits, counting);
             }
         }
         sort_new(hits, begin);
@@ -147,6 +203,64 @@ impl Drop for Scanner {
     fn drop(&mut self) {
         self.publish();
     }
+}
+
+impl Scratch {
+    /// Makes a value as it is compared.
+    #[cold]
+    fn fold(&mut self, value: &Value<'_>, written_so: bool) -> Place {
+        let Scratch { arena, record, spare: [plain, small], .. } = self;
+        let begin = arena.len();
+        let folded = usize::try_from(value.at).ok().and_then(|at| record.get(at..at + value.text.len()));
+        match (value.form, folded) {
+            _ if written_so => push_folded(value.text, arena),
+            (Form::EscapedOddly, Some(folded)) if value.text.is_ascii() => push_with_plain_escapes(folded, arena),
+            (form, _) => {
+                plain.clear();
+                match form {
+                    Form::Escaped | Form::EscapedOddly => unescape(value.text, plain),
+                    Form::Plain | Form::Json => plain.push_str(value.text),
+                }
+                small.clear();
+                push_folded(plain, small);
+                push_escaped(small, arena);
+            }
+        }
+        Place::of(begin, arena.len(), false)
+    }
+}
+
+/// Appends a folded JSON string with all escapes undone but those of backslashes and quotes.
+fn push_with_plain_escapes(folded: &str, out: &mut String) {
+    let mut rest = folded;
+    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+        let (before, behind) = rest.split_at(at);
+        out.push_str(before);
+        let len = match behind.as_bytes().get(1) {
+            Some(b'\\' | b'"') => {
+                out.push_str(behind.get(..2).unwrap_or(behind));
+                2
+            }
+            Some(b'u') => {
+                // One or two code units; what they mean is folded, and may need an escape itself.
+                let pair = behind.get(6..8) == Some("\\u")
+                    && behind.get(2..4).is_some_and(|high| matches!(high, "d8" | "d9" | "da" | "db"));
+                let len = if pair { 12 } else { 6 };
+                let (mut meant, mut small) = (String::new(), String::new());
+                unescape(behind.get(..len).unwrap_or(behind), &mut meant);
+                push_folded(&meant, &mut small);
+                push_escaped(&small, out);
+                len
+            }
+            _ => {
+                let len = behind.len().min(2);
+                unescape(behind.get(..len).unwrap_or(behind), out);
+                len
+            }
+        };
+        rest = behind.get(len..).unwrap_or("");
+    }
+    out.push_str(rest);
 }
 
 /// Sorts what was appended, each once.
@@ -202,19 +316,39 @@ struct Route<'e> {
     event_ids: usize,
 }
 
+impl<'e> Route<'e> {
+    fn note(&mut self, part: &Part<'e>, event: &'e Event, matcher: &Matcher) {
+        let meant = || match part.form {
+            Form::Plain | Form::Json => Some(part.text),
+            Form::Escaped | Form::EscapedOddly => event.fields.first(part.name),
+        };
+        if part.name == matcher.names.channel {
+            self.channel = self.channel.or_else(meant);
+        } else if part.name == matcher.names.event_id {
+            self.event_id = meant();
+            self.event_ids += 1;
+        } else if part.name == matcher.names.provider {
+            self.provider = self.provider.or_else(meant);
+        }
+    }
+}
+
+/// Whether an event was a JSON document.
+fn is_structured(event: &Event) -> bool {
+    matches!(event.raw.first(), Some(b'{' | b'['))
+}
+
 impl LastChannel {
     /// The program of the event's channel and event id, if the table knows the channel.
     fn program(&mut self, matcher: &Matcher, event: &Event, route: &Route<'_>) -> Option<usize> {
         let channel = route.channel.filter(|text| !text.is_empty());
         let channel =
             channel.or_else(|| route.provider.and_then(|name| matcher.log_sources.channel_of_provider(name)))?;
-        if self.text != channel {
-            channel.clone_into(&mut self.text);
-            self.folded.clear();
-            push_folded(channel, &mut self.folded);
-            self.place = matcher.by_channel.get(self.folded.as_str()).copied();
-        }
-        let programs = matcher.channels.get(self.place?)?;
+        let place = match self.known.get(channel) {
+            Some(place) => *place,
+            None => self.find(matcher, channel),
+        };
+        let programs = matcher.channels.get(place?)?;
         if event.log_source.product.as_deref().is_some_and(|product| !product.eq_ignore_ascii_case(&programs.product)) {
             return None;
         }
@@ -224,6 +358,16 @@ impl LastChannel {
             Some(id) => programs.by_event_id.get(id).copied().unwrap_or(programs.other),
             None => programs.unfolded,
         })
+    }
+
+    #[cold]
+    fn find(&mut self, matcher: &Matcher, channel: &str) -> Option<usize> {
+        let place = matcher.by_channel.get(folded(channel).as_str()).copied();
+        if self.known.len() >= DECLARED_MAX {
+            self.known.clear();
+        }
+        self.known.insert(channel.into(), place);
+        place
     }
 }
 
@@ -238,39 +382,54 @@ impl<'s, 'e> View<'s, 'e> {
             scratch.stamp = 1;
         }
         scratch.arena.clear();
+        scratch.record.clear();
+        scratch.record.push_str(event.fields.record());
+        scratch.record.make_ascii_lowercase();
         let stamp = scratch.stamp;
-        let mut values: SmallVec<[Value<'e>; 48]> = SmallVec::new();
-        for (name, text, scalar) in event.fields.iter() {
-            if scalar != Scalar::Null {
-                if name == matcher.names.channel {
-                    route.channel = route.channel.or(Some(text));
-                } else if name == matcher.names.event_id {
-                    route.event_id = Some(text);
-                    route.event_ids += 1;
-                } else if name == matcher.names.provider {
-                    route.provider = route.provider.or(Some(text));
-                }
+        let mut values: SmallVec<[Value<'e>; 32]> = SmallVec::new();
+        let ascii = scratch.record.is_ascii();
+        let mut shows_values = ascii && is_structured(event);
+        for part in event.fields.parts() {
+            let null = part.scalar == Scalar::Null;
+            shows_values &= null || (matches!(part.form, Form::Json | Form::Escaped) && part.at.is_some());
+            if part.name == Name::UNKNOWN {
+                continue;
             }
-            let slot = matcher.slots.of_name(name);
-            let mut next = NO_VALUE;
-            if let Some(head) = usize::try_from(slot).ok().and_then(|slot| scratch.heads.get_mut(slot)) {
-                if head.0 == stamp {
-                    next = head.1;
-                }
-                *head = (stamp, u32::try_from(values.len()).unwrap_or(NO_VALUE)); // fields are bounded far below
+            if !null {
+                route.note(&part, event, matcher);
             }
-            values.push(Value { text, slot, next, null: scalar == Scalar::Null, folded: None });
+            let slot = matcher.slots.of_name(part.name);
+            let Some(head) = usize::try_from(slot).ok().and_then(|slot| scratch.heads.get_mut(slot)) else { continue };
+            let next = if head.0 == stamp { head.1 } else { NO_VALUE };
+            *head = (stamp, u32::try_from(values.len()).unwrap_or(NO_VALUE)); // fields are bounded far below
+            values.push(Value::of(part, slot, next));
         }
-        // Keywords are sought in the values of structured records and in the whole of text lines.
-        let structured = matches!(event.raw.first(), Some(b'{' | b'['));
-        if !structured && let Ok(text) = std::str::from_utf8(&event.raw) {
-            values.push(Value { text, slot: Slots::NONE, next: NO_VALUE, null: false, folded: None });
-        }
-        View { matcher, scratch, values }
+        View { matcher, scratch, event, values, complete: false, ascii, shows_values }
     }
 
-    fn run(&mut self, program: usize, hits: &mut Vec<RuleIndex>) {
+    /// Takes in the values of fields that no rule speaks of: a keyword may be in any.
+    ///
+    /// Keywords are sought in the values of structured records and in the whole of text lines.
+    fn complete(&mut self) {
+        if std::mem::replace(&mut self.complete, true) {
+            return;
+        }
+        for part in self.event.fields.parts() {
+            if self.matcher.slots.of_name(part.name) == Slots::NONE {
+                self.values.push(Value::of(part, Slots::NONE, NO_VALUE));
+            }
+        }
+        if !is_structured(self.event)
+            && let Ok(text) = std::str::from_utf8(&self.event.raw)
+        {
+            let (name, scalar, form, at) = (Name::UNKNOWN, Scalar::Text, Form::Plain, None);
+            self.values.push(Value::of(Part { name, text, scalar, form, at }, Slots::NONE, NO_VALUE));
+        }
+    }
+
+    fn run(&mut self, program: usize, hits: &mut Vec<RuleIndex>, counting: &mut Counting) {
         let matcher = self.matcher;
+        let timed = self.scratch.stamp.is_multiple_of(TIMED_EVERY);
         let Some(program) = matcher.programs.get(program) else { return };
         if program.variants.is_empty() {
             return;
@@ -290,20 +449,30 @@ impl<'s, 'e> View<'s, 'e> {
             if let Some(seen) = self.scratch.seen.get_mut(variant.number) {
                 *seen = stamp;
             }
+            let rule = RuleIndex(variant.rule);
+            counting.candidate(rule.index());
+            let begin = timed.then(Instant::now);
             if variant.node.holds(self) {
-                hits.push(RuleIndex(variant.rule));
+                hits.push(rule);
+            }
+            if let Some(begin) = begin {
+                counting.took(rule.index(), begin.elapsed());
             }
         }
         self.scratch.candidates = candidates;
     }
 
     fn find_candidates(&mut self, program: &Program, candidates: &mut Vec<u32>) {
+        let any = program.plans.any.as_ref().filter(|_| self.may_hold_keyword(&program.plans.keywords));
+        if any.is_some() {
+            self.complete();
+        }
         for at in 0..self.values.len() {
             let Some(value) = self.values.get(at).copied() else { continue };
             if value.null {
                 continue;
             }
-            let plans = [program.plans.of(value.slot), program.plans.any.as_ref()];
+            let plans = [program.plans.of(value.slot), any];
             for plan in plans.into_iter().flatten() {
                 let text = if plan.needs_text() { self.folded(at) } else { "" };
                 plan.scan(text, |variants| candidates.extend_from_slice(variants));
@@ -311,21 +480,66 @@ impl<'s, 'e> View<'s, 'e> {
         }
     }
 
-    fn fold(&mut self, at: usize) -> (usize, usize) {
-        let Some(value) = self.values.get_mut(at) else { return (0, 0) };
-        if let Some(span) = value.folded {
-            return span;
-        }
-        let begin = self.scratch.arena.len();
-        push_folded(value.text, &mut self.scratch.arena);
-        let span = (begin, self.scratch.arena.len());
-        value.folded = Some(span);
-        span
+    /// Whether to look for keywords in each value. Where the record does not show the values as they are compared, the
+    /// answer is yes.
+    fn may_hold_keyword(&self, keywords: &Keywords) -> bool {
+        !self.shows_values || keywords.may_be_in(&self.scratch.record)
     }
 
+    /// A value as it is compared: folded and escaped.
     fn folded(&mut self, at: usize) -> &str {
-        let (begin, end) = self.fold(at);
-        self.scratch.arena.get(begin..end).unwrap_or_default()
+        let place = self.fold(at);
+        let buffer = if place.in_record { &self.scratch.record } else { &self.scratch.arena };
+        buffer.get(place.range()).unwrap_or_default()
+    }
+
+    #[inline]
+    fn fold(&mut self, at: usize) -> Place {
+        let Some(value) = self.values.get_mut(at) else { return Place::of(0, 0, false) };
+        if let Some(place) = value.folded {
+            return place;
+        }
+        let written_so = match value.form {
+            Form::Json | Form::Escaped => true,
+            Form::Plain => memchr::memchr2(b'\\', b'"', value.text.as_bytes()).is_none(),
+            Form::EscapedOddly => false,
+        };
+        let place = match usize::try_from(value.at) {
+            Ok(begin) if value.at != NO_VALUE && written_so && (self.ascii || value.text.is_ascii()) => {
+                Place::of(begin, begin + value.text.len(), true)
+            }
+            _ => self.scratch.fold(value, written_so),
+        };
+        value.folded = Some(place);
+        place
+    }
+
+    /// A value as it is meant.
+    fn plain(&mut self, at: usize) -> &str {
+        let Some(value) = self.values.get_mut(at) else { return "" };
+        if matches!(value.form, Form::Plain | Form::Json) {
+            return value.text;
+        }
+        let place = match value.plain {
+            Some(place) => place,
+            None => {
+                let begin = self.scratch.arena.len();
+                unescape(value.text, &mut self.scratch.arena);
+                let place = Place::of(begin, self.scratch.arena.len(), false);
+                value.plain = Some(place);
+                place
+            }
+        };
+        self.scratch.arena.get(place.range()).unwrap_or_default()
+    }
+
+    /// Asks a text test of a value with its case: escaped as the test's texts are.
+    fn fits_cased(&mut self, at: usize, op: &TextOp) -> bool {
+        let Some(value) = self.values.get(at).copied() else { return false };
+        match value.form {
+            Form::Json | Form::Escaped => op.fits(value.text),
+            Form::Plain | Form::EscapedOddly => op.fits(&escaped(self.plain(at))),
+        }
     }
 
     /// Whether a test holds.
@@ -353,6 +567,7 @@ impl<'s, 'e> View<'s, 'e> {
             _ => {}
         }
         if test.slot == Slots::ANY {
+            self.complete();
             return (0..self.values.len()).any(|at| self.value_fits(at, test));
         }
         let mut next = self.first(test.slot);
@@ -396,16 +611,16 @@ impl<'s, 'e> View<'s, 'e> {
             return false;
         }
         match &test.op {
-            Op::Text { op, cased: true } => op.fits(value.text),
+            Op::Text { op, cased: true } => self.fits_cased(at, op),
             Op::Text { op, cased: false } => op.fits(self.folded(at)),
             Op::OneOf(texts) => texts.contains(self.folded(at)),
             Op::ContainsOneOf(automaton) => automaton.is_match(self.folded(at)),
-            Op::Regex(regex) => regex.is_match(value.text),
-            Op::Cidr(net) => in_network(net, value.text),
+            Op::Regex(regex) => regex.is_match(self.plain(at)),
+            Op::Cidr(net) => in_network(net, self.plain(at)),
             Op::Compare(comparison, number) => {
-                Number::parse(value.text).is_some_and(|value| comparison.holds(value, *number))
+                Number::parse(self.plain(at)).is_some_and(|value| comparison.holds(value, *number))
             }
-            Op::Time(part, number) => time_part(*part, value.text) == Some(*number),
+            Op::Time(part, number) => time_part(*part, self.plain(at)) == Some(*number),
             Op::Field { other, shape, cased } => {
                 let mut next = self.first(*other);
                 while let Some(with) = next {
@@ -416,21 +631,20 @@ impl<'s, 'e> View<'s, 'e> {
                 }
                 false
             }
-            Op::External(test) => test.fits(value.text),
+            Op::External(test) => test.fits(self.plain(at)),
             Op::Null | Op::Exists(_) => false,
         }
     }
 
     fn values_agree(&mut self, left: usize, right: usize, shape: crate::rule::Shape, cased: bool) -> bool {
-        let Some((one, other)) = self.values.get(left).zip(self.values.get(right)) else { return false };
-        if other.null {
+        if self.values.get(right).is_none_or(|other| other.null) {
             return false;
         }
         if cased {
-            return agree(shape, one.text, other.text);
+            let left = self.plain(left).to_owned();
+            return agree(shape, &left, self.plain(right));
         }
-        let ((a, b), (c, d)) = (self.fold(left), self.fold(right));
-        let arena = &self.scratch.arena;
-        arena.get(a..b).zip(arena.get(c..d)).is_some_and(|(left, right)| agree(shape, left, right))
+        let left = self.folded(left).to_owned();
+        agree(shape, &left, self.folded(right))
     }
 }

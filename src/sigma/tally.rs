@@ -55,6 +55,19 @@ impl Counting {
         }
     }
 
+    #[inline]
+    pub(crate) fn candidate(&mut self, rule: usize) {
+        if let Some(stats) = self.stats.get_mut(rule) {
+            stats.candidates += 1;
+        }
+    }
+
+    pub(crate) fn took(&mut self, rule: usize, time: std::time::Duration) {
+        if let Some(stats) = self.stats.get_mut(rule) {
+            stats.nanos_sampled += u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        }
+    }
+
     /// Adds what is new to the board.
     pub(crate) fn publish(&mut self, tally: &Tally) {
         for ((now, before), sums) in self.stats.iter().zip(&mut self.published).zip(&tally.rules) {

@@ -71,6 +71,7 @@ impl Name {
     /// Its number, dense from 0, for tables by name.
     #[must_use]
     #[allow(clippy::as_conversions)] // u32 fits usize on every machine we run on
+    #[inline]
     pub const fn index(self) -> usize {
         self.0 as usize
     }
@@ -94,6 +95,7 @@ impl Names {
     }
 
     /// Takes the newer table, if there is one.
+    #[inline]
     pub fn refresh(&mut self) {
         if self.version != VERSION.load(Ordering::Acquire) {
             *self = Names::current();
@@ -102,18 +104,21 @@ impl Names {
 
     /// Grows whenever names were added: what was looked up before may be known now.
     #[must_use]
+    #[inline]
     pub const fn version(&self) -> u64 {
         self.version
     }
 
     /// The name with this text, if anybody asked for it.
     #[must_use]
+    #[inline]
     pub fn get(&self, text: &[u8]) -> Option<Name> {
         self.table.by_text.get(text).copied()
     }
 
     /// The same, [`Name::UNKNOWN`] if nobody did.
     #[must_use]
+    #[inline]
     pub fn get_or_unknown(&self, text: &[u8]) -> Name {
         self.get(text).unwrap_or(Name::UNKNOWN)
     }
@@ -214,12 +219,14 @@ struct Plain {
 
 impl Fields {
     /// Begins anew with a record, and keeps the buffers.
+    #[inline]
     pub fn begin(&mut self, record: ByteString) {
         self.clear();
         self.record = record;
     }
 
     /// Forgets the fields and keeps the buffers for the next event.
+    #[inline]
     pub fn clear(&mut self) {
         self.record = ByteString::default();
         self.own.clear();
@@ -229,12 +236,14 @@ impl Fields {
 
     /// The record of which values are parts; empty for events made otherwise.
     #[must_use]
+    #[inline]
     pub fn record(&self) -> &str {
         &self.record
     }
 
     /// Adds a field; its value is copied unless it is a part of the record. Values beyond 4 GiB in sum are not added:
     /// records are capped far below.
+    #[inline]
     pub fn push(&mut self, name: Name, value: &str, scalar: Scalar) {
         if let Some(start) = self.place(value) {
             return self.enter(name, start, value.len(), scalar, Held::Record(Form::Plain));
@@ -245,6 +254,7 @@ impl Fields {
     }
 
     /// Adds a field whose value is a part of a JSON document: what stands between the quotes of a string, or a number.
+    #[inline]
     pub fn push_json(&mut self, name: Name, value: &str, scalar: Scalar, form: Form) {
         if let Some(start) = self.place(value) {
             return self.enter(name, start, value.len(), scalar, Held::Record(form));
@@ -258,12 +268,14 @@ impl Fields {
     }
 
     /// Where a text stands in the record, if it is a part of it: by address, as `Bytes::slice_ref` does.
+    #[inline]
     fn place(&self, value: &str) -> Option<usize> {
         let start = value.as_ptr().addr().checked_sub(self.record.as_ptr().addr())?;
         // An empty value is a part of anything; an address beyond the end is of another text.
         (start + value.len() <= self.record.len()).then_some(start)
     }
 
+    #[inline]
     fn enter(&mut self, name: Name, start: usize, len: usize, scalar: Scalar, held: Held) {
         if let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(start + len)) {
             self.entries.push(Entry { name, start, end, scalar, held });
@@ -275,6 +287,7 @@ impl Fields {
 
     /// How many there are.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -286,6 +299,7 @@ impl Fields {
     }
 
     /// All fields as the record holds them, in its order.
+    #[inline]
     pub fn parts(&self) -> impl Iterator<Item = Part<'_>> {
         self.entries.iter().map(|entry| Part {
             name: entry.name,
@@ -326,6 +340,7 @@ impl Fields {
         self.entries.iter().map(|entry| entry.name)
     }
 
+    #[inline]
     fn held(&self, entry: Entry) -> &str {
         let span = usize::try_from(entry.start).unwrap_or(0)..usize::try_from(entry.end).unwrap_or(0);
         let text: &str = if entry.held == Held::Own { &self.own } else { &self.record };

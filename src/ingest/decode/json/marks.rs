@@ -16,8 +16,8 @@ pub(super) struct Marks {
     pub(super) controls: bool,
     /// Some escape is neither `\\` nor `\"`.
     pub(super) odd_escapes: bool,
-    /// There are escapes.
-    any_escapes: bool,
+    /// Some escape is not of one character, or none at all: to be looked at.
+    pub(super) doubtful_escapes: bool,
 }
 
 /// The bytes of 64 that are of each kind.
@@ -35,7 +35,7 @@ impl Marks {
     pub(super) fn read(&mut self, bytes: &[u8]) {
         self.quotes.clear();
         self.escapes.clear();
-        (self.controls, self.odd_escapes, self.any_escapes) = (false, false, false);
+        (self.controls, self.odd_escapes, self.doubtful_escapes) = (false, false, false);
         vectors::read(self, bytes);
     }
 
@@ -45,26 +45,25 @@ impl Marks {
         let mut carry = 0; // 1 if the last byte before begins an escape
         let (blocks, rest) = bytes.as_chunks::<64>();
         for block in blocks {
-            carry = self.block(&read(block), carry);
+            carry = self.block(&read(block), block, carry);
         }
         if !rest.is_empty() {
             let mut last = [b' '; 64];
             if let Some(begin) = last.get_mut(..rest.len()) {
                 begin.copy_from_slice(rest);
             }
-            self.block(&read(&last), carry);
+            self.block(&read(&last), &last, carry);
         }
     }
 
     #[inline(always)]
-    fn block(&mut self, block: &Block, carry: u64) -> u64 {
+    fn block(&mut self, block: &Block, bytes: &[u8; 64], carry: u64) -> u64 {
         self.controls |= block.controls != 0;
         if block.slashes | carry == 0 {
             self.quotes.push(block.quotes);
             self.escapes.push(0);
             return 0;
         }
-        self.any_escapes = true;
         // In a run of backslashes every second one is escaped; a run that begins at an odd place shows by the carry of
         // an addition (section 3.1.1 of the paper).
         let slashes = block.slashes & !carry;
@@ -72,25 +71,37 @@ impl Marks {
         let odd_starts = slashes & !EVEN_BITS & !follows;
         let (even_ends, next) = odd_starts.overflowing_add(slashes);
         let escaped = (EVEN_BITS ^ (even_ends << 1)) & follows;
-        self.odd_escapes |= escaped & !(block.quotes | block.slashes) != 0;
+        let odd = escaped & !(block.quotes | block.slashes);
+        if odd != 0 {
+            self.odd(odd, bytes);
+        }
         self.quotes.push(block.quotes & !escaped);
         self.escapes.push(block.slashes & !escaped);
         u64::from(next)
     }
 
-    /// Whether an escape begins in a part of the record.
-    pub(super) fn escape_in(&self, from: usize, to: usize) -> bool {
-        if !self.any_escapes || from >= to {
-            return false;
+    /// What the escapes are that are neither of a backslash nor of a quote.
+    fn odd(&mut self, mut odd: u64, bytes: &[u8; 64]) {
+        self.odd_escapes = true;
+        while odd != 0 {
+            let at = usize::try_from(odd.trailing_zeros()).unwrap_or(0);
+            self.doubtful_escapes |= !matches!(bytes.get(at), Some(b'n' | b'r' | b't' | b'/' | b'b' | b'f'));
+            odd &= odd - 1;
         }
-        let (first, last) = (from / 64, (to - 1) / 64);
-        let word = |at: usize| self.escapes.get(at).copied().unwrap_or(0);
-        let above = u64::MAX << (from % 64);
-        let below = u64::MAX >> (63 - (to - 1) % 64);
-        if first == last {
-            return word(first) & above & below != 0;
+    }
+
+    /// Where the first escape at or behind a place begins; beyond every record if there is none.
+    pub(super) fn escape_from(&self, from: usize) -> usize {
+        let mut at = from / 64;
+        let mut word = self.escapes.get(at).copied().unwrap_or(0) & u64::MAX << (from % 64);
+        while word == 0 {
+            at += 1;
+            match self.escapes.get(at) {
+                Some(next) => word = *next,
+                None => return usize::MAX,
+            }
         }
-        word(first) & above != 0 || word(last) & below != 0 || (first + 1..last).any(|at| word(at) != 0)
+        at * 64 + usize::try_from(word.trailing_zeros()).unwrap_or(0)
     }
 
     /// Walks over the quotes.
@@ -170,10 +181,9 @@ mod tests {
             let mut walk = marks.quotes();
             let found: Vec<usize> = std::iter::from_fn(|| Some(walk.next()).filter(|at| *at < bytes.len())).collect();
             prop_assert_eq!(found, quotes);
-            for from in 0..bytes.len() {
-                for to in [from, from + 1, (from + 70).min(bytes.len()), bytes.len()] {
-                    prop_assert_eq!(marks.escape_in(from, to), escapes.iter().any(|at| (from..to).contains(at)));
-                }
+            for from in 0..=bytes.len() {
+                let first = escapes.iter().copied().find(|at| *at >= from);
+                prop_assert_eq!(marks.escape_from(from), first.unwrap_or(usize::MAX));
             }
             prop_assert_eq!(marks.controls, bytes.iter().any(|byte| *byte < 0x20));
             let odd = |at: &usize| bytes.get(at + 1).is_some_and(|byte| !matches!(byte, b'\\' | b'"'));

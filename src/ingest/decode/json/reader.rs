@@ -59,6 +59,10 @@ struct Walk<'r> {
     text: &'r str,
     at: usize,
     quotes: Quotes<'r>,
+    /// Where the next escape begins.
+    escape: usize,
+    /// The name read last.
+    before: u32,
     marks: &'r Marks,
     nodes: &'r mut Vec<Node>,
     keys: &'r mut Keys,
@@ -80,8 +84,9 @@ impl Reader {
         }
         self.marks.read(text.as_bytes());
         let Reader { marks, nodes } = self;
+        let (bytes, quotes, escape) = (text.as_bytes(), marks.quotes(), marks.escape_from(0));
         let mut walk =
-            Walk { bytes: text.as_bytes(), text, at: 0, quotes: marks.quotes(), marks, nodes, keys, names, depth_max };
+            Walk { bytes, text, at: 0, quotes, escape, before: NO_KEY, marks, nodes, keys, names, depth_max };
         walk.blank();
         walk.value(0)?;
         walk.blank();
@@ -148,9 +153,10 @@ impl Walk<'_> {
     fn key(&mut self) -> Result<(), Fault> {
         let (start, end, escaped) = self.string()?;
         let number = match self.text.get(start..end) {
-            Some(text) if !escaped => self.keys.number(text, self.names),
+            Some(text) if !escaped => self.keys.number(text, self.before, self.names),
             _ => NO_KEY,
         };
+        self.before = number;
         self.push(if escaped { Kind::KeyEscaped } else { Kind::Key }, start, end, number);
         self.blank();
         if self.byte() != b':' {
@@ -211,8 +217,12 @@ impl Walk<'_> {
         }
         let (start, end) = (open + 1, close);
         self.at = close + 1;
-        let escaped = self.marks.escape_in(start, end);
-        if self.marks.controls || (escaped && self.marks.odd_escapes) {
+        // Strings come in order, and what is outside them has no backslash, or is refused.
+        let escaped = self.escape < end;
+        if escaped {
+            self.escape = self.marks.escape_from(end);
+        }
+        if self.marks.controls || (escaped && self.marks.doubtful_escapes) {
             check_string(self.bytes.get(start..end).unwrap_or_default())?;
         }
         Ok((start, end, escaped))

@@ -4,6 +4,7 @@
 //! four bytes: a bitmap of grams over which the value slides. Whatever is found is compared in full, so a gram
 //! (or an attacker's value) can cost time but never makes a match.
 
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind, Span, packed};
 use memchr::memmem::Finder;
 use regex_syntax::hir::{Class, Hir, HirKind};
 use rustc_hash::FxHashMap;
@@ -13,7 +14,7 @@ use super::{
     node::{Node, Slots, Tests},
     profile::Profile,
 };
-use crate::fold::folded;
+use crate::fold::{escaped, folded};
 
 /// How a literal stands in a folded value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,8 +42,58 @@ pub(crate) struct Plans {
     plans: Vec<Plan>,
     /// For every value of the event: keywords.
     pub(crate) any: Option<Plan>,
+    /// Whether a record can hold a keyword at all.
+    pub(crate) keywords: Keywords,
     /// Variants without an anchor.
     pub(crate) always: Vec<u32>,
+}
+
+/// One search of a whole record for parts of all keywords: what it does not find, no value holds.
+#[derive(Debug, Default)]
+pub(crate) enum Keywords {
+    /// Some keyword has no part that can be sought so: every value is looked at.
+    #[default]
+    Unknown,
+    Packed(packed::Searcher),
+    Automaton(AhoCorasick),
+}
+
+impl Keywords {
+    fn build(plan: &FxHashMap<Literal, Vec<u32>>, profile: &Profile) -> Keywords {
+        let parts: Option<Vec<Vec<u8>>> = plan.keys().map(|literal| part_of_keyword(literal, profile)).collect();
+        let Some(mut parts) = parts else { return Keywords::Unknown };
+        parts.sort();
+        parts.dedup();
+        let mut config = packed::Config::new();
+        let mut builder = config.match_kind(packed::MatchKind::LeftmostFirst).builder();
+        if let Some(searcher) = builder.extend(&parts).build() {
+            return Keywords::Packed(searcher);
+        }
+        let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(&parts);
+        automaton.map_or(Keywords::Unknown, Keywords::Automaton)
+    }
+
+    /// Whether some value of a record may hold a keyword. The record is folded; it must be ASCII and have no escapes but
+    /// `\\\\` and `\\"`.
+    pub(crate) fn may_be_in(&self, record: &str) -> bool {
+        match self {
+            Keywords::Unknown => true,
+            Keywords::Packed(searcher) => searcher.find(record).is_some(),
+            Keywords::Automaton(automaton) => automaton.is_match(record),
+        }
+    }
+}
+
+/// Bytes of a keyword that are sought.
+const KEYWORD_PART_BYTES: usize = 8;
+
+/// The rarest ASCII part of a keyword as records write it; `None` if it has none worth looking for.
+fn part_of_keyword(literal: &Literal, profile: &Profile) -> Option<Vec<u8>> {
+    let text = escaped(&literal.text);
+    let runs = text.as_bytes().split(|byte| !byte.is_ascii());
+    let run = runs.max_by_key(|run| run.len()).filter(|run| run.len() >= 3 && literal.kind != Kind::Present)?;
+    let from = profile.rarest_gram(run).min(run.len().saturating_sub(KEYWORD_PART_BYTES));
+    Some(run.iter().skip(from).take(KEYWORD_PART_BYTES).copied().collect())
 }
 
 const NO_PLAN: u16 = u16::MAX;
@@ -51,11 +102,15 @@ const NO_PLAN: u16 = u16::MAX;
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     equal: FxHashMap<Box<str>, Vec<u32>>,
+    /// Bytes of the longest of them: longer values are not hashed.
+    equal_bytes_max: usize,
     starts: Outer,
     ends: Outer,
     grams: Option<Grams>,
     /// Texts below four bytes, and the few for which a bitmap is not worth it.
     searched: Vec<(Kind, Box<str>, Finder<'static>, Vec<u32>)>,
+    /// The same, when they are many: one walk for all.
+    short: Option<(AhoCorasick, Vec<Vec<u32>>)>,
     present: Vec<u32>,
     needs_text: bool,
 }
@@ -97,10 +152,22 @@ struct Found {
 
 /// Contained literals from which a bitmap is made.
 const GRAMS_MIN: usize = 3;
+/// Short texts from which an automaton is made.
+const SHORT_MIN: usize = 6;
 const GRAM_BITS: u32 = 16;
+
+/// Grams for which vector instructions are used, and how many one search takes.
+const VECTOR_GRAMS_MAX: usize = 320;
+const VECTOR_SEARCH_GRAMS: usize = 64;
+/// Bytes of a text that are sought so.
+const VECTOR_TEXT_BYTES: usize = 12;
+/// Bytes of a value below which vectors are no gain.
+const VECTOR_BYTES_MIN: usize = 64;
 
 #[derive(Debug)]
 struct Grams {
+    /// Searches for all grams, by vector instructions; none if they are too many.
+    searchers: Vec<packed::Searcher>,
     bitmap: Box<[u64; 1 << (GRAM_BITS - 6)]>,
     by_gram: FxHashMap<u32, Vec<Found>>,
 }
@@ -128,7 +195,9 @@ impl Plans {
                 }
             }
         }
-        let any = literals.remove(&Slots::ANY).map(|literals| Plan::build(literals, profile));
+        let any = literals.remove(&Slots::ANY);
+        let keywords = any.as_ref().map(|literals| Keywords::build(literals, profile)).unwrap_or_default();
+        let any = any.map(|literals| Plan::build(literals, profile));
         let mut literals: Vec<_> = literals.into_iter().collect();
         literals.sort_by_key(|(slot, _)| *slot);
         let len = literals.last().and_then(|(slot, _)| usize::try_from(*slot).ok()).map_or(0, |slot| slot + 1);
@@ -147,7 +216,7 @@ impl Plans {
         }
         always.sort_unstable();
         always.dedup();
-        Plans { by_slot, plans, any, always }
+        Plans { by_slot, plans, any, keywords, always }
     }
 
     pub(crate) fn of(&self, slot: u32) -> Option<&Plan> {
@@ -196,14 +265,18 @@ impl Plan {
         let mut literals: Vec<_> = literals.into_iter().collect();
         literals.sort();
         let contained =
-            literals.iter().filter(|(literal, _)| literal.kind == Kind::Contains && literal.text.len() >= 4).count();
+            literals.iter().filter(|(literal, _)| literal.kind == Kind::Contains && literal.text.len() >= 4).count(); // escaped, a few more
         let mut grams = Vec::new();
         for (Literal { kind, text }, variants) in literals {
             plan.needs_text |= kind != Kind::Present;
+            let text: Box<str> = escaped(&text).into();
             let bytes = text.as_bytes();
             match kind {
                 Kind::Present => plan.present.extend(variants),
-                Kind::Equal => plan.equal.entry(text).or_default().extend(variants),
+                Kind::Equal => {
+                    plan.equal_bytes_max = plan.equal_bytes_max.max(text.len());
+                    plan.equal.entry(text).or_default().extend(variants);
+                }
                 Kind::StartsWith if bytes.len() >= 4 => {
                     let (eight, four) = (bytes.first_chunk().copied(), bytes.first_chunk().copied());
                     plan.starts.add(Found { text, at: 0, variants }, eight.as_ref(), four.as_ref());
@@ -223,9 +296,27 @@ impl Plan {
             }
         }
         plan.grams = (!grams.is_empty()).then(|| Grams::build(grams));
+        plan.join_searched();
         plan.present.sort_unstable();
         plan.present.dedup();
         plan
+    }
+
+    /// Many short texts become one automaton; bounded by what short texts there are.
+    fn join_searched(&mut self) {
+        let (contained, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.searched).into_iter().partition(|(kind, ..)| *kind == Kind::Contains);
+        self.searched = rest;
+        let texts = contained.iter().map(|(_, text, ..)| text.as_bytes());
+        let automaton = (contained.len() >= SHORT_MIN)
+            .then(|| AhoCorasick::builder().kind(Some(AhoCorasickKind::DFA)).build(texts).ok())
+            .flatten();
+        match automaton {
+            Some(automaton) => {
+                self.short = Some((automaton, contained.into_iter().map(|(.., variants)| variants).collect()));
+            }
+            None => self.searched.extend(contained),
+        }
     }
 
     /// Whether it looks at the text, or only whether there is one.
@@ -233,12 +324,13 @@ impl Plan {
         self.needs_text
     }
 
-    /// Gives the variants whose anchor is met by a folded value; some more than once.
+    /// Gives the variants whose anchor is met by a value (folded, escaped); some more than once.
     pub(crate) fn scan(&self, value: &str, mut met: impl FnMut(&[u32])) {
         if !self.present.is_empty() {
             met(&self.present);
         }
-        if !self.equal.is_empty()
+        if value.len() <= self.equal_bytes_max
+            && !self.equal.is_empty()
             && let Some(variants) = self.equal.get(value)
         {
             met(variants);
@@ -251,6 +343,11 @@ impl Plan {
             starts.filter(|found| bytes.starts_with(found.text.as_bytes())).for_each(|found| met(&found.variants));
             if let Some(grams) = &self.grams {
                 grams.scan(bytes, &mut met);
+            }
+        }
+        if let Some((automaton, variants)) = &self.short {
+            for found in automaton.find_overlapping_iter(value) {
+                met(variants.get(found.pattern().as_usize()).map(Vec::as_slice).unwrap_or_default());
             }
         }
         for (kind, text, finder, variants) in &self.searched {
@@ -268,7 +365,8 @@ impl Plan {
 
 impl Grams {
     fn build(list: Vec<Found>) -> Grams {
-        let mut grams = Grams { bitmap: Box::new([0; 1 << (GRAM_BITS - 6)]), by_gram: FxHashMap::default() };
+        let bitmap = Box::new([0; 1 << (GRAM_BITS - 6)]);
+        let mut grams = Grams { searchers: Vec::new(), bitmap, by_gram: FxHashMap::default() };
         for found in list {
             let gram = gram_at(found.text.as_bytes(), found.at);
             let (word, bit) = place(gram);
@@ -277,17 +375,67 @@ impl Grams {
             }
             grams.by_gram.entry(gram).or_default().push(found);
         }
+        grams.searchers = grams.vector_searchers().unwrap_or_default();
         grams
     }
 
+    fn vector_searchers(&self) -> Option<Vec<packed::Searcher>> {
+        // From its gram on, a few bytes more of each text: what they rule out costs no step out of the search.
+        let texts = self.by_gram.values().flatten().filter_map(|found| found.text.as_bytes().get(found.at..));
+        let mut texts: Vec<&[u8]> = texts.map(|text| text.get(..VECTOR_TEXT_BYTES).unwrap_or(text)).collect();
+        texts.sort_unstable();
+        texts.dedup();
+        if texts.len() > VECTOR_GRAMS_MAX {
+            return None;
+        }
+        let searcher = |texts: &[&[u8]]| {
+            let mut config = packed::Config::new();
+            let mut builder = config.match_kind(packed::MatchKind::LeftmostFirst).builder();
+            builder.extend(texts).build()
+        };
+        texts.chunks(VECTOR_SEARCH_GRAMS).map(searcher).collect()
+    }
+
     fn scan(&self, bytes: &[u8], met: &mut impl FnMut(&[u32])) {
-        for (at, window) in bytes.windows(4).enumerate() {
-            let gram = gram(window);
-            let (word, bit) = place(gram);
-            if self.bitmap.get(word).is_some_and(|word| word & bit != 0) {
-                self.check(bytes, at, gram, met);
+        if self.searchers.is_empty() || bytes.len() < VECTOR_BYTES_MIN {
+            return self.scan_by_byte(bytes, met);
+        }
+        for searcher in &self.searchers {
+            let mut span = Span { start: 0, end: bytes.len() };
+            while let Some(found) = searcher.find_in(bytes, span) {
+                self.check(bytes, found.start(), gram_at(bytes, found.start()), met);
+                span.start = found.start() + 1;
             }
         }
+    }
+
+    /// Four places at a time: nearly always none of them is a gram's.
+    fn scan_by_byte(&self, bytes: &[u8], met: &mut impl FnMut(&[u32])) {
+        let mut at = 0;
+        while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+            let eight = u64::from_le_bytes(*eight);
+            let gram = |from: u32| low(eight >> (8 * from));
+            if (0..4).fold(false, |any, from| any | self.knows(gram(from))) {
+                for (place, from) in (at..).zip(0..4) {
+                    if self.knows(gram(from)) {
+                        self.check(bytes, place, gram(from), met);
+                    }
+                }
+            }
+            at += 4;
+        }
+        for place in at..bytes.len().saturating_sub(3) {
+            let gram = gram_at(bytes, place);
+            if self.knows(gram) {
+                self.check(bytes, place, gram, met);
+            }
+        }
+    }
+
+    #[inline]
+    fn knows(&self, gram: u32) -> bool {
+        let (word, bit) = place(gram);
+        self.bitmap.get(word).is_some_and(|word| word & bit != 0)
     }
 
     #[cold]
@@ -299,6 +447,11 @@ impl Grams {
             }
         }
     }
+}
+
+#[allow(clippy::as_conversions, clippy::cast_possible_truncation)] // the lower half is what is wanted
+const fn low(eight: u64) -> u32 {
+    eight as u32
 }
 
 pub(crate) fn gram(window: &[u8]) -> u32 {

@@ -14,7 +14,7 @@ use super::{
     profile::Profile,
 };
 use crate::{
-    fold::folded,
+    fold::{escaped, folded, unit_len},
     rule::{Comparison, Expr, Matcher, Number, Part, Pattern, Shape, Test, TimePart, ValueTest},
     scan::View,
 };
@@ -116,14 +116,14 @@ pub(crate) struct CompiledTest {
 /// What a value must be like.
 #[derive(Debug)]
 pub(crate) enum Op {
-    /// A text; on the folded value unless cased.
+    /// A text; on the escaped value, folded unless cased.
     Text {
         op: TextOp,
         cased: bool,
     },
-    /// One of these, folded.
+    /// One of these, folded and escaped.
     OneOf(FxHashSet<Box<str>>),
-    /// Contains one of these, folded.
+    /// Contains one of these, folded and escaped.
     ContainsOneOf(AhoCorasick),
     Regex(Regex),
     Cidr(IpNet),
@@ -293,6 +293,7 @@ fn add_set(set: Set<'_>, slots: &mut Slots, tests: &mut Tests, profile: &Profile
         let necessary: Vec<Literal> =
             texts.iter().map(|text| Literal { kind: set.kind, text: text.as_str().into() }).collect();
         let probability = necessary.iter().map(|literal| profile.probability(set.field, literal)).sum::<f32>().min(1.0);
+        let texts: Vec<String> = texts.iter().map(|text| escaped(text)).collect();
         let automaton = (set.kind == Kind::Contains)
             .then(|| AhoCorasick::builder().kind(Some(AhoCorasickKind::ContiguousNFA)).build(&texts).ok())
             .flatten();
@@ -371,7 +372,14 @@ fn folded_pattern(pattern: &Pattern) -> Pattern {
     Pattern { parts: parts.collect() }
 }
 
+/// How a value (escaped) must fit a pattern.
 fn text_op(pattern: &Pattern) -> TextOp {
+    let parts = pattern.parts.iter().map(|part| match part {
+        Part::Text(text) => Part::Text(escaped(text)),
+        Part::Any => Part::Any,
+        Part::One => Part::One,
+    });
+    let pattern = Pattern { parts: parts.collect() };
     match pattern.parts.as_slice() {
         [] => TextOp::Equal("".into()),
         [Part::Text(text)] => TextOp::Equal(text.as_str().into()),
@@ -428,19 +436,21 @@ impl Glob {
     }
 }
 
-/// All ends of a text, from the whole to the empty one.
+/// All ends of an escaped text that begin with a character, from the whole to the empty one.
 fn places(text: &str) -> impl Iterator<Item = &str> {
-    text.char_indices().map(|(at, _)| at).chain([text.len()]).filter_map(|at| text.get(at..))
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let this = rest?;
+        rest = this.get(unit_len(this)..).filter(|_| !this.is_empty());
+        Some(this)
+    })
 }
 
-/// What is left of a text that begins with the piece.
+/// What is left of an escaped text that begins with the piece.
 fn strip<'t>(piece: &[Part], text: &'t str) -> Option<&'t str> {
     piece.iter().try_fold(text, |text, part| match part {
         Part::Text(wanted) => text.strip_prefix(wanted.as_str()),
-        Part::One => {
-            let mut chars = text.chars();
-            chars.next().map(|_| chars.as_str())
-        }
+        Part::One => text.get(unit_len(text)..).filter(|_| !text.is_empty()),
         Part::Any => Some(text),
     })
 }
@@ -533,8 +543,16 @@ mod tests {
             ("a*?", "a", false),
             ("a*?", "aä", true),
             ("*ab*ab", "ab", false),
+            (r"a?b", r"a\b", true),
+            (r"a?b", r"a\\b", false),
+            (r"a??b", r"a\\b", true),
+            (r"*?b", r"\b", true),
+            (r"?", "\"", true),
+            (r"*\\*c", r"a\bc", true),
+            (r"*\\?*\\", r"\\\", true),
+            (r"*\\?*\\", r"\\", false),
         ] {
-            assert_eq!(Glob::new(&Pattern::parse(pattern).parts).fits(text), fits, "{pattern} {text}");
+            assert_eq!(text_op(&Pattern::parse(pattern)).fits(&escaped(text)), fits, "{pattern} {text}");
         }
     }
 
