@@ -13,13 +13,17 @@ use crate::{
     outline::Outline,
     parse::{PLAN_CONDITIONS, ParseOptions, Parsed, ParsedFile, Text, parse_with},
     problem::Problem,
-    rule::{Correlation, Expr, Meta, Rule},
+    rule::{Correlation, Meta, Rule},
     tally::{RuleStats, Tally},
 };
 
 mod episodes;
 mod filters;
+pub(crate) mod layers;
+
 pub(crate) mod program;
+
+use layers::Layers;
 
 /// What is chosen for a whole rule set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +91,7 @@ pub struct RuleSet {
     episode_rules: Vec<Arc<EpisodeRule>>,
     /// By plain rule: where its detections count.
     counts: Vec<Vec<Counted>>,
-    pub(crate) matcher: program::Matcher,
+    pub(crate) layers: Layers,
     pub(crate) tally: Tally,
     /// What it was made of, for [`RuleSet::changed`].
     files: Vec<Arc<ParsedFile>>,
@@ -132,6 +136,11 @@ impl RuleSet {
     /// Compiles rules. What cannot be compiled is left out and told; it never takes the others down.
     #[must_use]
     pub fn compile(parsed: Parsed, options: &Options) -> (RuleSet, Vec<Problem>) {
+        RuleSet::compile_beside(parsed, options, None)
+    }
+
+    /// The same, sharing what another rule set has already.
+    fn compile_beside(parsed: Parsed, options: &Options, before: Option<&Layers>) -> (RuleSet, Vec<Problem>) {
         LazyLock::force(&ACTING); // names must be known before events are decoded
         let Parsed { mut rules, correlations, filters, mut problems, disabled, files, options: parse_options } = parsed;
         filters::apply(&mut rules, &filters, &mut problems);
@@ -139,9 +148,6 @@ impl RuleSet {
         let is_off = |id: &str| {
             disabled.contains(id) || id.strip_suffix(PLAN_CONDITIONS).is_some_and(|id| disabled.contains(id))
         };
-        for rule in rules.iter_mut().filter(|rule| is_off(&rule.id)) {
-            rule.condition = Expr::Any(Vec::new()); // never
-        }
         let resolved = episodes::resolve(&rules, correlations, &disabled, options, &mut problems);
         let infos = rules.iter().zip(&resolved.alerting).map(|(rule, alerts)| info_of_rule(rule, *alerts));
         let correlated = resolved.correlations.iter().map(info_of_correlation);
@@ -154,12 +160,12 @@ impl RuleSet {
             rules: infos,
             episode_rules: resolved.episode_rules,
             counts: resolved.counts,
-            matcher: program::Matcher::build(&rules, &options.log_sources),
+            layers: Layers::build(&rules, |rule| !is_off(&rule.id), &options.log_sources, before),
             tally: Tally::new(rules.len()),
             files,
             parse_options,
             options: options.clone(),
-            explained: rules.into_iter().map(explained).collect(),
+            explained: rules.iter().map(|rule| explained(rule)).collect(),
         };
         problems
             .sort_by(|left, right| (&left.file, left.line, left.column).cmp(&(&right.file, right.line, right.column)));
@@ -191,7 +197,8 @@ impl RuleSet {
                 }
             }
         }
-        RuleSet::compile(Parsed::of_files(files, Arc::clone(&self.parse_options)), &self.options)
+        let parsed = Parsed::of_files(files, Arc::clone(&self.parse_options));
+        RuleSet::compile_beside(parsed, &self.options, Some(&self.layers))
     }
 
     /// Hash of the texts it was made of, in hexadecimal; the order of the texts counts.
@@ -210,6 +217,11 @@ impl RuleSet {
     #[must_use]
     pub fn stats(&self) -> Vec<RuleStats> {
         self.tally.read()
+    }
+
+    /// Which events belong to which log source.
+    pub(crate) fn log_sources(&self) -> &LogSources {
+        &self.options.log_sources
     }
 
     /// Names of the files it was made of, in order.
@@ -353,16 +365,28 @@ fn fingerprint(event: &Event) -> Group {
     Group::new([EntityKind::Host, EntityKind::User, EntityKind::Address].into_iter().filter_map(first))
 }
 
-fn explained(rule: Rule) -> Explained {
+fn explained(rule: &Rule) -> Explained {
     // Rules of other readers have a condition and no text that selections could be read from.
-    let outline = if rule.outline.is_empty() { Arc::new(Outline::of(&rule.condition)) } else { rule.outline };
-    Explained { log_source: rule.log_source, outline }
+    let outline =
+        if rule.outline.is_empty() { Arc::new(Outline::of(&rule.condition)) } else { Arc::clone(&rule.outline) };
+    Explained { log_source: rule.log_source.clone(), outline }
 }
 
 fn info_of_rule(rule: &Rule, alerts: bool) -> RuleInfo {
-    let Rule { id, title, description, level, status, tags, file, line, meta, .. } = rule.clone();
-    let (correlation, enabled) = (false, true);
-    RuleInfo { id, title, description, level, status, tags, file, line, correlation, alerts, meta, enabled }
+    RuleInfo {
+        id: Arc::clone(&rule.id),
+        title: Arc::clone(&rule.title),
+        description: Arc::clone(&rule.description),
+        level: rule.level,
+        status: rule.status.clone(),
+        tags: Arc::clone(&rule.tags),
+        file: Arc::clone(&rule.file),
+        line: rule.line,
+        correlation: false,
+        alerts,
+        meta: rule.meta.clone(),
+        enabled: true,
+    }
 }
 
 fn info_of_correlation((rule, alerts): &(Correlation, bool)) -> RuleInfo {

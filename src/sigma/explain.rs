@@ -153,7 +153,7 @@ impl RuleSet {
 
     fn explain_plain(&self, explained: &Explained, event: &Event, explanation: &mut Explanation) {
         let seen = value::Seen::new(event);
-        let mut fit = log_source::fit(&self.matcher.log_sources, &explained.log_source, event);
+        let mut fit = log_source::fit(self.log_sources(), &explained.log_source, event);
         // The way by which it matches, else the one that comes nearest; without any the rule's own names of fields.
         let ways = fit.ways.iter().filter(|way| way.fits);
         let mut best: Option<(Evaluated, Option<Arc<str>>)> = None;

@@ -48,7 +48,7 @@ pub struct ParseOptions {
 #[derive(Clone, Debug, Default)]
 pub struct Parsed {
     /// Plain rules, in the order of the texts.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<Arc<Rule>>,
     /// Correlations, in the order of the texts.
     pub correlations: Vec<Correlation>,
     /// Filters, in the order of the texts.
@@ -70,7 +70,7 @@ pub(crate) struct ParsedFile {
     pub(crate) file: Arc<str>,
     /// BLAKE3 of the text: what the rule set's hash is made of.
     pub(crate) digest: [u8; 32],
-    rules: Vec<Rule>,
+    rules: Vec<Arc<Rule>>,
     correlations: Vec<Correlation>,
     filters: Vec<Filter>,
     problems: Vec<Problem>,
@@ -95,6 +95,7 @@ impl Parsed {
 
     /// Takes in rules that another reader made of these texts (YARA's, say). Ids stay unique: the first keeps its id.
     pub fn include(&mut self, texts: &[Text], rules: Vec<Rule>, problems: Vec<Problem>) {
+        let rules: Vec<Arc<Rule>> = rules.into_iter().map(Arc::new).collect();
         for text in texts {
             self.files.push(Arc::new(ParsedFile {
                 file: Arc::clone(&text.file),
@@ -196,7 +197,7 @@ fn read_document(document: &Node, text: &Text, problems: &mut Problems, parsed: 
     let entries: Vec<&(Node, Node)> = entries.iter().collect();
     let detection::Read { expr: condition, outline } = detection::read(&entries, found.at, &reference, problems)?;
     let Head { id, name, title, description, level, status, tags, file, line, meta } = head;
-    parsed.rules.push(Rule {
+    parsed.rules.push(Arc::new(Rule {
         id,
         name,
         title,
@@ -210,7 +211,7 @@ fn read_document(document: &Node, text: &Text, problems: &mut Problems, parsed: 
         condition,
         outline: Arc::new(outline),
         meta,
-    });
+    }));
     Ok(())
 }
 

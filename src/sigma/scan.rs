@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use crate::{
     compile::{
         RuleIndex, RuleSet,
+        layers::Layer,
         program::{
             Matcher, Program,
             anchor::Keywords,
@@ -30,10 +31,16 @@ const DECLARED_MAX: usize = 1_024;
 #[derive(Debug)]
 pub struct Scanner {
     rules: Arc<RuleSet>,
+    layers: Vec<LayerScan>,
+    counting: Counting,
+}
+
+/// What is kept from event to event for one matcher.
+#[derive(Debug)]
+struct LayerScan {
     declared: Declared,
     channel: LastChannel,
     scratch: Scratch,
-    counting: Counting,
 }
 
 /// By what a decoder declares: numbers in [`Matcher::declared`].
@@ -143,15 +150,9 @@ impl Scanner {
     /// Makes one for a rule set.
     #[must_use]
     pub fn new(rules: Arc<RuleSet>) -> Scanner {
-        let matcher = &rules.matcher;
-        let scratch = Scratch {
-            heads: vec![(0, NO_VALUE); matcher.slots.len()],
-            memo: vec![(0, false); matcher.tests.len()],
-            seen: vec![0; matcher.variants],
-            ..Scratch::default()
-        };
+        let layers = rules.layers.iter().map(|layer| LayerScan::new(&layer.matcher)).collect();
         let counting = Counting::new(rules.rules().len());
-        Scanner { declared: Declared::default(), channel: LastChannel::default(), scratch, counting, rules }
+        Scanner { layers, counting, rules }
     }
 
     /// What each rule did in this scanner, by [`RuleIndex::index`].
@@ -175,26 +176,12 @@ impl Scanner {
     /// Appends all plain rules that the event fulfils, sorted, each once.
     pub fn scan(&mut self, event: &Event, hits: &mut Vec<RuleIndex>) {
         let begin = hits.len();
-        let Scanner { rules, declared, channel, scratch, counting } = self;
-        let matcher = &rules.matcher;
-        let mut route = Route::default();
-        let mut view = View::new(matcher, scratch, event, &mut route);
-        let mut covers = None;
-        if let Some(program) = channel.program(matcher, event, &route) {
-            view.run(program, hits, counting);
-            covers = matcher.programs.get(program).map(|program| &program.covers);
-        }
-        for number in declared.patterns(matcher, &event.log_source) {
-            if covers.is_some_and(|covers| covers.contains(number)) {
-                continue;
-            }
-            if let Some((_, program)) = matcher.declared.get(*number) {
-                view.run(*program, hits, counting);
-            }
+        for (layer, state) in self.rules.layers.iter().zip(&mut self.layers) {
+            state.scan(layer, event, hits, &mut self.counting);
         }
         sort_new(hits, begin);
         for rule in hits.get(begin..).unwrap_or_default() {
-            counting.hit(rule.index());
+            self.counting.hit(rule.index());
         }
     }
 }
@@ -202,6 +189,38 @@ impl Scanner {
 impl Drop for Scanner {
     fn drop(&mut self) {
         self.publish();
+    }
+}
+
+impl LayerScan {
+    fn new(matcher: &Matcher) -> LayerScan {
+        let scratch = Scratch {
+            heads: vec![(0, NO_VALUE); matcher.slots.len()],
+            memo: vec![(0, false); matcher.tests.len()],
+            seen: vec![0; matcher.variants],
+            ..Scratch::default()
+        };
+        LayerScan { declared: Declared::default(), channel: LastChannel::default(), scratch }
+    }
+
+    fn scan(&mut self, layer: &Layer, event: &Event, hits: &mut Vec<RuleIndex>, counting: &mut Counting) {
+        let LayerScan { declared, channel, scratch } = self;
+        let matcher = &*layer.matcher;
+        let mut route = Route::default();
+        let mut view = View::new(matcher, scratch, event, &mut route);
+        let mut covers = None;
+        if let Some(program) = channel.program(matcher, event, &route) {
+            view.run(program, layer, hits, counting);
+            covers = matcher.programs.get(program).map(|program| &program.covers);
+        }
+        for number in declared.patterns(matcher, &event.log_source) {
+            if covers.is_some_and(|covers| covers.contains(number)) {
+                continue;
+            }
+            if let Some((_, program)) = matcher.declared.get(*number) {
+                view.run(*program, layer, hits, counting);
+            }
+        }
     }
 }
 
@@ -427,7 +446,7 @@ impl<'s, 'e> View<'s, 'e> {
         }
     }
 
-    fn run(&mut self, program: usize, hits: &mut Vec<RuleIndex>, counting: &mut Counting) {
+    fn run(&mut self, program: usize, layer: &Layer, hits: &mut Vec<RuleIndex>, counting: &mut Counting) {
         let matcher = self.matcher;
         let timed = self.scratch.stamp.is_multiple_of(TIMED_EVERY);
         let Some(program) = matcher.programs.get(program) else { return };
@@ -449,7 +468,8 @@ impl<'s, 'e> View<'s, 'e> {
             if let Some(seen) = self.scratch.seen.get_mut(variant.number) {
                 *seen = stamp;
             }
-            let rule = RuleIndex(variant.rule);
+            // Gone or off, in a matcher that is older than the rule set.
+            let Some(rule) = layer.place(variant.rule) else { continue };
             counting.candidate(rule.index());
             let begin = timed.then(Instant::now);
             if variant.node.holds(self) {

@@ -33,7 +33,7 @@ enum Target {
 
 /// Resolves references. Correlations that refer to nothing known, to themselves in a circle, or to refused ones are refused.
 pub(super) fn resolve(
-    rules: &[Rule],
+    rules: &[Arc<Rule>],
     mut correlations: Vec<Correlation>,
     disabled: &BTreeSet<Arc<str>>,
     options: &Options,
@@ -87,7 +87,7 @@ pub(super) fn resolve(
 type Index = HashMap<Arc<str>, Target>;
 
 /// Ids and names; where a name is another's id, the id wins.
-fn index(rules: &[Rule], correlations: &[Correlation]) -> Index {
+fn index(rules: &[Arc<Rule>], correlations: &[Correlation]) -> Index {
     let mut index = Index::new();
     let heads = || {
         let plain = rules.iter().enumerate().map(|(number, rule)| (Target::Rule(number), &rule.id, rule.name.as_ref()));
@@ -110,7 +110,7 @@ type Why = (Place, &'static str, String, Option<String>);
 fn targets(
     rule: &Correlation,
     number: usize,
-    rules: &[Rule],
+    rules: &[Arc<Rule>],
     correlations: &[Correlation],
     index: &Index,
 ) -> Result<Vec<Target>, Why> {
@@ -259,7 +259,7 @@ fn check_chained(rule: &Correlation, inner: Option<&Correlation>, at: Place) -> 
 /// Every alias must be known for every rule, else its events would never count.
 fn check_aliases(
     rule: &Correlation,
-    rules: &[Rule],
+    rules: &[Arc<Rule>],
     correlations: &[Correlation],
     targets: &[Target],
 ) -> Result<(), Why> {
@@ -281,7 +281,7 @@ fn check_aliases(
     Ok(())
 }
 
-fn is_called(target: Target, word: &str, rules: &[Rule], correlations: &[Correlation]) -> bool {
+fn is_called(target: Target, word: &str, rules: &[Arc<Rule>], correlations: &[Correlation]) -> bool {
     let (id, name) = match target {
         Target::Rule(number) => {
             (rules.get(number).map(|rule| &rule.id), rules.get(number).and_then(|rule| rule.name.as_ref()))
@@ -321,7 +321,7 @@ fn circle(targets: &[Vec<Target>]) -> Vec<usize> {
 }
 
 fn build(
-    rules: &[Rule],
+    rules: &[Arc<Rule>],
     correlations: Vec<Correlation>,
     targets: &[Vec<Target>],
     disabled: &BTreeSet<Arc<str>>,
@@ -387,7 +387,7 @@ fn stands_on_others(targets: &[Target]) -> bool {
     targets.iter().any(|target| matches!(target, Target::Correlation(_)))
 }
 
-fn id_of(target: Target, rules: &[Rule], correlations: &[Correlation]) -> Option<Arc<str>> {
+fn id_of(target: Target, rules: &[Arc<Rule>], correlations: &[Correlation]) -> Option<Arc<str>> {
     match target {
         Target::Rule(number) => rules.get(number).map(|rule| Arc::clone(&rule.id)),
         Target::Correlation(number) => correlations.get(number).map(|rule| Arc::clone(&rule.id)),

@@ -13,7 +13,7 @@ use crate::{
 const TESTS_MAX: usize = 1_000_000;
 
 /// Applies filters in their order. One that names an unknown rule is refused as a whole: it would suppress less than it says.
-pub(super) fn apply(rules: &mut [Rule], filters: &[Filter], problems: &mut Vec<Problem>) {
+pub(super) fn apply(rules: &mut [Arc<Rule>], filters: &[Filter], problems: &mut Vec<Problem>) {
     if filters.is_empty() {
         return;
     }
@@ -38,7 +38,7 @@ pub(super) fn apply(rules: &mut [Rule], filters: &[Filter], problems: &mut Vec<P
         }
         problems.append(&mut told.list);
         for number in targets {
-            if let Some(rule) = rules.get_mut(number) {
+            if let Some(rule) = rules.get_mut(number).map(Arc::make_mut) {
                 let condition = std::mem::replace(&mut rule.condition, Expr::Any(Vec::new()));
                 let filter_condition = filter.condition.clone();
                 let also = if filter.suppresses { Expr::Not(Box::new(filter_condition)) } else { filter_condition };
@@ -51,7 +51,12 @@ pub(super) fn apply(rules: &mut [Rule], filters: &[Filter], problems: &mut Vec<P
 }
 
 /// The rules that a filter concerns, none if it is refused.
-fn targets(filter: &Filter, rules: &[Rule], index: &HashMap<Arc<str>, Vec<usize>>, told: &mut Problems) -> Vec<usize> {
+fn targets(
+    filter: &Filter,
+    rules: &[Arc<Rule>],
+    index: &HashMap<Arc<str>, Vec<usize>>,
+    told: &mut Problems,
+) -> Vec<usize> {
     let concerns = |rule: &Rule| is_part(&filter.log_source, &rule.log_source);
     let Some(references) = &filter.rules else {
         return rules.iter().enumerate().filter(|(_, rule)| concerns(rule)).map(|(number, _)| number).collect();

@@ -22,7 +22,7 @@ pub(crate) mod profile;
 
 use anchor::Plans;
 use node::{Node, Slots, Tests};
-use profile::Profile;
+use profile::{BUILT_IN, Profile};
 
 /// The name of the field that holds a Windows event's code.
 const EVENT_ID: &str = "EventID";
@@ -82,11 +82,11 @@ pub(crate) struct Variant {
 }
 
 impl Matcher {
-    pub(crate) fn build(rules: &[Rule], log_sources: &Arc<LogSources>) -> Matcher {
-        Matcher::build_with(rules, log_sources, &Profile::built_in())
+    pub(crate) fn build(rules: &[Arc<Rule>], log_sources: &Arc<LogSources>) -> Matcher {
+        Matcher::build_with(rules, log_sources, &BUILT_IN)
     }
 
-    pub(crate) fn build_with(rules: &[Rule], log_sources: &Arc<LogSources>, profile: &Profile) -> Matcher {
+    pub(crate) fn build_with(rules: &[Arc<Rule>], log_sources: &Arc<LogSources>, profile: &Profile) -> Matcher {
         let mut builder = Builder::new(rules, log_sources, profile);
         let patterns: BTreeSet<&LogSourcePattern> = rules.iter().map(|rule| &rule.log_source).collect();
         let patterns: Vec<LogSourcePattern> = patterns.into_iter().cloned().collect();
@@ -96,15 +96,16 @@ impl Matcher {
         let names = Name::intern_all(["Channel", EVENT_ID, "Provider_Name"]);
         let name = |at: usize| names.get(at).copied().unwrap_or(Name::UNKNOWN);
         let names = KnownNames { channel: name(0), event_id: name(1), provider: name(2) };
-        let Builder { mut slots, tests, programs, variants, .. } = builder;
+        let Builder { mut slots, mut tests, programs, variants, .. } = builder;
         slots.seal();
+        tests.seal();
         let log_sources = Arc::clone(log_sources);
         Matcher { slots, tests, programs, channels, by_channel, declared, names, variants, log_sources }
     }
 }
 
 struct Builder<'a> {
-    rules: &'a [Rule],
+    rules: &'a [Arc<Rule>],
     log_sources: &'a LogSources,
     profile: &'a Profile,
     by_pattern: FxHashMap<&'a LogSourcePattern, Vec<u32>>,
@@ -132,7 +133,7 @@ enum EventId<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(rules: &'a [Rule], log_sources: &'a LogSources, profile: &'a Profile) -> Builder<'a> {
+    fn new(rules: &'a [Arc<Rule>], log_sources: &'a LogSources, profile: &'a Profile) -> Builder<'a> {
         let mut by_pattern: FxHashMap<&LogSourcePattern, Vec<u32>> = FxHashMap::default();
         for (number, rule) in (0..).zip(rules) {
             by_pattern.entry(&rule.log_source).or_default().push(number);
@@ -282,7 +283,7 @@ impl<'a> Builder<'a> {
             variants.push(Variant { rule, number: self.variants, node });
             self.variants += 1;
         }
-        let plans = Plans::build(&variants, &self.tests, &self.slots, self.profile);
+        let plans = Plans::build(&variants, &self.tests, self.profile);
         self.programs.push(Program { variants, plans, covers });
         self.programs.len() - 1
     }

@@ -118,7 +118,7 @@ pub(super) fn read(node: &Node, text: &Text, problems: &mut Problems, parsed: &m
         meta: Arc::new(meta),
     };
     let Some(count) = counts else {
-        parsed.rules.push(base);
+        parsed.rules.push(Arc::new(base));
         return Ok(());
     };
     let matched: Arc<str> = Arc::from(format!("{id}{CONDITIONS}"));
@@ -142,7 +142,7 @@ pub(super) fn read(node: &Node, text: &Text, problems: &mut Problems, parsed: &m
         generate: false,
         meta,
     });
-    parsed.rules.push(Rule { id: matched, ..base });
+    parsed.rules.push(Arc::new(Rule { id: matched, ..base }));
     Ok(())
 }
 

@@ -179,11 +179,11 @@ struct Wanted {
 }
 
 impl Plans {
-    pub(crate) fn build(variants: &[Variant], tests: &Tests, slots: &Slots, profile: &Profile) -> Plans {
+    pub(crate) fn build(variants: &[Variant], tests: &Tests, profile: &Profile) -> Plans {
         let mut literals: FxHashMap<u32, FxHashMap<Literal, Vec<u32>>> = FxHashMap::default();
         let mut always = Vec::new();
         for (number, variant) in (0..).zip(variants) {
-            match clause(&variant.node, tests, slots, profile) {
+            match clause(&variant.node, tests) {
                 None => always.push(number),
                 Some(wanted) => {
                     for Wanted { slot, literal, .. } in wanted {
@@ -226,16 +226,15 @@ impl Plans {
 }
 
 /// The cheapest set of literals of which one must be there if the condition holds.
-fn clause(node: &Node, tests: &Tests, slots: &Slots, profile: &Profile) -> Option<Vec<Wanted>> {
+fn clause(node: &Node, tests: &Tests) -> Option<Vec<Wanted>> {
     match node {
-        Node::All(list) => list
-            .iter()
-            .filter_map(|node| clause(node, tests, slots, profile))
-            .min_by(|left, right| cost(left).total_cmp(&cost(right))),
+        Node::All(list) => {
+            list.iter().filter_map(|node| clause(node, tests)).min_by(|left, right| cost(left).total_cmp(&cost(right)))
+        }
         Node::Any(list) => {
             let mut all = Vec::new();
             for node in list {
-                all.extend(clause(node, tests, slots, profile)?);
+                all.extend(clause(node, tests)?);
             }
             Some(all)
         }
@@ -243,12 +242,11 @@ fn clause(node: &Node, tests: &Tests, slots: &Slots, profile: &Profile) -> Optio
         Node::Const(false) => Some(Vec::new()),
         Node::Test(number) => {
             let test = tests.get(*number)?;
-            let field = if test.slot == Slots::ANY { "" } else { slots.field(test.slot) };
-            let wanted = test.necessary.as_ref()?.iter().map(|literal| Wanted {
+            let wanted = test.necessary.as_ref()?.iter().map(|(literal, share)| Wanted {
                 slot: test.slot,
                 literal: literal.clone(),
                 // Any value may hold a keyword: its bytes cost more than a field's.
-                cost: profile.probability(field, literal) + if test.slot == Slots::ANY { 0.05 } else { 0.0 },
+                cost: share + if test.slot == Slots::ANY { 0.05 } else { 0.0 },
             });
             Some(wanted.collect())
         }

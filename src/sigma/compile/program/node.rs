@@ -48,10 +48,6 @@ impl Slots {
         slot
     }
 
-    pub(crate) fn field(&self, slot: u32) -> &str {
-        usize::try_from(slot).ok().and_then(|slot| self.fields.get(slot)).map_or("", |field| field)
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.fields.len()
     }
@@ -89,6 +85,15 @@ impl Tests {
         self.list.len()
     }
 
+    /// Forgets what only building needs.
+    pub(crate) fn seal(&mut self) {
+        self.by_key = FxHashMap::default();
+        for test in &mut self.list {
+            test.necessary = None;
+        }
+        self.list.shrink_to_fit();
+    }
+
     fn add(&mut self, key: Option<String>, make: impl FnOnce() -> CompiledTest) -> u32 {
         if let Some(known) = key.as_ref().and_then(|key| self.by_key.get(key)) {
             return *known;
@@ -107,8 +112,9 @@ impl Tests {
 pub(crate) struct CompiledTest {
     pub(crate) slot: u32,
     pub(crate) op: Op,
-    /// If the test holds, one of these is met by a folded value; `None` if it can hold without any value.
-    pub(crate) necessary: Option<Vec<Literal>>,
+    /// If the test holds, one of these is met by a folded value; `None` if it can hold without any value. Each with the
+    /// share of events in which it is expected.
+    pub(crate) necessary: Option<Vec<(Literal, f32)>>,
     /// How often it is expected to hold.
     pub(crate) probability: f32,
 }
@@ -290,9 +296,8 @@ fn add_set(set: Set<'_>, slots: &mut Slots, tests: &mut Tests, profile: &Profile
     texts.dedup();
     let key = format!("{slot} {:?} of {}", set.kind, texts.join("\u{0}"));
     tests.add(Some(key), || {
-        let necessary: Vec<Literal> =
-            texts.iter().map(|text| Literal { kind: set.kind, text: text.as_str().into() }).collect();
-        let probability = necessary.iter().map(|literal| profile.probability(set.field, literal)).sum::<f32>().min(1.0);
+        let literals = texts.iter().map(|text| Literal { kind: set.kind, text: text.as_str().into() });
+        let (necessary, probability) = profile.expected(set.field, literals.collect());
         let texts: Vec<String> = texts.iter().map(|text| escaped(text)).collect();
         let automaton = (set.kind == Kind::Contains)
             .then(|| AhoCorasick::builder().kind(Some(AhoCorasickKind::ContiguousNFA)).build(&texts).ok())
@@ -348,9 +353,10 @@ fn add_test(test: &Test, slots: &mut Slots, tests: &mut Tests, profile: &Profile
             Matcher::Exists(exists) => (Op::Exists(*exists), None),
             Matcher::External(test) => (Op::External(Arc::clone(test)), literals_of(&**test).or_else(present)),
         };
-        let probability = necessary.as_ref().map_or(0.5, |literals| {
-            literals.iter().map(|literal| profile.probability(field, literal)).sum::<f32>().min(1.0)
-        });
+        let (necessary, probability) = match necessary.map(|literals| profile.expected(field, literals)) {
+            Some((literals, probability)) => (Some(literals), probability),
+            None => (None, 0.5),
+        };
         // Regular expressions and keywords cost more: they are asked late.
         let dear = if slot == Slots::ANY || matches!(op, Op::Regex(_) | Op::External(_)) { 0.3 } else { 0.0 };
         CompiledTest { slot, op, necessary, probability: probability + dear }

@@ -3,10 +3,16 @@
 //! A wrong guess costs time, never a match, so a small sample does: for the fields that rules use most, the values that
 //! background traffic has most and a sample of the others, with their share of the events that have the field.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use rustc_hash::FxHashMap;
 
 use super::anchor::{Kind, Literal, gram};
 use crate::fold::folded;
+
+/// The sample in `profile.tsv`, read once.
+pub(crate) static BUILT_IN: LazyLock<Profile> = LazyLock::new(Profile::built_in);
 
 /// A sample of values.
 #[derive(Clone, Debug, Default)]
@@ -18,7 +24,7 @@ pub(crate) struct Profile {
 
 impl Profile {
     /// The sample in `profile.tsv`: field, events with it per 100,000 that have the field, value.
-    pub(crate) fn built_in() -> Profile {
+    fn built_in() -> Profile {
         let lines = include_str!("profile.tsv").lines().filter(|line| !line.starts_with('#'));
         let rows = lines.filter_map(|line| {
             let mut columns = line.splitn(3, '\t');
@@ -41,6 +47,17 @@ impl Profile {
         profile
     }
 
+    /// Literals with their expected shares, and the share in which one of them is met, at most.
+    pub(crate) fn expected(&self, field: &str, literals: Vec<Literal>) -> (Vec<(Literal, f32)>, f32) {
+        let share = |literal: Literal| {
+            let share = self.probability(field, &literal);
+            (literal, share)
+        };
+        let literals: Vec<_> = literals.into_iter().map(share).collect();
+        let sum = literals.iter().map(|(_, share)| share).sum::<f32>().min(1.0);
+        (literals, sum)
+    }
+
     /// Expected share of events in which a literal is met. For fields that are not in the sample, and texts that are in
     /// no sampled value, a guess by length.
     pub(crate) fn probability(&self, field: &str, literal: &Literal) -> f32 {
@@ -57,12 +74,13 @@ impl Profile {
             (_, _) => 0.0005,
         };
         let Some(values) = self.fields.get(field) else { return guess };
+        let finder = Finder::new(text);
         let met = values.iter().filter(|(value, _)| match literal.kind {
             Kind::Present => false,
             Kind::Equal => value == text,
             Kind::StartsWith => value.starts_with(text),
             Kind::EndsWith => value.ends_with(text),
-            Kind::Contains => value.contains(text),
+            Kind::Contains => finder.find(value.as_bytes()).is_some(),
         });
         let share: f32 = met.map(|(_, share)| share).sum();
         share + guess
