@@ -29,7 +29,7 @@ fn main() -> Result<()> {
     let load_ms = began.0.elapsed().as_secs_f64() * 1e3;
     let resident_mb = resident_bytes().saturating_sub(began.1) >> 20;
     let change_ms = change_ms(&rules, &texts);
-    let load = Load { change_ms, parse_ms: parsed_at.as_secs_f64() * 1e3, load_ms, resident_mb };
+    let load = Load { change_ms, parse_ms: parsed_at.as_secs_f64() * 1e3, load_ms, parsed_mb, resident_mb };
     let mut raw = fs::read(file).with_context(|| format!("could not read {file}"))?;
     if raw.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
         raw = zstd::decode_all(raw.as_slice()).with_context(|| format!("could not unpack {file}"))?;
