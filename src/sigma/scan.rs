@@ -352,9 +352,9 @@ impl<'e> Route<'e> {
     }
 }
 
-/// Whether an event was a JSON document.
+/// Whether an event was a JSON document: an object, as elements of arrays are events of their own.
 fn is_structured(event: &Event) -> bool {
-    matches!(event.raw.first(), Some(b'{' | b'['))
+    event.raw.first() == Some(&b'{')
 }
 
 impl LastChannel {

@@ -173,8 +173,8 @@ fn flatten_named(key: Key<'_>, value: Value<'_, '_>, sink: &mut Sink<'_>) -> Res
     }
     let name = sink.name_of(key)?;
     sink.scalar(name, value)?;
-    if name == Name::UNKNOWN && key.text.contains(' ') {
-        // Defender: the rules say ThreatName for `Threat Name`.
+    if key.text.contains(' ') {
+        // Rules strip blanks from names (specification, *Field Usage*): ThreatName for Defender's `Threat Name`.
         let joined: String = key.text.split(' ').collect();
         let name = sink.name(&joined)?;
         if name != Name::UNKNOWN {
