@@ -26,12 +26,13 @@ mod sudo;
 mod syslog;
 mod text;
 mod time;
+pub(crate) mod vendor;
 mod web;
 mod windows;
 
 use self::{
     entities::EntityTables,
-    json::{Json, Pairs, Value, is_array, is_object},
+    json::{Json, Pairs, Value, is_object, member},
     sink::{Broken, Sink},
     time::Assume,
 };
@@ -98,6 +99,7 @@ struct Work {
     log_sources: FxHashMap<LogSource, Arc<LogSource>>,
     windows: Arc<LogSource>,
     entities: EntityTables,
+    vendors: vendor::Scratch,
 }
 
 /// What an event gets from its decoder besides fields.
@@ -118,7 +120,7 @@ impl Decoder {
     #[must_use]
     pub fn with(table: Arc<SourceTable>, want: Want) -> Decoder {
         let json = Json::new(table.depth_max());
-        let entities = EntityTables::new();
+        let entities = EntityTables::new(table.mappings().chain([vendor::shipped()]));
         LazyLock::force(&names::KNOWN);
         let work = Work {
             names: Names::current(),
@@ -128,6 +130,7 @@ impl Decoder {
             log_sources: FxHashMap::default(),
             windows: Arc::new(LogSource { product: Some(Arc::from("windows")), ..LogSource::default() }),
             entities,
+            vendors: vendor::Scratch::default(),
         };
         Decoder { table, want, json, work }
     }
@@ -186,6 +189,27 @@ impl Decoder {
                 out.spare.push(fields);
                 self.decode_elements(record, spans, source, out)
             }
+            Object::Parts(parts) => {
+                out.spare.push(fields);
+                self.decode_parts(record, parts, source, out);
+                Ok(())
+            }
+        }
+    }
+
+    /// Each part of a document is an event of its own, with its own position; its bytes are those of the part, written
+    /// anew with what stood around it.
+    fn decode_parts(&mut self, record: &Record, parts: Vec<String>, source: &Source, out: &mut Decoded) {
+        for (index, part) in parts.into_iter().enumerate() {
+            let index = record.position.index.saturating_add(u32::try_from(index).unwrap_or(u32::MAX));
+            let part = Record {
+                origin: Arc::clone(&record.origin),
+                position: Position { index, ..record.position.clone() },
+                bytes: Bytes::from(part),
+            };
+            if let Err(broken) = self.decode_element(&part, source, out) {
+                out.rejects.push(reject(&part, broken));
+            }
         }
     }
 
@@ -230,7 +254,7 @@ impl Decoder {
                 out.events.push(self.event(element, head, fields));
                 Ok(())
             }
-            Object::Records(_) => {
+            Object::Records(_) | Object::Parts(_) => {
                 Err(Broken::new(RejectCode::InvalidType, "a list of records inside another".to_owned()))
             }
         }
@@ -273,7 +297,7 @@ impl Decoder {
             }
             Ok(Err(broken)) => Err(broken),
             // A list of records behind one header is nobody's format.
-            Ok(Ok(Object::Records(_))) | Err(_) => {
+            Ok(Ok(Object::Records(_) | Object::Parts(_))) | Err(_) => {
                 fields.begin(line.clone());
                 Ok(None)
             }
@@ -338,8 +362,10 @@ fn utf8(bytes: &Bytes) -> Result<ByteString, Broken> {
 /// What an object turned out to be.
 enum Object {
     Event(Head),
-    /// CloudTrail's file form: `{"Records": [...]}`; where the elements lie.
+    /// A member is a list of events (CloudTrail's `{"Records": [...]}`): where they lie.
     Records(Vec<std::ops::Range<usize>>),
+    /// Several events, with what stood around each.
+    Parts(Vec<String>),
 }
 
 impl Work {
@@ -364,27 +390,53 @@ impl Work {
         if nested || windows::is_flat(root) {
             let header =
                 if nested { windows::flatten_nested(root, &mut sink) } else { windows::flatten_flat(root, &mut sink) }?;
+            if !nested && let Some(row) = vendor::of_windows(&source.mapping, root) {
+                vendor::Walk { source, sink: &mut sink, scratch: &mut self.vendors, assume }.given(row, root)?;
+            }
             let time = match configured_time(root, source, assume)? {
                 Some(time) => Some(time),
                 None => header.time(assume)?,
             };
-            let log_source = if source.names_log_source() {
-                self.log_source(Some("windows"), None, None, source)
+            let log_source = if source.names_log_source() || header.is_linux() {
+                let product = if header.is_linux() { "linux" } else { "windows" };
+                self.log_source(Some(product), None, None, source)
             } else {
                 Arc::clone(&self.windows)
             };
             return Ok(Object::Event(Head { time, declared_id: header.declared_id(), log_source }));
         }
-        if let Some(records) = cloudtrail_file(root) {
-            return Ok(Object::Records(json::element_spans(records)));
-        }
-        let header = generic::flatten(root, &mut self.taken, &mut sink)?;
+        let found = match vendor::recognise(&source.mapping, root) {
+            Some(row) => {
+                if let Some(list) = &row.split {
+                    let list = member(root, list).map(json::element_spans);
+                    return Ok(Object::Records(list.unwrap_or_default()));
+                }
+                if let Some(steps) = &row.spread {
+                    return Ok(Object::Parts(vendor::spread::documents(root, steps, row.otlp)?));
+                }
+                let mut walk = vendor::Walk { source, sink: &mut sink, scratch: &mut self.vendors, assume };
+                walk.payload(row, root)?
+            }
+            None => {
+                let header = generic::flatten(root, &mut self.taken, &mut sink)?;
+                let mut found = vendor::Found::default();
+                if let Some(inner) = member(root, "raw_data").filter(|inner| is_object(*inner))
+                    && let Some(row) = vendor::recognise(&source.mapping, inner)
+                {
+                    let mut walk = vendor::Walk { source, sink: &mut sink, scratch: &mut self.vendors, assume };
+                    found = walk.given(row, inner)?;
+                }
+                header.complete(root, &mut found, assume);
+                found
+            }
+        };
         let time = match configured_time(root, source, assume)? {
             Some(time) => Some(time),
-            None => header.time(assume)?,
+            None => found.time()?,
         };
-        let log_source = self.log_source(header.product, header.category, header.service, source);
-        Ok(Object::Event(Head { time, declared_id: header.declared_id.map(Box::from), log_source }))
+        let log_source =
+            self.log_source(found.product.as_deref(), found.category.as_deref(), found.service.as_deref(), source);
+        Ok(Object::Event(Head { time, declared_id: found.declared_id, log_source }))
     }
 
     /// Adds what a header before a JSON document says.
@@ -454,12 +506,6 @@ fn configured_time(
         return Ok(None);
     };
     generic::time_of(value, assume).map_err(|shown| generic::invalid_time(&shown))
-}
-
-fn cloudtrail_file<'t, 'i>(root: Value<'t, 'i>) -> Option<Value<'t, 'i>> {
-    let records = json::member(root, "Records").filter(|records| is_array(*records))?;
-    json::elements(records).next().filter(|first| generic::is_cloudtrail(*first))?;
-    Some(records)
 }
 
 fn begins_array_of_objects(bytes: &[u8]) -> bool {

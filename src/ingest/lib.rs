@@ -8,10 +8,12 @@
 pub mod body;
 pub mod decode;
 pub mod file;
+pub mod mapping;
 pub mod options;
 pub mod receive;
 
 pub use body::{BodyKind, BodyLimits, split_body};
 pub use decode::{Decoded, Decoder, Want};
 pub use file::{FileError, FileOptions, FileReader};
+pub use mapping::{Mapping, MappingError};
 pub use options::{OptionsError, SourceOptions, SourceTable};

@@ -8,6 +8,11 @@ use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::{
+    decode::vendor,
+    mapping::{Mapping, MappingError},
+};
+
 /// How the records of one source are decoded. What is not given is found out from the record.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -25,6 +30,8 @@ pub struct SourceOptions {
     /// The columns of its lines, in order, for logs that name them only in a header line (`#Fields:` of W3C logs,
     /// `#fields` of Zeek): names as there. Lines with another number of columns are decoded as if this were not given.
     pub columns: Vec<String>,
+    /// JSON payloads of products that the program does not know, or knows otherwise; asked before the shipped ones.
+    pub mapping: Mapping,
     /// Bytes of the longest record; what is longer is rejected and its first 64 KiB are kept. At most 64 MiB.
     pub record_bytes_max: u32,
     /// How deep JSON may nest; what is deeper is rejected. At most 512.
@@ -42,6 +49,7 @@ impl Default for SourceOptions {
             zone: "UTC".to_owned(),
             time_field: None,
             columns: Vec::new(),
+            mapping: Mapping::default(),
             record_bytes_max: 1 << 20, // 1 MiB: the largest real records (PowerShell script blocks) have some 100 KiB
             depth_max: 64,             // real records nest up to 20
             fields_max: 4_096,         // real records have up to 500
@@ -64,6 +72,15 @@ pub enum OptionsError {
         /// What the zone data says.
         #[source]
         cause: jiff::Error,
+    },
+    /// A row of its mapping says what cannot be.
+    #[error("source {name:?} is not valid")]
+    Mapping {
+        /// The source.
+        name: String,
+        /// Which row, and what is wrong with it.
+        #[source]
+        cause: MappingError,
     },
     /// A limit is zero or above what we can promise.
     #[error("source {name:?} is not valid: {key} is {value}; it must lie between 1 and {max}")]
@@ -105,6 +122,11 @@ impl SourceTable {
         self.by_name.values().map(|source| source.depth_max).max().unwrap_or(0).max(self.default.depth_max)
     }
 
+    /// The mappings of all of them.
+    pub(crate) fn mappings(&self) -> impl Iterator<Item = &vendor::table::Table> {
+        self.by_name.values().map(|source| &*source.mapping)
+    }
+
     /// The options of one source.
     pub(crate) fn get(&self, name: &str) -> &Arc<Source> {
         self.by_name.get(name).unwrap_or(&self.default)
@@ -127,6 +149,7 @@ pub(crate) struct Source {
     pub(crate) zone: TimeZone,
     pub(crate) time_field: Option<Arc<str>>,
     pub(crate) columns: Vec<String>,
+    pub(crate) mapping: Arc<vendor::table::Table>,
     pub(crate) record_bytes_max: usize,
     pub(crate) depth_max: usize,
     pub(crate) fields_max: usize,
@@ -143,6 +166,8 @@ impl Source {
             Ok(size) if (1..=max).contains(&value) => Ok(size),
             _ => Err(OptionsError::Limit { name: name.to_owned(), key, value, max }),
         };
+        let mapping = vendor::table::Table::new(&options.mapping, vendor::shipped_mapping)
+            .map_err(|cause| OptionsError::Mapping { name: name.to_owned(), cause })?;
         let shared = |text: &Option<String>| text.as_deref().map(Arc::from);
         Ok(Source {
             product: shared(&options.product),
@@ -151,6 +176,7 @@ impl Source {
             zone,
             time_field: shared(&options.time_field),
             columns: options.columns.clone(),
+            mapping: Arc::new(mapping),
             record_bytes_max: limit("record_bytes_max", options.record_bytes_max, 64 << 20)?,
             depth_max: limit("depth_max", options.depth_max, 512)?,
             fields_max: limit("fields_max", options.fields_max, 65_536)?,

@@ -1,6 +1,13 @@
 //! Whom an event speaks of: which fields of which product hold which kind of entity.
+//!
+//! Tables for text logs and Windows stand here; what a mapping says of its product's fields is added.
+
+use std::sync::Arc;
 
 use cf_types::{Entity, EntityKind, Event, Name};
+use rustc_hash::FxHashMap;
+
+use super::vendor;
 
 /// Entities of one event, at most.
 const ENTITIES_MAX: usize = 32;
@@ -29,6 +36,7 @@ const LINUX: Table = &[
     (EntityKind::Address, &["source_ip", "rhost", "SourceIp", "DestinationIp"]),
     (EntityKind::Process, &["exe", "process", "Image"]),
     (EntityKind::FileHash, &["Hashes"]),
+    (EntityKind::Domain, &["DestinationHostname"]),
 ];
 
 const WEB: Table = &[
@@ -37,9 +45,6 @@ const WEB: Table = &[
     (EntityKind::Address, &["c-ip"]),
     (EntityKind::Domain, &["cs-host"]),
 ];
-
-const AWS: Table =
-    &[(EntityKind::User, &["userIdentity.arn", "userIdentity.userName"]), (EntityKind::Address, &["sourceIPAddress"])];
 
 /// Anything else: the names of ECS, of the event schema, and the usual ones.
 const GENERIC: Table = &[
@@ -114,11 +119,10 @@ const GENERIC: Table = &[
 
 /// The tables, by the number of the name.
 pub(crate) struct EntityTables {
-    windows: ByName,
-    linux: ByName,
     web: ByName,
-    aws: ByName,
     generic: ByName,
+    /// Of the products that have one.
+    products: FxHashMap<Arc<str>, ByName>,
 }
 
 /// The kinds that a field of a name may be; some (an actor) may be one of two.
@@ -127,22 +131,35 @@ struct ByName(Vec<[Option<EntityKind>; 2]>);
 
 impl ByName {
     fn new(table: Table) -> ByName {
-        let pairs = table.iter().flat_map(|(kind, texts)| texts.iter().map(|text| (*kind, *text)));
-        let names = Name::intern_all(pairs.clone().map(|(_, text)| text));
-        let mut kinds = Vec::new();
-        for ((kind, _), name) in pairs.zip(names) {
-            if kinds.len() <= name.index() {
-                kinds.resize(name.index() + 1, [None; 2]);
-            }
-            if let Some([first, second]) = kinds.get_mut(name.index()) {
-                if first.is_none() {
-                    *first = Some(kind);
-                } else {
-                    *second = Some(kind);
-                }
+        let mut by_name = ByName::default();
+        by_name.add(table.iter().flat_map(|(kind, texts)| texts.iter().map(|text| (*kind, *text))));
+        by_name
+    }
+
+    /// Adds what a product says of its fields, in place of what was thought of these names.
+    fn say(&mut self, pairs: Vec<(EntityKind, &str)>) {
+        for name in Name::intern_all(pairs.iter().map(|(_, text)| *text)) {
+            if let Some(kinds) = self.0.get_mut(name.index()) {
+                *kinds = [None; 2];
             }
         }
-        ByName(kinds)
+        self.add(pairs.into_iter());
+    }
+
+    fn add<'a>(&mut self, pairs: impl Iterator<Item = (EntityKind, &'a str)>) {
+        let pairs: Vec<_> = pairs.collect();
+        let names = Name::intern_all(pairs.iter().map(|(_, text)| *text));
+        for ((kind, _), name) in pairs.into_iter().zip(names) {
+            if self.0.len() <= name.index() {
+                self.0.resize(name.index() + 1, [None; 2]);
+            }
+            match self.0.get_mut(name.index()) {
+                Some([Some(first), _]) if *first == kind => {}
+                Some([first @ None, _]) => *first = Some(kind),
+                Some([_, second]) => *second = Some(kind),
+                None => {}
+            }
+        }
     }
 
     fn kinds(&self, name: Name) -> [Option<EntityKind>; 2] {
@@ -151,26 +168,37 @@ impl ByName {
 }
 
 impl EntityTables {
-    pub(crate) fn new() -> EntityTables {
-        EntityTables {
-            windows: ByName::new(WINDOWS),
-            linux: ByName::new(LINUX),
+    /// The tables, with what these mappings say.
+    pub(crate) fn new<'t>(mappings: impl Iterator<Item = &'t vendor::table::Table>) -> EntityTables {
+        let base = [("windows", WINDOWS), ("linux", LINUX)];
+        let mut tables = EntityTables {
             web: ByName::new(WEB),
-            aws: ByName::new(AWS),
             generic: ByName::new(GENERIC),
+            products: base.into_iter().map(|(product, table)| (Arc::from(product), ByName::new(table))).collect(),
+        };
+        let mut by_product: FxHashMap<Option<&Arc<str>>, Vec<(EntityKind, &str)>> = FxHashMap::default();
+        for (product, kind, field) in mappings.flat_map(|mapping| &mapping.entities) {
+            by_product.entry(product.as_ref()).or_default().push((*kind, field));
         }
+        for (product, pairs) in by_product {
+            let table = match product {
+                Some(product) => tables.products.entry(Arc::clone(product)).or_insert_with(|| ByName::new(GENERIC)),
+                None => &mut tables.generic,
+            };
+            table.say(pairs);
+        }
+        tables
     }
 
     /// The entities of an event: sorted, without repeats, at most 32.
     pub(crate) fn of(&self, event: &Event) -> Vec<Entity> {
         let source = &event.log_source;
-        let table = match (source.product.as_deref(), source.category.as_deref()) {
+        let of_product = source.product.as_ref().and_then(|product| self.products.get(product));
+        let table = match (source.product.as_deref(), source.category.as_deref(), of_product) {
             // The packet filter of Linux or the DNS server of Windows speaks of others than the system does.
-            (Some("windows" | "linux"), Some("firewall" | "dns" | "proxy")) => &self.generic,
-            (Some("windows"), _) => &self.windows,
-            (_, Some("webserver")) => &self.web,
-            (Some("linux"), _) => &self.linux,
-            (Some("aws"), _) => &self.aws,
+            (Some("windows" | "linux"), Some("firewall" | "dns" | "proxy"), _) => &self.generic,
+            (product, Some("webserver"), _) if product != Some("windows") => &self.web,
+            (_, _, Some(table)) => table,
             _ => &self.generic,
         };
         let mut entities = Vec::new();

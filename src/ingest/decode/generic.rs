@@ -1,4 +1,6 @@
-//! JSON that is no Windows event: the envelope of the event schema (ING-07), CloudTrail, and anything else.
+//! JSON that is no Windows event and of no known product: the envelope of the event schema (ING-07), and anything else.
+
+use std::sync::Arc;
 
 use cf_types::{Name, RejectCode, Time, TimeBasis};
 use rustc_hash::FxHashSet;
@@ -7,6 +9,7 @@ use super::{
     json::{self, Kind, Value, entries, is_null, is_object, member, text},
     sink::{Broken, Sink},
     time::{Assume, from_epoch, from_epoch_f64, parse_text},
+    vendor::Found,
     windows,
 };
 
@@ -17,7 +20,16 @@ pub(crate) struct Header<'t, 'i> {
     pub(crate) category: Option<&'i str>,
     pub(crate) service: Option<&'i str>,
     pub(crate) declared_id: Option<&'i str>,
-    pub(crate) times: [Option<Value<'t, 'i>>; 4],
+    pub(crate) times: [Option<Value<'t, 'i>>; 3],
+}
+
+/// Where records say their time, in the order of belief.
+const USUAL_TIMES: [&str; 3] = ["timestamp", "@timestamp", "time"];
+
+/// The usual time of a document of a known product that has none where its product's stands.
+pub(crate) fn usual_time(root: Value<'_, '_>, assume: Assume<'_>, found: &mut Found) {
+    let times = USUAL_TIMES.map(|key| member(root, key).filter(|value| !is_empty(*value)));
+    Header { times, ..Header::default() }.time(assume, found);
 }
 
 /// Flattens a document. Fields of `raw_data` and `normalized_data` get their own names too; where several say the same
@@ -73,28 +85,16 @@ fn header_of<'t, 'i>(root: Value<'t, 'i>) -> Header<'t, 'i> {
     let value = |key| {
         member(root, key).filter(|value| !is_empty(*value)).or_else(|| inner(key).filter(|value| !is_empty(*value)))
     };
-    let cloudtrail = is_cloudtrail(root);
     let id = |key| member(root, key).and_then(text).filter(|id| !id.is_empty());
     Header {
-        product: word("product").or(cloudtrail.then_some("aws")),
+        product: word("product"),
         category: word("category"),
-        service: word("service").or(cloudtrail.then_some("cloudtrail")),
+        service: word("service"),
         declared_id: id("event_id")
             .or_else(|| id("event.id"))
-            .or_else(|| member(member(root, "event")?, "id").and_then(text).filter(|id| !id.is_empty()))
-            .or_else(|| if cloudtrail { id("eventID") } else { None }),
-        times: [
-            if cloudtrail { value("eventTime") } else { None },
-            value("timestamp"),
-            value("@timestamp"),
-            value("time"),
-        ],
+            .or_else(|| member(member(root, "event")?, "id").and_then(text).filter(|id| !id.is_empty())),
+        times: USUAL_TIMES.map(value),
     }
-}
-
-/// Whether this is one record of CloudTrail.
-pub(crate) fn is_cloudtrail(root: Value<'_, '_>) -> bool {
-    ["eventSource", "eventName", "awsRegion"].iter().all(|key| member(root, key).and_then(text).is_some())
 }
 
 /// Whether this is the envelope: it has one of the parts that nothing else has, or both of the words that begin it.
@@ -149,19 +149,33 @@ fn check_envelope(root: Value<'_, '_>) -> Result<(), Broken> {
 }
 
 impl Header<'_, '_> {
+    /// What the record says of itself, before what was found in its `raw_data`.
+    pub(crate) fn complete(&self, root: Value<'_, '_>, found: &mut Found, assume: Assume<'_>) {
+        let named = |key| member(root, key).and_then(text).is_some_and(|word| !word.trim().is_empty());
+        if !found.names_log_source() || ["product", "category", "service"].into_iter().any(named) {
+            let word = |word: Option<&str>| word.map(Arc::from);
+            (found.product, found.category, found.service) =
+                (word(self.product), word(self.category), word(self.service));
+        }
+        found.declared_id = self.declared_id.map(Box::from).or(found.declared_id.take());
+        let inner = (found.time.take(), found.refused_time.take());
+        self.time(assume, found);
+        if found.time.is_none() && found.refused_time.is_none() {
+            (found.time, found.refused_time) = inner;
+        }
+    }
+
     /// Its time: the first of the usual members that is one.
-    pub(crate) fn time(&self, assume: Assume<'_>) -> Result<Option<(Time, TimeBasis)>, Broken> {
-        let mut refused = None;
+    fn time(&self, assume: Assume<'_>, found: &mut Found) {
         for value in self.times.into_iter().flatten() {
             match time_of(value, assume) {
-                Ok(Some(found)) => return Ok(Some(found)),
                 Ok(None) => {}
-                Err(shown) => refused = refused.or(Some(shown)),
+                Ok(time) => {
+                    (found.time, found.refused_time) = (time, None);
+                    return;
+                }
+                Err(shown) => found.refused_time = found.refused_time.take().or(Some(shown)),
             }
-        }
-        match refused {
-            Some(shown) => Err(invalid_time(&shown)),
-            None => Ok(None),
         }
     }
 }

@@ -232,6 +232,16 @@ pub(crate) fn is_array(value: Value<'_, '_>) -> bool {
     value.kind() == Some(Kind::Array)
 }
 
+/// Whether it is a string.
+pub(crate) fn is_string(value: Value<'_, '_>) -> bool {
+    matches!(value.kind(), Some(Kind::Text | Kind::TextEscaped))
+}
+
+/// A scalar as text; nothing for null, objects and arrays.
+pub(crate) fn shown<'i>(value: Value<'_, 'i>) -> Option<&'i str> {
+    scalar(value).filter(|(_, scalar)| *scalar != Scalar::Null).map(|(text, _)| text)
+}
+
 /// Whether it is null.
 pub(crate) fn is_null(value: Value<'_, '_>) -> bool {
     value.kind() == Some(Kind::Null)

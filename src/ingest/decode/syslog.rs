@@ -20,7 +20,17 @@ pub(crate) struct Header<'a> {
     pub(crate) message: &'a str,
 }
 
-impl Header<'_> {
+impl<'a> Header<'a> {
+    /// The header of a message whose parts were apart already.
+    pub(crate) const fn of(
+        host: Option<&'a str>,
+        program: Option<&'a str>,
+        pid: Option<&'a str>,
+        message: &'a str,
+    ) -> Header<'a> {
+        Header { time: None, priority: None, host, program, pid, message_id: None, message }
+    }
+
     /// Adds its fields and the message.
     pub(crate) fn put(&self, sink: &mut Sink<'_>) -> Result<(), Broken> {
         self.put_head(sink)?;

@@ -15,6 +15,7 @@ mod products;
 mod real;
 mod text;
 mod times;
+mod vendors;
 
 const RECEIVED_AT: &str = "2026-01-05T14:00:00Z";
 

@@ -174,7 +174,7 @@ fn kind<'a>(text: &'a str, context: &Context<'_>, sink: &mut Sink<'_>) -> Result
 }
 
 /// Decodes a syslog message: by its text, or else by its program.
-fn message<'a>(
+pub(crate) fn message<'a>(
     header: &syslog::Header<'a>,
     assume: Assume<'_>,
     source: &Source,

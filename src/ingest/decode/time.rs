@@ -117,7 +117,10 @@ pub(crate) fn parse_iso(text: &str, assume: Assume<'_>) -> Option<(Time, TimeBas
     let offset_s = match rest {
         [] => return Some((assume.zoned_micros(local)?, TimeBasis::Assumed)),
         [b'Z' | b'z'] | [b' ', b'U', b'T', b'C'] | [b' ', b'G', b'M', b'T'] | [b' ', b'Z'] => 0,
-        rest => parse_offset(rest.strip_prefix(b" ").unwrap_or(rest))?,
+        rest => {
+            let offset = rest.strip_prefix(b" ").unwrap_or(rest);
+            parse_offset(offset.strip_suffix(b" UTC").unwrap_or(offset))? // Go's `+0000 UTC`
+        }
     };
     Some((Time::from_micros(local - offset_s * 1_000_000), TimeBasis::Declared))
 }

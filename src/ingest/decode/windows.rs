@@ -317,6 +317,11 @@ impl Header<'_, '_> {
         Some(id.into_boxed_str())
     }
 
+    /// Whether Sysmon for Linux wrote it, in the form of a Windows event.
+    pub(crate) fn is_linux(&self) -> bool {
+        self.channel.is_some_and(|channel| channel.eq_ignore_ascii_case("Linux-Sysmon/Operational"))
+    }
+
     /// Its time, if it declares one.
     pub(crate) fn time(&self, assume: Assume<'_>) -> Result<Option<(cf_types::Time, cf_types::TimeBasis)>, Broken> {
         let Some(value) = self.time else {

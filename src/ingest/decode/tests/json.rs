@@ -15,19 +15,20 @@ fn nested_windows_events() {
     check(
         r##"{"Event":{"#attributes":{"xmlns":"x"},"System":{"Provider":{"#attributes":{"Name":"Sysmon","Guid":"g"}},"EventID":{"#text":1,"#attributes":{"Qualifiers":0}},"TimeCreated":{"#attributes":{"SystemTime":"2019-04-27T15:57:25.868863Z"}},"EventRecordID":6575,"Correlation":null,"Channel":"S/Operational","Computer":"WIN7.lan"},"EventData":{"CommandLine":"a \"b\"","User":"WIN7\\bob","Threat Name":"Evil","Hashes":"MD5=42893ADBC36605EC79B5BD610759947E,IMPHASH=42893ADBC36605EC79B5BD610759947E"}}}"##,
         expect![[r#"
-        2019-04-27T15:57:25.868863Z Declared windows/-/- id WIN7.lan/S/Operational/6575
-          Provider_Name=Sysmon
-          EventID=~1
-          Channel=S/Operational
-          Computer=WIN7.lan
-          CommandLine=a "b"
-          User=WIN7\bob
-          ThreatName=Evil
-          Hashes=MD5=42893ADBC36605EC79B5BD610759947E,IMPHASH=42893ADBC36605EC79B5BD610759947E
-          host:win7.lan
-          user:WIN7\bob
-          file_hash:42893adbc36605ec79b5bd610759947e
-    "#]],
+            2019-04-27T15:57:25.868863Z Declared windows/-/- id WIN7.lan/S/Operational/6575
+              Provider_Name=Sysmon
+              EventID=~1
+              EventRecordID=~6575
+              Channel=S/Operational
+              Computer=WIN7.lan
+              CommandLine=a "b"
+              User=WIN7\bob
+              ThreatName=Evil
+              Hashes=MD5=42893ADBC36605EC79B5BD610759947E,IMPHASH=42893ADBC36605EC79B5BD610759947E
+              host:win7.lan
+              user:WIN7\bob
+              file_hash:42893adbc36605ec79b5bd610759947e
+        "#]],
     );
     check(
         r##"{"Event":{"System":{"EventID":104,"Channel":"System","TimeCreated_attributes":{"SystemTime":"2019-04-27T15:57:25Z"},"Provider_attributes":{"Name":"E"}},"UserData":{"LogFileCleared":{"#attributes":{"xmlns":"y"},"Param1":"x","SubjectUserName":"bob"}}}}"##,
@@ -73,28 +74,30 @@ fn flat_windows_events() {
     check(
         r#"{"EventTime":"2020-09-14 09:36:12","Hostname":"WS5","Channel":"Security","EventID":4688,"SourceName":"Auditing","RecordNumber":5,"CommandLine":"x"}"#,
         expect![[r#"
-        2020-09-14T09:36:12Z Assumed windows/-/- id WS5/Security/5
-          Provider_Name=Auditing
-          Computer=WS5
-          Channel=Security
-          EventID=~4688
-          CommandLine=x
-          host:ws5
-    "#]],
+            2020-09-14T09:36:12Z Assumed windows/-/- id WS5/Security/5
+              Provider_Name=Auditing
+              Computer=WS5
+              EventRecordID=~5
+              Channel=Security
+              EventID=~4688
+              CommandLine=x
+              host:ws5
+        "#]],
     );
     check(
         r#"{"@timestamp":"2020-09-14T09:36:12Z","winlog":{"channel":"Security","event_id":"4624","computer_name":"ws5","record_id":9,"event_data":{"TargetUserName":"bob","IpAddress":"10.0.0.1"}}}"#,
         expect![[r#"
-        2020-09-14T09:36:12Z Declared windows/-/- id ws5/Security/9
-          EventID=4624
-          Channel=Security
-          Computer=ws5
-          TargetUserName=bob
-          IpAddress=10.0.0.1
-          host:ws5
-          user:bob
-          address:10.0.0.1
-    "#]],
+            2020-09-14T09:36:12Z Declared windows/-/- id ws5/Security/9
+              EventID=4624
+              Channel=Security
+              Computer=ws5
+              EventRecordID=~9
+              TargetUserName=bob
+              IpAddress=10.0.0.1
+              host:ws5
+              user:bob
+              address:10.0.0.1
+        "#]],
     );
 }
 
@@ -104,6 +107,8 @@ fn the_envelope() {
         r#"{"event_id":"7","timestamp":"2026-01-05T14:00:00+01:00","source":"fw","event_type":"login","severity":"high","raw_data":{"user":"raw","a":{"b":1},"product":"Linux","actor":"inner"},"normalized_data":{"actor":"bob","action":"login"},"user":"top"}"#,
         expect![[r#"
             2026-01-05T13:00:00Z Declared linux/-/- id 7
+              event_id=7
+              source=fw
               event_type=login
               severity=high
               raw_data.user=raw
@@ -119,10 +124,11 @@ fn the_envelope() {
     check(
         r#"{"event_type":"x","event_id":"8","raw_data":"Jan 5 a line"}"#,
         expect![[r#"
-        2026-01-05T14:00:00Z Received -/-/- id 8
-          event_type=x
-          raw_data=Jan 5 a line
-    "#]],
+            2026-01-05T14:00:00Z Received -/-/- id 8
+              event_type=x
+              event_id=8
+              raw_data=Jan 5 a line
+        "#]],
     );
     check(
         r#"{"event_id":7,"event_type":"x"}"#,
@@ -178,14 +184,16 @@ fn other_json() {
     check(
         r#"{"Records":[{"eventVersion":"1","eventSource":"s3","eventName":"Get","awsRegion":"eu","eventTime":"2023-04-11T15:24:00Z","eventID":"i1","sourceIPAddress":"1.2.3.4"},{"a":1}]}"#,
         expect![[r#"
-        2023-04-11T15:24:00Z Declared aws/-/cloudtrail id i1
-          eventName=Get
-          awsRegion=eu
-          sourceIPAddress=1.2.3.4
-          address:1.2.3.4
-        2026-01-05T14:00:00Z Received -/-/- index 1
-          a=~1
-    "#]],
+            2023-04-11T15:24:00Z Declared aws/-/cloudtrail id i1
+              eventSource=s3
+              eventName=Get
+              awsRegion=eu
+              sourceIPAddress=1.2.3.4
+              status=success
+              address:1.2.3.4
+            2026-01-05T14:00:00Z Received -/-/- index 1
+              a=~1
+        "#]],
     );
     let options = SourceOptions {
         product: Some("fw".into()),
@@ -199,6 +207,7 @@ fn other_json() {
         expect![[r#"
             2026-01-05T12:00:00Z Assumed fw/-/auth
               product=linux
+              service=Auth
         "#]],
     );
 }

@@ -47,10 +47,10 @@ type=PROCTITLE msg=audit(1604996384.965:93777): proctitle=64640069663D2F6465762F
 "#,
         expect![[r#"
             linux/-/auditd 2020-11-10T08:19:44.965Z Declared
-              type=SYSCALL | serial=93777 | syscall=59 | a0=558e25052c70 | a1=558e251641a0 | a2=558e25160800 | pid=2168 | uid=1000 | gid=1000 | euid=1000 | tty=pts0 | comm=dd | exe=/bin/dd | SYSCALL=execve
+              type=SYSCALL | serial=93777 | syscall=59 | a0=558e25052c70 | a1=558e251641a0 | a2=558e25160800 | a3=1b6 | pid=2168 | uid=1000 | gid=1000 | euid=1000 | tty=pts0 | comm=dd | exe=/bin/dd | SYSCALL=execve
               process:/bin/dd
             linux/-/auditd 2020-11-10T08:19:44.965Z Declared
-              type=EXECVE | serial=93777 | event_type=process_executed | a0=dd | a1=if=/dev/zero | a2=bs=1
+              type=EXECVE | serial=93777 | event_type=process_executed | a0=dd | a1=if=/dev/zero | a2=bs=1 | a3=count=1
             linux/-/auditd 2020-11-10T08:19:44.965Z Declared
               type=PATH | serial=93777 | name=/bin/dd | nametype=NORMAL
             linux/-/auditd 2020-11-10T08:19:44.965Z Declared
@@ -92,7 +92,7 @@ type=PATH msg=audit(bad): name=\"/etc/passwd\"
               type=USER_CMD | serial=5 | event_type=sudo_command | pid=9 | cwd=/home/al | command=cat /etc/shadow | exe=/usr/bin/sudo
               process:/usr/bin/sudo
             linux/-/auditd 2020-11-10T08:19:44.965Z Declared
-              host=web | type=AVC | serial=6 | name=/etc/shadow | comm=evil
+              host=web | type=AVC | serial=6 | operation=open | name=/etc/shadow | comm=evil
               host:web
             linux/-/auditd 2020-11-10T08:19:44.965Z Declared
               type=SOCKADDR | serial=7 | dst_ip=192.168.1.7 | dst_port=4444
@@ -399,7 +399,7 @@ date=2024-10-14 time=13:46:41 eventtime=1728938802127358411 tz="-0700" logid="12
               host=PA-VM | serial=012801096514 | type=TRAFFIC | subtype=end | rule=allow web | app=ssl | src_ip=1.2.3.4 | source_ip=1.2.3.4 | src_port=4000 | dst_ip=10.0.0.5 | dst_port=443 | protocol=tcp | device_in=ethernet1/1 | device_out=ethernet1/2 | action=allow | action=accept | blocked=false | rule_name=allow web
               host:pa-vm address:1.2.3.4 address:10.0.0.5
             paloalto/proxy/threat 2026-01-05T12:59:59Z Assumed
-              host=PA-VM | serial=012801096514 | type=THREAT | subtype=url | rule=web | app=web-browsing | severity=informational | cs-uri=evil.example/a.exe?x=1,2 | c-uri=evil.example/a.exe?x=1,2 | cs-uri-stem=evil.example/a.exe | path=evil.example/a.exe | cs-uri-query=x=1,2 | cs-uri-query=evil.example/a.exe?x=1,2 | cs-host=evil.example | c-uri-query=x=1,2 | c-uri-extension=exe | src_ip=10.0.0.5 | source_ip=10.0.0.5 | src_port=4000 | dst_ip=203.0.113.9 | dst_port=80 | protocol=tcp | device_in=ethernet1/2 | device_out=ethernet1/1 | action=block-url | action=block | blocked=true | rule_name=web | user=dom\bob
+              host=PA-VM | serial=012801096514 | type=THREAT | subtype=url | rule=web | app=web-browsing | category=malware | severity=informational | direction=client-to-server | cs-uri=evil.example/a.exe?x=1,2 | c-uri=evil.example/a.exe?x=1,2 | cs-uri-stem=evil.example/a.exe | path=evil.example/a.exe | cs-uri-query=x=1,2 | cs-uri-query=evil.example/a.exe?x=1,2 | cs-host=evil.example | c-uri-query=x=1,2 | c-uri-extension=exe | src_ip=10.0.0.5 | source_ip=10.0.0.5 | src_port=4000 | dst_ip=203.0.113.9 | dst_port=80 | protocol=tcp | device_in=ethernet1/2 | device_out=ethernet1/1 | action=block-url | action=block | blocked=true | rule_name=web | user=dom\bob
               host:pa-vm user:dom\bob address:10.0.0.5 address:203.0.113.9 domain:evil.example
             paloalto/-/system 2026-01-05T12:59:59Z Assumed
               host=PA-VM | serial=012801096514 | type=SYSTEM | subtype=auth | severity=medium | event_type=authentication_failed | user=bob | source_ip=203.0.113.9
@@ -453,7 +453,7 @@ fn sensors() {
               event_type=ids_alert | rule_id=1:1:1 | rule_name=x | Signature=x | src_ip=2001:db8::1 | source_ip=2001:db8::1 | dst_ip=2001:db8::2 | protocol=ICMP | action=drop | action=block | blocked=true
               address:2001:db8::1 address:2001:db8::2
             zeek/-/- 2020-06-05T14:39:59.305988Z Declared
-              uid=CMdzit1AMNsmfAIiQc | source_ip=192.168.4.76 | id.orig_h=192.168.4.76 | dst_ip=192.168.4.1 | id.resp_h=192.168.4.1 | dst_port=53 | id.resp_p=53
+              uid=CMdzit1AMNsmfAIiQc | source_ip=192.168.4.76 | id.orig_h=192.168.4.76 | id.orig_p=36844 | dst_ip=192.168.4.1 | id.resp_h=192.168.4.1 | dst_port=53 | id.resp_p=53
               address:192.168.4.1 address:192.168.4.76
             -/-/- 2026-01-05T14:00:00Z Received
         "#]],
@@ -465,7 +465,7 @@ fn sensors() {
         &options,
         expect![[r#"
             zeek/-/dns 2020-06-05T14:39:59.306059Z Declared
-              uid=CMdzit1AMNsmfAIiQc | source_ip=192.168.4.76 | id.orig_h=192.168.4.76 | dst_ip=192.168.4.1 | id.resp_h=192.168.4.1 | dst_port=53 | id.resp_p=53 | query=testing.example | qtype_name=A | answers=1.2.3.4 | answers=5.6.7.8
+              uid=CMdzit1AMNsmfAIiQc | source_ip=192.168.4.76 | id.orig_h=192.168.4.76 | id.orig_p=36844 | dst_ip=192.168.4.1 | id.resp_h=192.168.4.1 | dst_port=53 | id.resp_p=53 | query=testing.example | qtype_name=A | answers=1.2.3.4 | answers=5.6.7.8
               address:192.168.4.1 address:192.168.4.76 domain:testing.example
         "#]],
     );
@@ -482,7 +482,7 @@ Jan  5 13:00:00 web sysmon: <Event><System><Provider Name="Linux-Sysmon" Guid="{
 "#,
         expect![[r#"
             linux/process_creation/sysmon 2026-01-05T13:00:00.123456Z Declared
-              host=web | Provider_Name=Linux-Sysmon | EventID=1 | Channel=Linux-Sysmon/Operational | Computer=web | Image=/usr/bin/curl | CommandLine=curl http://x/?a=1&b="2" & | ParentImage=/bin/sh | User=www-data
+              host=web | Provider_Name=Linux-Sysmon | EventID=1 | EventRecordID=7 | Channel=Linux-Sysmon/Operational | Computer=web | Image=/usr/bin/curl | CommandLine=curl http://x/?a=1&b="2" & | ParentImage=/bin/sh | User=www-data
               host:web user:www-data process:/usr/bin/curl
             windows/-/- 2026-01-05T13:00:00Z Declared
               Provider_Name=Microsoft-Windows-Sysmon | EventID=1 | Channel=Microsoft-Windows-Sysmon/Operational | host=ws1.example | Computer=ws1.example | Image=C:\Windows\System32\cmd.exe | User=EXAMPLE\bob
