@@ -24,6 +24,8 @@ mod log_sources;
 mod pairs;
 #[path = "sigma/problems.rs"]
 mod problems;
+#[path = "sigma/products.rs"]
+mod products;
 #[path = "sigma/random.rs"]
 mod random;
 #[path = "sigma/reload.rs"]
