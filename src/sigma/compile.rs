@@ -12,6 +12,7 @@ use crate::{
     log_source::LogSources,
     outline::Outline,
     parse::{PLAN_CONDITIONS, ParseOptions, Parsed, ParsedFile, Text, parse_with},
+    pipeline::Pipelines,
     problem::Problem,
     rule::{Correlation, Meta, Rule},
     tally::{RuleStats, Tally},
@@ -32,12 +33,14 @@ pub struct Options {
     pub fold_window_s: u32,
     /// Which events belong to which log source.
     pub log_sources: Arc<LogSources>,
+    /// What rewrites rules before they are compiled.
+    pub pipelines: Arc<Pipelines>,
 }
 
 impl Default for Options {
     /// An hour: long enough that a burst is one alert, short enough that tomorrow's is another. The shipped table.
     fn default() -> Options {
-        Options { fold_window_s: 3_600, log_sources: Arc::clone(LogSources::built_in()) }
+        Options { fold_window_s: 3_600, log_sources: Arc::clone(LogSources::built_in()), pipelines: Arc::default() }
     }
 }
 
@@ -142,8 +145,10 @@ impl RuleSet {
     /// The same, sharing what another rule set has already.
     fn compile_beside(parsed: Parsed, options: &Options, before: Option<&Layers>) -> (RuleSet, Vec<Problem>) {
         LazyLock::force(&ACTING); // names must be known before events are decoded
-        let Parsed { mut rules, correlations, filters, mut problems, disabled, files, options: parse_options } = parsed;
+        let Parsed { mut rules, mut correlations, filters, mut problems, disabled, files, options: parse_options } =
+            parsed;
         filters::apply(&mut rules, &filters, &mut problems);
+        problems.append(&mut options.pipelines.apply(&mut rules, &mut correlations));
         // Of a plan's rule that counts, the part that matches bears the id with a suffix.
         let is_off = |id: &str| {
             disabled.contains(id) || id.strip_suffix(PLAN_CONDITIONS).is_some_and(|id| disabled.contains(id))
@@ -399,6 +404,9 @@ fn hash(files: &[Arc<ParsedFile>], parse_options: &ParseOptions, options: &Optio
     let mut hasher = blake3::Hasher::new_derive_key("counterflow 2026 rule set");
     hasher.update(&options.fold_window_s.to_le_bytes());
     hasher.update(options.log_sources.digest());
+    for digest in options.pipelines.digests() {
+        hasher.update(digest);
+    }
     if !parse_options.placeholders.is_empty() {
         // The same texts with other values are another rule set.
         hasher.update(blake3::hash(format!("{:?}", parse_options.placeholders).as_bytes()).as_bytes());

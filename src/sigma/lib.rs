@@ -38,6 +38,7 @@ mod explain;
 mod fold;
 mod lint;
 mod outline;
+mod pipeline;
 mod scan;
 mod tally;
 
@@ -49,6 +50,7 @@ pub use lint::lint;
 pub use log_source::{Fed, LogSources};
 pub use outline::Outline;
 pub use parse::{ParseOptions, Parsed, Text, parse, parse_with};
+pub use pipeline::{Pipeline, Pipelines};
 pub use problem::{Problem, Severity};
 pub use rule::{Correlation, Filter, Meta, Rule};
 pub use scan::Scanner;

@@ -43,6 +43,8 @@ pub(crate) struct Item {
     pub(crate) all: bool,
     /// Whether it holds if the values are not met.
     pub(crate) negated: bool,
+    /// Ids of the steps of pipelines that made it what it is.
+    pub(crate) applied: Vec<Arc<str>>,
 }
 
 /// One value of an item.
@@ -187,7 +189,7 @@ impl Item {
             Some(field) => Arc::from(format!("{field}{}", modifiers(matcher))),
             None => Arc::from(""),
         };
-        Item { key, field: field.clone(), values: vec![wanted], all: false, negated: false }
+        Item { key, field: field.clone(), values: vec![wanted], all: false, negated: false, applied: Vec::new() }
     }
 
     /// Several values of one field and one kind are one item.

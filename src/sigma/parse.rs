@@ -15,7 +15,7 @@ use crate::{
 pub(crate) mod collection;
 pub(crate) mod condition;
 mod correlation;
-mod detection;
+pub(crate) mod detection;
 mod filter;
 mod head;
 mod plan;

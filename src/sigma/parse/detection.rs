@@ -104,7 +104,7 @@ fn keyword(node: &Node, problems: &mut Problems) -> Result<Block, Refused> {
 }
 
 /// All fields of a map must fit.
-fn fields(entries: &[(Node, Node)], problems: &mut Problems) -> Result<Block, Refused> {
+pub(crate) fn fields(entries: &[(Node, Node)], problems: &mut Problems) -> Result<Block, Refused> {
     refuse_repeated_keys(entries, problems)?;
     let mut all = Vec::new();
     for (name, node) in entries {

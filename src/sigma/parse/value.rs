@@ -254,7 +254,14 @@ pub(super) fn read(key: &Key, written: &str, values: &[Node], problems: &mut Pro
         list.push(Wanted { text: Arc::from(value.text().unwrap_or("null")), matchers });
     }
     let Key { field, all, negated, .. } = key;
-    Ok(Item { key: Arc::from(written), field: field.clone(), values: list, all: *all, negated: *negated })
+    Ok(Item {
+        key: Arc::from(written),
+        field: field.clone(),
+        values: list,
+        all: *all,
+        negated: *negated,
+        applied: Vec::new(),
+    })
 }
 
 fn matchers(key: &Key, node: &Node, problems: &mut Problems) -> Result<Vec<Matcher>, Refused> {
@@ -359,7 +366,12 @@ fn expanded(key: &Key, text: &str, at: Place, problems: &mut Problems) -> Result
             continue;
         };
         let options = Arc::clone(&problems.options);
-        let Some(values) = options.placeholders.get(name).filter(|values| !values.is_empty()) else {
+        let Some(values) = options
+            .placeholders
+            .get(name)
+            .or_else(|| options.placeholders.get("*"))
+            .filter(|values| !values.is_empty())
+        else {
             let message = format!("the placeholder in \"{}\" has no value", shown(text));
             let hint = did_you_mean(name, options.placeholders.keys().map(String::as_str))
                 .unwrap_or_else(|| format!("give values for \"{name}\", or write them into the rule in its place"));

@@ -22,6 +22,8 @@ mod lint;
 mod log_sources;
 #[path = "sigma/pairs.rs"]
 mod pairs;
+#[path = "sigma/pipelines.rs"]
+mod pipelines;
 #[path = "sigma/problems.rs"]
 mod problems;
 #[path = "sigma/products.rs"]
