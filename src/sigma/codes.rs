@@ -21,6 +21,7 @@ const CODES: &[(&str, &str)] = &[
     ("always_false", "The condition can never be met. Mend it."),
     ("always_true", "The condition is always met. Mend it."),
     ("attribute", "An attribute has a value of the wrong kind and is left out. Write a text, or a list of texts."),
+    ("attribute_name", "A custom field's name is near to an attribute. Look for a misspelling."),
     ("base64_not_wide", "The text is encoded as it is, where PowerShell takes UTF-16. Put `wide` before it."),
     ("base64_offset", "`base64` finds a text only where the encoding begins with it. Use `base64offset`."),
     ("bound", "A bound is no number, or none that fits. Counts want whole numbers from 0, percentiles 0 to 100."),

@@ -17,7 +17,7 @@ pub(crate) mod condition;
 mod correlation;
 pub(crate) mod detection;
 mod filter;
-mod head;
+pub(crate) mod head;
 mod plan;
 mod timespan;
 pub(crate) mod value;

@@ -2,6 +2,7 @@
 
 use crate::{
     log_source::LogSources,
+    parse::head::KEYS,
     problem::{Problems, did_you_mean, shown},
     rule::{LogSourcePattern, Number},
     yaml::Node,
@@ -48,6 +49,7 @@ pub(super) fn check(document: &Node, problems: &mut Problems) {
             problems.warn(code, document.at, format!("the rule has no `{key}`"), Some(hint.to_owned()));
         }
     }
+    misspelt(document, problems);
     lengths(document, problems);
     id_form(document, problems);
     tags(document, problems);
@@ -56,6 +58,17 @@ pub(super) fn check(document: &Node, problems: &mut Problems) {
     if document.get("status").and_then(Node::text) == Some("deprecated") && document.get("related").is_none() {
         let message = "the rule is deprecated and does not say what replaces it".to_owned();
         problems.warn("deprecated_alone", document.at, message, Some("name it in `related`".to_owned()));
+    }
+}
+
+/// Any key may be a custom field, so a misspelt one is silently one.
+fn misspelt(document: &Node, problems: &mut Problems) {
+    for (key, _) in document.map().unwrap_or_default() {
+        let Some(word) = key.text().filter(|word| !KEYS.contains(word)) else { continue };
+        if let Some(hint) = did_you_mean(word, KEYS) {
+            let message = format!("`{}` is a custom field and near to an attribute", shown(word));
+            problems.warn("attribute_name", key.at, message, Some(hint));
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use regex::{Regex, RegexBuilder};
 use crate::{
     outline::{Item, Wanted},
     problem::{Place, Problems, Refused, did_you_mean, shown},
-    rule::{Comparison, Matcher, Number, Pattern, Shape, TimePart},
+    rule::{Comparison, Matcher, Number, Part, Pattern, Shape, TimePart},
     yaml::{Kind, Node},
 };
 
@@ -402,54 +402,100 @@ fn network(text: &str) -> Option<ipnet::IpNet> {
 fn texts(key: &Key, text: &str, at: Place, problems: &mut Problems) -> Result<Vec<Matcher>, Refused> {
     let mut patterns = vec![Pattern::parse(text)];
     if key.windash {
-        patterns = windash(text);
+        match windash(text) {
+            Some(variants) => patterns = variants,
+            None if key.encodings.is_empty() => {
+                return any_dashes(key, text, at, problems).map(|matcher| vec![matcher]);
+            }
+            None => {
+                let message =
+                    format!("the dashes of \"{}\" can be written in more than {VARIANTS_MAX} ways", shown(text));
+                let hint = Some("encode fewer of them in one value".to_owned());
+                return Err(problems.error("too_many_tests", at, message, hint));
+            }
+        }
     }
     if !key.encodings.is_empty() {
         patterns = encoded(key, &patterns, at, problems)?;
     }
-    let (before, behind) = match key.shape {
-        Some(Shape::Contains) => (true, true),
-        Some(Shape::StartsWith) => (false, true),
-        Some(Shape::EndsWith) => (true, false),
-        Some(Shape::Equal) | None => (false, false),
-    };
+    let (before, behind) = around(key.shape);
     let texts =
         patterns.into_iter().map(|pattern| Matcher::Text { pattern: pattern.within(before, behind), cased: key.cased });
     Ok(texts.collect())
 }
 
-/// Every dash or slash that begins a word (not one within a word, as in `a-b`), in each of the forms that Windows programs take for it.
-fn windash(text: &str) -> Vec<Pattern> {
-    const DASHES: [char; 5] = ['-', '/', '–', '—', '―'];
+/// What Windows programs take for a dash (specification 2.1, `windash`).
+const DASHES: [char; 5] = ['-', '/', '–', '—', '―'];
+
+/// Places of the dashes that begin a word; not of one within a word, as in `a-b`.
+fn dashes(chars: &[char]) -> Vec<usize> {
     let word = |c: char| c.is_alphanumeric() || c == '_';
-    let chars: Vec<char> = text.chars().collect();
-    let places: Vec<usize> = (0..chars.len())
+    (0..chars.len())
         .filter(|&i| chars.get(i).is_some_and(|c| DASHES.contains(c)))
         .filter(|&i| i == 0 || chars.get(i - 1).is_some_and(|&c| !word(c)))
         .filter(|&i| chars.get(i + 1).is_some_and(|&c| word(c)))
-        .collect();
-    // Independent forms for each place as long as they are few, else the same form everywhere.
-    let combinations = DASHES.len().checked_pow(u32::try_from(places.len()).unwrap_or(u32::MAX));
-    let independent = combinations.is_some_and(|count| count <= VARIANTS_MAX);
-    let count = if independent { combinations.unwrap_or(1) } else { DASHES.len() };
+        .collect()
+}
+
+/// Every dash in each of its forms; `None` if these are too many to be written out.
+fn windash(text: &str) -> Option<Vec<Pattern>> {
+    let chars: Vec<char> = text.chars().collect();
+    let places = dashes(&chars);
+    let combinations = DASHES.len().checked_pow(u32::try_from(places.len()).ok()?)?;
+    if combinations > VARIANTS_MAX {
+        return None;
+    }
     let mut patterns = vec![Pattern::parse(text)];
-    for number in 0..count {
+    for number in 0..combinations {
         let mut variant = chars.clone();
         let mut rest = number;
         for &place in &places {
             if let (Some(slot), Some(dash)) = (variant.get_mut(place), DASHES.get(rest % DASHES.len())) {
                 *slot = *dash;
             }
-            if independent {
-                rest /= DASHES.len();
-            }
+            rest /= DASHES.len();
         }
         let pattern = Pattern::parse(&variant.into_iter().collect::<String>());
         if !patterns.contains(&pattern) {
             patterns.push(pattern);
         }
     }
-    patterns
+    Some(patterns)
+}
+
+/// The same as one expression, for values with many dashes.
+fn any_dashes(key: &Key, text: &str, at: Place, problems: &mut Problems) -> Result<Matcher, Refused> {
+    let mut chars: Vec<char> = text.chars().collect();
+    // A character that no text has holds the places while wildcards and escapes are read.
+    const HELD: char = '\u{10ffff}';
+    for place in dashes(&chars) {
+        if let Some(slot) = chars.get_mut(place) {
+            *slot = HELD;
+        }
+    }
+    let pattern = Pattern::parse(&chars.into_iter().collect::<String>());
+    let (before, behind) = around(key.shape);
+    let mut expression = String::from(if before { "" } else { "^" });
+    for part in &pattern.parts {
+        match part {
+            Part::Text(text) => expression.push_str(&regex::escape(text).replace(HELD, "[-/–—―]")),
+            Part::Any => expression.push_str(".*"),
+            Part::One => expression.push('.'),
+        }
+    }
+    expression.push_str(if behind { "" } else { "$" });
+    let flags = RegexFlags { ignore_case: !key.cased, multi_line: false, dot_all: true };
+    regex(&Key { flags, at, ..Key::default() }, &expression, at, problems).map(Matcher::Regex)
+}
+
+/// Whether anything may stand before and behind.
+const fn around(shape: Option<Shape>) -> (bool, bool) {
+    match shape {
+        Some(Shape::Contains) => (true, true),
+        Some(Shape::StartsWith) => (false, true),
+        Some(Shape::EndsWith) => (true, false),
+        Some(Shape::Equal) | None => (false, false),
+    }
 }
 
 fn encoded(key: &Key, patterns: &[Pattern], at: Place, problems: &mut Problems) -> Result<Vec<Pattern>, Refused> {
@@ -532,12 +578,7 @@ fn regex(key: &Key, text: &str, at: Place, problems: &mut Problems) -> Result<Re
 
 /// For the plan's rules: the same texts and expressions without a Sigma key.
 pub(super) fn plain_text(text: &str, shape: Shape) -> Matcher {
-    let (before, behind) = match shape {
-        Shape::Contains => (true, true),
-        Shape::StartsWith => (false, true),
-        Shape::EndsWith => (true, false),
-        Shape::Equal => (false, false),
-    };
+    let (before, behind) = around(Some(shape));
     Matcher::Text { pattern: Pattern::literal(text).within(before, behind), cased: false }
 }
 
@@ -554,7 +595,6 @@ pub(super) fn plain_network(text: &str) -> Option<Matcher> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rule::Part;
 
     #[test]
     fn base64_offsets_are_those_of_the_specification() {
@@ -569,9 +609,11 @@ mod tests {
 
     #[test]
     fn windash_gives_each_dash_in_five_forms() {
-        assert_eq!(windash("-a").len(), 5);
-        assert_eq!(windash(" -a -b").len(), 25);
-        assert_eq!(windash("a-b").len(), 1);
+        let count = |text: &str| windash(text).map(|forms| forms.len());
+        assert_eq!(count("-a"), Some(5));
+        assert_eq!(count(" –a /b"), Some(25));
+        assert_eq!(count("a-b"), Some(1));
+        assert_eq!(count("-a -b -c -d"), None);
     }
 
     #[test]

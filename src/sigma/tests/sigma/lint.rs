@@ -78,6 +78,7 @@ fn attributes_are_looked_at() {
         }
         check(&rule, expect);
     }
+    check(&format!("{GOOD}falsepostives: [x]\nour_field: 1\n"), &["attribute_name 16:1"]);
     let long = GOOD.replace("Encoded command", &"x".repeat(257));
     check(&long, &["title_length 1:8"]);
     let long = GOOD.replace("Somebody hides what is run.", &"x".repeat(65_536));

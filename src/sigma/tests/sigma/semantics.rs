@@ -117,6 +117,13 @@ fn encodings_and_dashes_are_found() {
         ("F|windash|contains: ' -f '", "a -f b", true),
         ("F|windash|contains: ' -f '", "a +f b", false),
         ("F|windash|contains: ' -f -g'", "a /f -G b", true),
+        ("F|windash|contains: ' —f'", "a -f", true), // each of the five is read as any of them
+        ("F|windash|contains: ' -a -b -c -d'", "x /a -b –c ―D y", true),
+        ("F|windash|contains: ' -a -b -c -d'", "x /a -b +c -d", false),
+        ("F|windash|endswith: '*.exe -a -b -c -d'", "C:/(x).EXE /a /b /c /d", true),
+        ("F|windash|endswith: '*.exe -a -b -c -d'", "C:/(x).exe /a /b /c /d ", false),
+        ("F|windash|startswith|cased: '-a -b -c -d'", "/A -b -c -d", false),
+        ("F|windash|startswith|cased: '-a -b -c -d'", "/a -b -c -d.", true),
         ("F|contains|all|windash:\n  - ' -a'\n  - ' -b'", "x /a –b", true),
         ("F|contains|all|windash:\n  - ' -a'\n  - ' -b'", "x /a", false),
     ] {
