@@ -19,6 +19,7 @@ use timely::dataflow::{StreamVec, channels::pact::Pipeline};
 use crate::{
     correlate::CellItem,
     detect::Rules,
+    episode::can_serve,
     epochs::{changes, per_epoch_with},
 };
 
@@ -30,6 +31,19 @@ pub const LEVELS: usize = 4;
 pub fn too_deep(rules: &[Arc<EpisodeRule>]) -> Vec<Arc<str>> {
     let levels = Levels::of(rules);
     rules.iter().filter(|rule| levels.level(&rule.id).is_none()).map(|rule| Arc::clone(&rule.id)).collect()
+}
+
+/// The rules that begin empty when `new` takes the place of `old`: they were not there, refer to others, or stand on
+/// another level. What was counted for them before counts no more.
+#[must_use]
+pub fn begun(old: &[Arc<EpisodeRule>], new: &[Arc<EpisodeRule>]) -> Vec<Arc<str>> {
+    let (old_levels, new_levels) = (Levels::of(old), Levels::of(new));
+    let before: BTreeMap<&str, &EpisodeRule> = old.iter().map(|rule| (&*rule.id, &**rule)).collect();
+    let goes_on = |rule: &EpisodeRule| {
+        old_levels.level(&rule.id) == new_levels.level(&rule.id)
+            && before.get(&*rule.id).is_some_and(|before| can_serve(before, rule))
+    };
+    new.iter().filter(|rule| !goes_on(rule)).map(|rule| Arc::clone(&rule.id)).collect()
 }
 
 /// The level of each rule.
@@ -209,6 +223,26 @@ mod tests {
         check("a:b, b:a, c:x", "- - 0");
         check("a:a b, b:x", "- 0");
         check("a:x, b:a, c:b, d:c, e:d, f:e, g:a", "0 1 2 3 - - 1");
+    }
+
+    #[test]
+    fn a_rule_begins_empty_when_it_is_new_or_refers_to_others_or_moves() {
+        for (old, new, expect) in [
+            ("a:a", "a:a", ""),
+            ("", "a:a", "a"),
+            ("a:a, b:x", "a:a", ""),
+            ("b:x y", "b:y x", "b"),
+            ("b:x", "b:x y", "b"),
+            ("b:x, c:b", "b:x, c:b, x:z", "b c x"), // x is a correlation now: b stands on it
+            ("a:a, b:a", "b:a", ""),
+        ] {
+            let rules = |text: &str| text.split(", ").filter(|text| !text.is_empty()).map(rule).collect::<Vec<_>>();
+            assert_eq!(begun(&rules(old), &rules(new)).join(" "), expect, "{old} to {new}");
+        }
+        let counting = |predicate| vec![Arc::new(EpisodeRule { predicate, ..(*rule("b:x")).clone() })];
+        let (events, values) = (Condition::at_least(1), Condition::at_least(1));
+        let changed = begun(&counting(Predicate::EventCount(events)), &counting(Predicate::ValueCount(values)));
+        assert_eq!(changed, [Arc::from("b")], "values were not kept");
     }
 
     fn episode(rule: &str, first_hit: Cell) -> Episode {

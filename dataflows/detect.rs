@@ -29,6 +29,9 @@ pub trait Rules: Send + Sync {
 pub trait Matcher {
     /// Adds the event's detections to `out`.
     fn detect(&mut self, event: &Event, out: &mut Vec<Detection>);
+
+    /// Called after each batch of events: the time for what is too dear per event.
+    fn rest(&mut self) {}
 }
 
 /// What a worker is given in an epoch, in this order.
@@ -93,6 +96,9 @@ pub(crate) fn detect<'s>(
                     }));
                 }
                 session.give_iterator(newest.into_iter().map(|(source, time)| Detected::Seen(source, time)));
+                if let Some(matcher) = &mut matcher {
+                    matcher.rest();
+                }
             });
         }
     })

@@ -129,8 +129,7 @@ impl Episodes {
     /// are there if and only if they are wanted.
     #[must_use]
     pub fn can_serve(&self, rule: &EpisodeRule) -> bool {
-        let valued = |rule: &EpisodeRule| matches!(rule.predicate, Predicate::ValueCount(_));
-        self.rule.references == rule.references && valued(&self.rule) == valued(rule)
+        can_serve(&self.rule, rule)
     }
 
     /// Puts another version of the rule in force, one that the items [can serve](Episodes::can_serve). Episodes follow
@@ -346,4 +345,10 @@ impl Episodes {
 
 fn id(key: &EpisodeKey, piece: &Piece) -> AlertId {
     AlertId::of(&key.tenant, &key.rule, &key.group, piece.kind, piece.anchor)
+}
+
+/// Whether items that were kept for one version of a rule can serve another.
+pub(crate) fn can_serve(before: &EpisodeRule, rule: &EpisodeRule) -> bool {
+    let valued = |rule: &EpisodeRule| matches!(rule.predicate, Predicate::ValueCount(_));
+    before.references == rule.references && valued(before) == valued(rule)
 }

@@ -27,6 +27,6 @@ mod risk;
 
 mod sink;
 
-pub use chain::too_deep;
+pub use chain::{begun, too_deep};
 pub use detect::{Matcher, Rules};
 pub use graph::{Batch, Graph, GraphOptions};

@@ -28,4 +28,8 @@ impl Matcher for SigmaMatcher {
         self.scanner.scan(event, &mut self.hits);
         out.extend(self.hits.iter().map(|rule| self.scanner.rules().detection(*rule, event)));
     }
+
+    fn rest(&mut self) {
+        self.scanner.publish();
+    }
 }

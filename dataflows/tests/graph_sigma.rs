@@ -4,9 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, clippy::as_conversions, clippy::string_slice)]
 #![allow(clippy::clone_on_ref_ptr, clippy::too_many_arguments, clippy::needless_lifetimes, clippy::indexing_slicing)]
 
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
-use cf_dataflows::{Batch, Graph, GraphOptions};
+use cf_dataflows::{Batch, Graph, GraphOptions, Rules};
 use cf_sigma::{Options, RuleSet, Text, parse};
 use cf_types::{
     Entity, EntityKind, Event, Fields, LogSource, Name, Origin, Position, Row, Scalar, Tenant, Time, TimeBasis,
@@ -165,4 +165,74 @@ fn a_login_before_the_guessing_is_none_that_was_guessed() {
             Login address=10.0.0.9 user=eve 9..9 x1 1.0
         "#]],
     );
+}
+
+/// A rule over the outcome, and one over the user that another set has.
+fn rule(id: &str, field: &str, value: &str) -> Text {
+    let text = format!(
+        "title: {id}\nid: {id}\nlogsource: {{product: linux}}\ndetection:\n  s: {{{field}: {value}}}\n  condition: s\n"
+    );
+    Text { file: format!("{id}.yml").into(), text }
+}
+
+/// Feeds an event per second, four to an epoch; `sets` name epochs with the rule set from then on. Shown is per epoch
+/// which rule met how many events, and which alerts came and went.
+fn swapped(workers: usize, sets: &[(u64, Arc<RuleSet>)]) -> String {
+    let lines: String = (0..24)
+        .map(|at| format!("{at} {} {} 10.0.0.9\n", ["failure", "success"][at % 2], ["root", "eve", "bob"][at % 3]))
+        .collect();
+    let (sender, outputs) = mpsc::channel();
+    let (sender, events, sets) = (Mutex::new(Some(sender)), events(&lines), sets.to_vec());
+    timely::execute(timely::Config::process(workers), move |worker| {
+        let (index, peers) = (worker.index(), worker.peers());
+        let options = GraphOptions { horizon_s: None, ..GraphOptions::default() };
+        let mut graph = Graph::build(worker, &options, sender.lock().unwrap().take_if(|_| index == 0));
+        for (epoch, events) in (1..).zip(events.chunks(4)) {
+            let rules =
+                sets.iter().find(|(from, _)| *from == epoch).map(|(_, rules)| Arc::clone(rules) as Arc<dyn Rules>);
+            let mine = events.iter().enumerate().filter(|(at, _)| at % peers == index).map(|(_, event)| event.clone());
+            graph.feed(Batch { epoch, rules, events: mine.collect(), ..Batch::default() });
+            graph.advance_to(epoch + 1);
+            // All epochs in flight at once, so that a set waits behind events of the one before.
+            worker.step();
+        }
+        while !graph.done(6) {
+            worker.step_or_park(None);
+        }
+    })
+    .unwrap();
+    let mut shown = String::new();
+    for output in outputs {
+        let mut met = std::collections::BTreeMap::new();
+        output.detections.iter().for_each(|detection| *met.entry(detection.rule.to_string()).or_insert(0) += 1);
+        let mut alerts: Vec<_> = output
+            .rows
+            .iter()
+            .filter_map(|(row, diff)| match row {
+                Row::Alert(alert) => Some(format!("{diff:+} {}x{}", alert.rule, alert.count)),
+                _ => None,
+            })
+            .collect();
+        alerts.sort();
+        shown += &format!("{}: {met:?} {}\n", output.epoch, alerts.join(" "));
+    }
+    shown
+}
+
+#[test]
+fn every_worker_changes_the_rules_at_the_same_epoch() {
+    let (first, problems) = RuleSet::compile(parse(&[rule("failed", "outcome", "failure")]), &Options::default());
+    assert!(problems.is_empty(), "{problems:?}");
+    let both = first.changed(vec![rule("bob", "user", "bob")], &[]).0;
+    let last = both.changed(vec![rule("failed", "outcome", "success")], &["bob.yml".into()]).0;
+    let sets = [(1, Arc::new(first)), (3, Arc::new(both)), (5, Arc::new(last))];
+    let expect = expect![[r#""#]];
+    let one = swapped(1, &sets);
+    expect.assert_eq(&one);
+    for workers in [2, 4] {
+        assert_eq!(swapped(workers, &sets), one, "{workers} workers");
+    }
+    // What was counted by the sets' scanners is all there: 24 events, half of them failures or successes.
+    let hits: u64 = sets.iter().flat_map(|(_, set)| set.stats()).map(|stats| stats.hits).sum();
+    assert_eq!(hits, 3 * (12 + 2));
 }

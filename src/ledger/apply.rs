@@ -198,10 +198,11 @@ async fn write_epoch(
         .bind(record.wall.micros())
         .bind(output.watermark.map(Time::micros))
         .bind(text)
-        .execute(connection)
+        .execute(&mut *connection)
         .await
         .map_err(LedgerError::store("write the epoch record"))?;
-    Ok(())
+    let begun = record.begun.iter().map(|rule| json!([rule, record.epoch])).collect();
+    batch(connection, "INSERT OR REPLACE INTO rule_since SELECT value->>0, value->>1 FROM json_each(?)", begun).await
 }
 
 async fn write_digest(connection: &mut SqliteConnection, digest: u128) -> Result<(), LedgerError> {

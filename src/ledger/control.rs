@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, path::Path};
 use cf_types::{Fact, Time};
 use serde::Serialize;
 use serde_json::json;
-use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqliteConnection};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use crate::{
     LedgerError,
@@ -21,6 +21,8 @@ use crate::{
 pub const FACT_ADD: &str = "fact_add";
 /// A fact ceases to hold; the body is the same [`Fact`].
 pub const FACT_REMOVE: &str = "fact_remove";
+/// A rule made, changed, removed or disabled by hand; the body is JSON, its meaning the engine's.
+pub const RULE: &str = "rule";
 /// From here on another rule set holds; the body is its hash as a JSON text.
 pub const RULES: &str = "rules";
 
@@ -209,21 +211,29 @@ pub(crate) async fn since(
         .bind(limit)
         .fetch_all(connection)
         .await
-        .and_then(|rows| {
-            rows.iter()
-                .map(|row| {
-                    Ok(ControlEntry {
-                        seq: row.try_get("seq")?,
-                        kind: row.try_get("kind")?,
-                        body: row.try_get("body")?,
-                        author: row.try_get("author")?,
-                        reason: row.try_get("reason")?,
-                        at: Time::from_micros(row.try_get("at")?),
-                    })
-                })
-                .collect()
-        })
+        .and_then(|rows| rows.iter().map(entry).collect())
         .map_err(store)
+}
+
+/// All entries of one kind, in order.
+pub(crate) async fn of_kind(connection: &mut SqliteConnection, kind: &str) -> Result<Vec<ControlEntry>, LedgerError> {
+    sqlx::query("SELECT * FROM control WHERE kind = ? ORDER BY seq")
+        .bind(kind)
+        .fetch_all(connection)
+        .await
+        .and_then(|rows| rows.iter().map(entry).collect())
+        .map_err(LedgerError::store("read the control log"))
+}
+
+fn entry(row: &SqliteRow) -> Result<ControlEntry, sqlx::Error> {
+    Ok(ControlEntry {
+        seq: row.try_get("seq")?,
+        kind: row.try_get("kind")?,
+        body: row.try_get("body")?,
+        author: row.try_get("author")?,
+        reason: row.try_get("reason")?,
+        at: Time::from_micros(row.try_get("at")?),
+    })
 }
 
 /// The facts that hold at a position of the control log, sorted, each with the entry that said so last.

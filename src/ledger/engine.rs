@@ -1,6 +1,7 @@
 //! The ledger as the engine holds it: one writer, fenced by generation.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -264,6 +265,14 @@ impl Ledger {
         control::since(&mut *self.writer().await, seq, 10_000).await
     }
 
+    /// All entries of one kind in the control log, in order.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn control_of_kind(&self, kind: &str) -> Result<Vec<ControlEntry>, LedgerError> {
+        control::of_kind(&mut *self.writer().await, kind).await
+    }
+
     /// The facts that hold at a position of the control log, sorted.
     ///
     /// # Errors
@@ -278,16 +287,58 @@ impl Ledger {
     /// # Errors
     /// The ledger cannot be written.
     pub async fn rule_set_put(&self, hash: &str, text: &[u8], at: Time) -> Result<(), LedgerError> {
+        self.rule_sets_put(&[(hash, text)], at).await
+    }
+
+    /// Keeps several texts (of rule sets, or of rules) under their hashes, in one transaction.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn rule_sets_put(&self, texts: &[(&str, &[u8])], at: Time) -> Result<(), LedgerError> {
         let store = LedgerError::store("keep a rule set");
-        let body = zstd::encode_all(text, 3).map_err(|error| store(sqlx::Error::Io(error)))?;
-        sqlx::query("INSERT OR IGNORE INTO rule_sets VALUES (?, ?, ?)")
-            .bind(hash)
-            .bind(body)
-            .bind(at.micros())
-            .execute(&mut *self.writer().await)
+        // Before the writer is taken: compressing must not hold up an epoch.
+        let bodies = texts.iter().map(|(hash, text)| Ok((*hash, zstd::encode_all(*text, 3)?)));
+        let bodies: Vec<_> =
+            bodies.collect::<Result<_, _>>().map_err(|error: std::io::Error| store(sqlx::Error::Io(error)))?;
+        let mut writer = self.writer().await;
+        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+        for (hash, body) in bodies {
+            sqlx::query("INSERT OR IGNORE INTO rule_sets VALUES (?, ?, ?)")
+                .bind(hash)
+                .bind(body)
+                .bind(at.micros())
+                .execute(&mut *transaction)
+                .await
+                .map_err(&store)?;
+        }
+        transaction.commit().await.map_err(&store)
+    }
+
+    /// Hashes under which something is kept, of those that begin with `prefix`.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn rule_set_hashes(&self, prefix: &str) -> Result<BTreeSet<String>, LedgerError> {
+        let hashes: Vec<String> = sqlx::query_scalar("SELECT hash FROM rule_sets WHERE substr(hash, 1, ?) = ?")
+            .bind(i64::try_from(prefix.len()).unwrap_or(i64::MAX))
+            .bind(prefix)
+            .fetch_all(&mut *self.writer().await)
             .await
-            .map_err(&store)?;
-        Ok(())
+            .map_err(LedgerError::store("read rule sets"))?;
+        Ok(hashes.into_iter().collect())
+    }
+
+    /// Per rule that once began empty, the epoch of the last time it did (see [`EpochRecord::begun`]).
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn rules_since(&self) -> Result<BTreeMap<String, Epoch>, LedgerError> {
+        let store = LedgerError::store("read when rules began");
+        let rows: Vec<(String, i64)> = sqlx::query_as("SELECT rule, epoch FROM rule_since")
+            .fetch_all(&mut *self.writer().await)
+            .await
+            .map_err(store)?;
+        Ok(rows.into_iter().map(|(rule, epoch)| (rule, u64::try_from(epoch).unwrap_or_default())).collect())
     }
 
     /// A rule set's text by its hash.

@@ -75,8 +75,22 @@ pub struct Loaded {
     pub watermark: Option<Time>,
     /// The detections of the epochs below the frontier, by hour of event time, then epoch.
     pub detections: Vec<Detection>,
+    /// Which epoch each of them is of.
+    pub epochs: Vec<Epoch>,
     /// What was found damaged, in sentences for people; the frontier has sunk below it.
     pub damage: Vec<String>,
+}
+
+impl Loaded {
+    /// Takes the items away that count no more, because their rule began empty in a later epoch (`since`, by rule).
+    pub fn forget_before(&mut self, since: &BTreeMap<String, Epoch>) {
+        if since.is_empty() {
+            return;
+        }
+        for (detection, epoch) in self.detections.iter_mut().zip(&self.epochs) {
+            detection.items.retain(|item| since.get(&*item.rule).is_none_or(|begun| begun <= epoch));
+        }
+    }
 }
 
 /// The log. Safe to share between threads.
@@ -155,6 +169,7 @@ impl FactsLog {
             let mut bytes = 0;
             for frame in kept {
                 bytes = frame.end;
+                loaded.epochs.extend(frame.detections.iter().map(|_| frame.epoch));
                 loaded.detections.extend(frame.detections);
             }
             if bytes > 0 {

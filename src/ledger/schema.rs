@@ -181,6 +181,11 @@ INSERT INTO meta VALUES ('format_version', '1');
 INSERT INTO engine VALUES (1, 0, 1, '00000000000000000000000000000000', 1, 0, '');
 ";
 
+/// Tables that came later: made in older files too. Who does not know them is not disturbed.
+const TABLES_SINCE: &str = "
+CREATE TABLE IF NOT EXISTS rule_since(rule TEXT PRIMARY KEY, epoch INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+";
+
 /// Options of a connection that writes. `create` is for the engine only.
 pub(crate) fn writing(dir: &Path, create: bool) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
@@ -214,6 +219,7 @@ pub(crate) async fn prepare(connection: &mut SqliteConnection, dir: &Path) -> Re
         sqlx::raw_sql(TABLES).execute(&mut *transaction).await.map_err(&store)?;
     }
     check(&mut transaction, dir).await?;
+    sqlx::raw_sql(TABLES_SINCE).execute(&mut *transaction).await.map_err(&store)?;
     transaction.commit().await.map_err(&store)
 }
 

@@ -105,6 +105,7 @@ fn record(epoch: u64, generation: u64) -> EpochRecord {
         idle: Vec::new(),
         control: 0,
         rules: "r1".to_owned(),
+        begun: Vec::new(),
         engine: "test".to_owned(),
     }
 }
@@ -564,6 +565,37 @@ async fn rule_sets_are_kept_by_hash() {
     world.ledger.rule_set_put("abc", b"other", wall(1)).await.unwrap();
     assert_eq!(world.ledger.rule_set_get("abc").await.unwrap().unwrap(), b"title: x");
     assert_eq!(world.ledger.rule_set_get("abd").await.unwrap(), None);
+    let two: [(&str, &[u8]); 2] = [("text:1", b"one"), ("text:2", b"two")];
+    world.ledger.rule_sets_put(&two, wall(2)).await.unwrap();
+    assert_eq!(world.ledger.rule_set_get("text:2").await.unwrap().unwrap(), b"two");
+    let hashes: Vec<_> = world.ledger.rule_set_hashes("text:").await.unwrap().into_iter().collect();
+    assert_eq!(hashes, ["text:1", "text:2"]);
+}
+
+#[tokio::test]
+async fn an_epoch_that_rules_begin_with_is_remembered_with_it() {
+    let world = World::new().await;
+    let routes = Routes::default();
+    let apply = async |epoch: u64, begun: &[&str]| {
+        let begun = begun.iter().map(ToString::to_string).collect();
+        let record = EpochRecord { begun, ..record(epoch, 1) };
+        let output = EpochOutput { epoch, ..EpochOutput::default() };
+        world.ledger.apply(&record, &output, &routes, &|_| None).await
+    };
+    apply(1, &["a", "b"]).await.unwrap();
+    apply(2, &[]).await.unwrap();
+    apply(3, &["b"]).await.unwrap();
+    // An epoch that is not applied leaves nothing.
+    assert!(apply(9, &["c"]).await.is_err());
+    let since = world.ledger.rules_since().await.unwrap();
+    assert_eq!(since, BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 3)]));
+    assert_eq!(world.ledger.epochs_from(3).await.unwrap()[0].begun, ["b"]);
+    let entries = [("rule", "{}"), ("other", "{}"), ("rule", "[]")];
+    for (kind, body) in entries {
+        world.ledger.control_append(kind, body, "me", "", wall(1)).await.unwrap();
+    }
+    let bodies = world.ledger.control_of_kind("rule").await.unwrap().into_iter().map(|entry| entry.body);
+    assert_eq!(bodies.collect::<Vec<_>>(), ["{}", "[]"]);
 }
 
 #[tokio::test]

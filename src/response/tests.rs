@@ -64,6 +64,7 @@ impl World {
             idle: Vec::new(),
             control: 0,
             rules: String::new(),
+            begun: Vec::new(),
             engine: "test".to_owned(),
         };
         let output = EpochOutput { epoch: self.epoch, rows, ..EpochOutput::default() };

@@ -30,6 +30,10 @@ pub struct EpochRecord {
     pub control: i64,
     /// Content hash of the rule set that its events met.
     pub rules: String,
+    /// Rules that begin empty with this epoch, because they were not there before or refer to others now: what earlier
+    /// epochs counted for them counts no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub begun: Vec<String>,
     /// Version of the engine.
     pub engine: String,
 }

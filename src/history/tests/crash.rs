@@ -66,6 +66,7 @@ fn entry(epoch: Epoch) -> EpochEntry {
         idle: vec!["http".to_owned()],
         control: 0,
         rules: "abc".to_owned(),
+        begun: Vec::new(),
         engine: "0.1.0".to_owned(),
     };
     EpochEntry { record, watermark: None }

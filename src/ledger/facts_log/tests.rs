@@ -238,3 +238,21 @@ proptest! {
         drop(codec::decode(&bytes, &mut codec::Strings::default()));
     }
 }
+
+#[test]
+fn items_of_before_a_rule_began_anew_are_taken_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = open(dir.path());
+    for epoch in 1..=4 {
+        append(&log, epoch);
+    }
+    log.flush(Epoch::MAX).unwrap();
+    drop(log);
+    let kept = |rule: &str, since: Epoch| {
+        let (_, mut loaded) = open(dir.path());
+        loaded.forget_before(&BTreeMap::from([(rule.to_owned(), since)]));
+        assert_eq!((loaded.detections.len(), loaded.epochs.len()), (12, 12), "the pairs stay known");
+        loaded.detections.iter().filter(|detection| !detection.items.is_empty()).count()
+    };
+    assert_eq!([kept("corr-1", 1), kept("corr-1", 3), kept("corr-1", 5), kept("other", 9)], [12, 6, 0, 12]);
+}
