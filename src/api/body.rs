@@ -67,9 +67,19 @@ pub(crate) async fn read<'a>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Bytes, Option<SemaphorePermit<'a>>), ApiError> {
-    let bytes_max = usize::try_from(state.options.body_bytes_max).unwrap_or(usize::MAX);
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|declared| declared > u64::from(state.options.body_bytes_max)) {
+    read_at_most(state, headers, body, usize::MAX).await
+}
+
+/// The same for a body that may have fewer bytes than others.
+pub(crate) async fn read_at_most<'a>(
+    state: &'a ApiState,
+    headers: &HeaderMap,
+    body: Body,
+    bytes_max: usize,
+) -> Result<(Bytes, Option<SemaphorePermit<'a>>), ApiError> {
+    let bytes_max = usize::try_from(state.options.body_bytes_max).unwrap_or(usize::MAX).min(bytes_max);
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|declared| declared > bytes_max) {
         return Err(too_large(bytes_max));
     }
     let limit = Duration::from_secs(u64::from(state.options.body_s));

@@ -17,11 +17,19 @@ pub struct ApiError {
     code: &'static str,
     message: String,
     retry_after_s: Option<u32>,
+    /// One more member of the error, for machines.
+    more: Option<(&'static str, serde_json::Value)>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> ApiError {
-        ApiError { status, code, message: message.into(), retry_after_s: None }
+        ApiError { status, code, message: message.into(), retry_after_s: None, more: None }
+    }
+
+    /// Says more, in a member of its own.
+    pub(crate) fn with(mut self, name: &'static str, value: serde_json::Value) -> ApiError {
+        self.more = Some((name, value));
+        self
     }
 
     /// The request is not one.
@@ -40,7 +48,11 @@ impl ApiError {
     }
 
     pub(crate) fn to_json(&self) -> serde_json::Value {
-        json!({"error": {"code": self.code, "message": self.message}})
+        let mut error = serde_json::Map::new();
+        error.insert("code".to_owned(), json!(self.code));
+        error.insert("message".to_owned(), json!(self.message));
+        error.extend(self.more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        json!({ "error": error })
     }
 
     pub(crate) fn status(&self) -> StatusCode {

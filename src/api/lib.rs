@@ -6,6 +6,7 @@
 //! | `GET /api/v1/health` | how each component is |
 //! | `GET /api/v1/metrics`, `/metrics` | the text format of Prometheus |
 //! | `GET /api/v1/facts`, `/facts/{kind}`; `POST`, `DELETE /facts/{kind}` | the control log's facts |
+//! | `GET`, `POST /api/v1/rules`; `GET`, `PUT`, `DELETE /rules/{id}` | the rules in force ([`rules`]) |
 //! | `GET /api/v1/incidents`, `/incidents/{number}`, `/alerts` | what the ledger says |
 //!
 //! Every error is `{"error": {"code": .., "message": ..}}`. Bad input never gives a 5xx; those say that this process or
@@ -35,12 +36,14 @@ mod facts;
 mod guard;
 pub mod health;
 pub mod metrics;
+pub mod rules;
 mod serve;
 mod views;
 
 pub use error::ApiError;
 pub use health::{Condition, Health};
 pub use metrics::Page;
+pub use rules::Rules;
 pub use serve::serve;
 
 /// Bounds of the API.
@@ -90,6 +93,7 @@ pub struct ApiState {
     pub(crate) requests: Arc<metrics::Requests>,
     pub(crate) options: ApiOptions,
     pub(crate) bodies: Arc<Semaphore>,
+    pub(crate) rules: Option<Arc<dyn Rules>>,
 }
 
 impl ApiState {
@@ -116,7 +120,15 @@ impl ApiState {
             requests: Arc::default(),
             options,
             bodies: Arc::new(Semaphore::new(kib)),
+            rules: None,
         }
+    }
+
+    /// With the engine's rules; without them the routes for rules are not found.
+    #[must_use]
+    pub fn with_rules(mut self, rules: Arc<dyn Rules>) -> ApiState {
+        self.rules = Some(rules);
+        self
     }
 }
 
@@ -128,6 +140,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/incidents", get(views::incidents))
         .route("/api/v1/incidents/{number}", get(views::incident))
         .route("/api/v1/alerts", get(views::alerts))
+        .route("/api/v1/rules", get(rules::list).post(rules::make))
+        .route("/api/v1/rules/{id}", get(rules::show).put(rules::put).delete(rules::remove))
         .route_layer(middleware::from_fn(guard::local_name));
     Router::new()
         .route("/api/v1/events", post(events::receive))

@@ -73,6 +73,7 @@ impl Store {
             idle: Vec::new(),
             control: 0,
             rules: self.rules.clone(),
+            begun: Vec::new(),
             engine: ENGINE.to_owned(),
         };
         self.apply_record(&record, output)?;
@@ -81,6 +82,7 @@ impl Store {
 
     /// Applies an epoch: the ledger's transaction first, then the rows for history.
     pub(crate) fn apply_record(&mut self, record: &EpochRecord, output: &EpochOutput) -> Result<Applied> {
+        self.members.forget_rules(&record.begun);
         self.members.add(&output.detections);
         let members = &self.members;
         let summary = |alert: &Alert| summary(members, alert);
@@ -100,6 +102,7 @@ impl Store {
 
     /// Takes in an epoch that the ledger has already: only what history may lack.
     pub(crate) fn take_again(&mut self, record: &EpochRecord, output: &EpochOutput) -> Result<()> {
+        self.members.forget_rules(&record.begun);
         self.members.add(&output.detections);
         let epoch = record.epoch;
         if epoch > self.history.committed {

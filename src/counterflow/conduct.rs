@@ -5,7 +5,7 @@
 //! digest must be the ledger's.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     path::Path,
     sync::{
         Arc,
@@ -24,6 +24,8 @@ use cf_types::{Epoch, EpochOutput, EpochRecord, Fact, Record, Time, clock};
 use crate::{
     commit::{ENGINE, Store},
     engine::{Engine, EpochInput},
+    reload::Swap,
+    rulebook::Shelf,
     rules,
     status::Status,
 };
@@ -51,7 +53,10 @@ pub(crate) struct Conductor {
     pub(crate) spool: Arc<Spool>,
     pub(crate) facts_log: FactsLog,
     pub(crate) rule_options: Options,
+    /// The rules from the next epoch on.
     pub(crate) rules: Arc<RuleSet>,
+    /// Where others wait.
+    pub(crate) swap: Arc<Swap>,
     pub(crate) idle_after: Duration,
     pub(crate) horizon_s: i64,
     pub(crate) status: Arc<Status>,
@@ -69,6 +74,8 @@ struct Cut {
     row: u64,
     control: i64,
     rules: String,
+    /// The rule set of that hash, if there was an epoch.
+    set: Option<Arc<RuleSet>>,
     /// How far each file is read: they keep their place among the ends of every epoch.
     files: BTreeMap<String, u64>,
     reader: SpoolReader,
@@ -83,9 +90,11 @@ struct Cut {
 
 impl Conductor {
     /// Replays what was, then goes live until `stop`; then drains and closes.
-    pub(crate) fn run(mut self, texts: &[Text], stop: &AtomicBool) -> Result<()> {
+    pub(crate) fn run(mut self, stop: &AtomicBool) -> Result<()> {
         let mut cut = self.recover()?;
-        self.adopt_rules(texts, &cut)?;
+        if cut.rules == self.rules.hash() {
+            self.swap.bind(&self.rules, cut.epoch, None);
+        }
         self.status.ready();
         let mut flying: VecDeque<EpochRecord> = VecDeque::new();
         let mut flushed = Instant::now();
@@ -131,7 +140,9 @@ impl Conductor {
 
     /// Rebuilds the graph's state: the facts log, then the epochs behind it from the spool.
     fn recover(&mut self) -> Result<Cut> {
-        let loaded = std::mem::take(&mut self.recalled);
+        let mut loaded = std::mem::take(&mut self.recalled);
+        // What was counted for a rule before it began anew was forgotten then.
+        loaded.forget_before(&self.store.runtime.block_on(self.store.ledger.rules_since())?);
         for damage in &loaded.damage {
             tracing::error!(damage, "the facts log is damaged; more is replayed from the spool");
         }
@@ -184,6 +195,7 @@ impl Conductor {
             row: reader.next_row().max(state.row),
             control: state.control,
             rules: state.rules,
+            set: state.set,
             files: state.files,
             reader,
             heard: state.heard,
@@ -225,7 +237,9 @@ impl Conductor {
     ) -> Result<EpochInput> {
         let mut input = EpochInput { epoch: record.epoch, ..EpochInput::default() };
         if record.rules != state.rules {
-            input.rules = Some(self.rule_set(&record.rules)?);
+            let set = self.rule_set(&record.rules, state)?;
+            input.rules = Some(Arc::clone(&set));
+            state.set = Some(set);
             state.rules.clone_from(&record.rules);
         }
         input.facts = if state.control == 0 && reader.is_none() {
@@ -279,17 +293,30 @@ impl Conductor {
         Ok(entries)
     }
 
-    fn rule_set(&self, hash: &str) -> Result<Arc<RuleSet>> {
+    /// The rule set of an epoch of before, made from that of the epoch before it if that is possible: a replay may meet
+    /// many changes of one rule.
+    fn rule_set(&self, hash: &str, state: &mut State) -> Result<Arc<RuleSet>> {
         if hash == self.rules.hash() {
+            state.texts.clear();
             return Ok(Arc::clone(&self.rules));
         }
-        let kept = self.store.runtime.block_on(self.store.ledger.rule_set_get(hash))?;
-        let kept =
-            kept.with_context(|| format!("the ledger lacks rule set {hash} that an epoch was evaluated with"))?;
-        let texts: Vec<(String, String)> =
-            serde_json::from_slice(&kept).context("a rule set in the ledger is damaged")?;
-        let texts: Vec<_> = texts.into_iter().map(|(file, text)| Text { file: file.into(), text }).collect();
-        Ok(rules::compile(&texts, &self.rule_options).0)
+        let texts = self.store.runtime.block_on(Shelf::get(&self.store.ledger, hash))?;
+        let texts =
+            texts.with_context(|| format!("the ledger lacks rule set {hash} that an epoch was evaluated with"))?;
+        let before = state.set.as_ref().filter(|_| !state.texts.is_empty());
+        let changed = before.map(|before| {
+            let known: HashMap<&str, &str> = state.texts.iter().map(|text| (&*text.file, text.text.as_str())).collect();
+            let is_new = |text: &&Text| known.get(&*text.file) != Some(&text.text.as_str());
+            let there: HashSet<&str> = texts.iter().map(|text| &*text.file).collect();
+            let gone = state.texts.iter().map(|text| &text.file).filter(|file| !there.contains(&***file));
+            let removed: Vec<_> = gone.cloned().collect();
+            rules::changed(before, texts.iter().filter(is_new).cloned().collect(), &removed).0
+        });
+        // Another order of the files is another set.
+        let set = changed.filter(|set| set.hash() == hash);
+        let set = set.unwrap_or_else(|| rules::compile(&texts, &self.rule_options).0);
+        state.texts = texts;
+        Ok(set)
     }
 
     /// Waits for the output of an epoch that the ledger has already.
@@ -333,6 +360,7 @@ impl Conductor {
             idle: Vec::new(),
             control: state.control,
             rules: state.rules.clone(),
+            begun: Vec::new(),
             engine: ENGINE.to_owned(),
         };
         self.engine.feed(EpochInput { epoch, ..EpochInput::default() })?;
@@ -348,18 +376,6 @@ impl Conductor {
                 return Ok(output);
             }
         }
-    }
-
-    /// Binds the rules of this start to the next epoch, if they are others than before.
-    fn adopt_rules(&self, texts: &[Text], cut: &Cut) -> Result<()> {
-        let texts: Vec<_> = texts.iter().map(|text| (&*text.file, text.text.as_str())).collect();
-        let body = serde_json::to_vec(&texts)?;
-        self.store.runtime.block_on(self.store.ledger.rule_set_put(self.rules.hash(), &body, clock::now()))?;
-        if cut.rules == self.rules.hash() {
-            return Ok(());
-        }
-        tracing::info!(before = cut.rules, now = self.rules.hash(), epoch = cut.epoch, "rules change");
-        Ok(())
     }
 
     fn look_at_control(&self, cut: &mut Cut) -> Result<()> {
@@ -400,7 +416,8 @@ impl Conductor {
                 }
             }
         }
-        if !cut.waiting.is_empty() || cut.gathered.len() == EPOCH_RECORDS {
+        let others = cut.rules != self.rules.hash() || self.swap.is_waiting();
+        if others || !cut.waiting.is_empty() || cut.gathered.len() == EPOCH_RECORDS {
             return Ok(true);
         }
         if cut.gathered.is_empty() {
@@ -421,10 +438,7 @@ impl Conductor {
     fn cut(&mut self, cut: &mut Cut) -> Result<EpochRecord> {
         let mut input =
             EpochInput { epoch: cut.epoch, records: std::mem::take(&mut cut.gathered), ..EpochInput::default() };
-        if cut.rules != self.rules.hash() {
-            self.rules.hash().clone_into(&mut cut.rules);
-            input.rules = Some(Arc::clone(&self.rules));
-        }
+        let begun = self.change_rules(cut, &mut input);
         input.facts = facts_of(&cut.waiting)?;
         self.store.receipts(cut.epoch, &cut.waiting)?;
         if let Some(last) = cut.waiting.last() {
@@ -456,12 +470,34 @@ impl Conductor {
             idle: idle.iter().map(ToString::to_string).collect(),
             control: cut.control,
             rules: cut.rules.clone(),
+            begun,
             engine: ENGINE.to_owned(),
         };
         cut.epoch += 1;
         cut.gathering_since = None;
         self.engine.feed(input)?;
         Ok(record)
+    }
+
+    /// Takes the rule set that waits, if one does, and binds it to this epoch. Gives the rules that begin empty with it.
+    fn change_rules(&mut self, cut: &mut Cut, input: &mut EpochInput) -> Vec<String> {
+        let taken = self.swap.take();
+        let waited = taken.is_some();
+        self.rules = taken.unwrap_or_else(|| Arc::clone(&self.rules));
+        if cut.rules == self.rules.hash() {
+            if waited {
+                self.swap.bind(&self.rules, cut.epoch, None);
+            }
+            return Vec::new();
+        }
+        tracing::info!(before = cut.rules, now = self.rules.hash(), epoch = cut.epoch, "rules change");
+        let before = cut.set.replace(Arc::clone(&self.rules));
+        let begun =
+            before.as_ref().map(|before| cf_dataflows::begun(before.episode_rules(), self.rules.episode_rules()));
+        self.rules.hash().clone_into(&mut cut.rules);
+        input.rules = Some(Arc::clone(&self.rules));
+        self.swap.bind(&self.rules, cut.epoch, before.as_deref());
+        begun.unwrap_or_default().iter().map(ToString::to_string).collect()
     }
 
     fn apply(&mut self, mut record: EpochRecord, output: &EpochOutput) -> Result<()> {
@@ -534,6 +570,9 @@ struct State {
     row: u64,
     control: i64,
     rules: String,
+    set: Option<Arc<RuleSet>>,
+    /// The texts of that set; empty if they were not looked up.
+    texts: Vec<Text>,
 }
 
 fn facts_of(entries: &[ControlEntry]) -> Result<Vec<(Fact, i64)>> {

@@ -108,6 +108,9 @@ pub(crate) struct DetectionSettings {
     pub(crate) incident_window_s: u32,
     /// A source that has been silent for this many seconds does not hold the watermark back.
     pub(crate) idle_after_s: u32,
+    /// How often rule files are looked at, in seconds: what changed is in force from the next epoch on. 0: only at a start
+    /// and at SIGHUP.
+    pub(crate) rule_watch_s: u32,
 }
 
 impl Default for DetectionSettings {
@@ -120,6 +123,7 @@ impl Default for DetectionSettings {
             fold_window_s: 3_600,
             incident_window_s: 86_400,
             idle_after_s: 30,
+            rule_watch_s: 1,
         }
     }
 }

@@ -20,6 +20,7 @@ use tokio::{
 use crate::{
     conduct::Conductor,
     config::{ListenSettings, Settings},
+    reload::Reload,
     status::Status,
 };
 
@@ -78,7 +79,13 @@ impl StopEdge {
 
 impl Edge {
     /// Starts everything.
-    pub(crate) fn start(settings: &Settings, data: &Path, sockets: Sockets, conductor: &Conductor) -> Result<Edge> {
+    pub(crate) fn start(
+        settings: &Settings,
+        data: &Path,
+        sockets: Sockets,
+        conductor: &Conductor,
+        reload: &Arc<Reload>,
+    ) -> Result<Edge> {
         let runtime = Arc::clone(&conductor.store.runtime);
         let (stopper, stop) = Stopper::new();
         let spool = &conductor.spool;
@@ -103,9 +110,11 @@ impl Edge {
         if let Some(listener) = sockets.http {
             let reader = runtime.block_on(conductor.store.ledger.reader())?;
             let options = ApiOptions::default();
-            let health = Arc::new(health(&conductor.status, spool));
-            let page = page(&conductor.status, spool, counts);
+            let health = Arc::new(health(&conductor.status, spool, reload));
+            let page = page(&conductor.status, spool, reload, counts);
+            let rules: Arc<dyn cf_api::Rules> = Arc::<Reload>::clone(reload);
             let state = ApiState::new(Arc::clone(spool), reader, data.to_owned(), health, page, options.clone());
+            let state = state.with_rules(rules);
             receiving.push(runtime.spawn(async move {
                 report("http", serve(listener, router(state), &options, stop).await);
             }));
@@ -153,12 +162,25 @@ struct Counts {
     udp_port: std::sync::Mutex<Option<u16>>,
 }
 
-fn health(status: &Arc<Status>, spool: &Arc<Spool>) -> Health {
+fn health(status: &Arc<Status>, spool: &Arc<Spool>, reload: &Arc<Reload>) -> Health {
     let health = Health::default();
     let graph = Arc::clone(status);
     health.component("graph", move || {
         let (ready, says) = graph.summary();
         (if ready { Condition::Ok } else { Condition::Degraded }, says)
+    });
+    let rules = Arc::clone(reload);
+    health.component("rules", move || {
+        let book = rules.book();
+        let (rules, errors, held) = (book.set.rules().len(), book.errors(), book.held.len());
+        match held {
+            0 => (Condition::Ok, format!("{rules} rules, {errors} problems")),
+            _ => {
+                let says =
+                    format!("{rules} rules, {errors} problems; {held} files are broken, their old versions hold");
+                (Condition::Degraded, says)
+            }
+        }
     });
     let spool = Arc::clone(spool);
     health.component("spool", move || match spool.log().ended() {
@@ -173,10 +195,25 @@ fn health(status: &Arc<Status>, spool: &Arc<Spool>) -> Health {
     health
 }
 
-fn page(status: &Arc<Status>, spool: &Arc<Spool>, counts: Counts) -> Arc<dyn Fn(&mut Page) + Send + Sync> {
-    let (status, spool) = (Arc::clone(status), Arc::clone(spool));
+fn page(
+    status: &Arc<Status>,
+    spool: &Arc<Spool>,
+    reload: &Arc<Reload>,
+    counts: Counts,
+) -> Arc<dyn Fn(&mut Page) + Send + Sync> {
+    let (status, spool, reload) = (Arc::clone(status), Arc::clone(spool), Arc::clone(reload));
     Arc::new(move |page| {
         page.raw(&status.metrics(spool.log()));
+        let book = reload.book();
+        let enabled = book.set.rules().iter().filter(|rule| rule.enabled).count();
+        let gauges = [
+            ("counterflow_rules", "Rules that events meet.", enabled),
+            ("counterflow_rules_problems", "Errors in rule texts, those of the newest broken ones too.", book.errors()),
+            ("counterflow_rules_held", "Rule files that are broken: an older version holds.", book.held.len()),
+        ];
+        for (name, help, value) in gauges {
+            page.single(name, cf_api::metrics::Kind::Gauge, help, value);
+        }
         let port = *counts.udp_port.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(drops) = port.and_then(kernel_drops) {
             let help = "Datagrams that the kernel dropped because we were behind.";

@@ -10,6 +10,8 @@ mod engine;
 mod input;
 mod members;
 mod output;
+mod reload;
+mod rulebook;
 mod rules;
 mod status;
 mod telemetry;

@@ -73,6 +73,14 @@ impl Members {
         Extent { first: range().next().map(|m| m.time), last: range().next_back().map(|m| m.time), inline }
     }
 
+    /// Forgets the members of rules that begin empty.
+    pub(crate) fn forget_rules(&mut self, rules: &[String]) {
+        if !rules.is_empty() {
+            let rules: BTreeSet<&str> = rules.iter().map(String::as_str).collect();
+            self.groups.retain(|(rule, _), _| !rules.contains(&**rule));
+        }
+    }
+
     /// Forgets what lies before a cell: no alert that can still change reaches there.
     pub(crate) fn forget_before(&mut self, cell: Cell) {
         let floor = floor(cell);

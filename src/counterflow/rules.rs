@@ -1,6 +1,7 @@
 //! Rules from files and folders: reading is here, meaning is `cf-sigma`'s.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,14 +13,15 @@ use cf_sigma::{Options, Problem, RuleSet, Severity, Text};
 /// The largest rule file read, in bytes: the public set's largest has 300 kB.
 const RULE_FILE_BYTES_MAX: u64 = 16 << 20;
 
+/// More rule files than this are no rule folder.
+const RULE_FILES_MAX: usize = 200_000;
+
 /// A rule set and what was wrong on the way to it.
 pub(crate) struct LoadedRules {
     /// What loaded.
     pub(crate) rules: Arc<RuleSet>,
     /// What did not, and what was doubtful.
     pub(crate) problems: Vec<Problem>,
-    /// The texts, for the ledger: epochs are replayed with the rules that they had.
-    pub(crate) texts: Vec<Text>,
 }
 
 impl LoadedRules {
@@ -33,12 +35,21 @@ impl LoadedRules {
 pub(crate) fn load(paths: &[PathBuf], options: &Options) -> Result<LoadedRules> {
     let texts = read(paths)?;
     let (rules, problems) = compile(&texts, options);
-    Ok(LoadedRules { rules, problems, texts })
+    Ok(LoadedRules { rules, problems })
 }
 
 /// Compiles texts that were read before.
 pub(crate) fn compile(texts: &[Text], options: &Options) -> (Arc<RuleSet>, Vec<Problem>) {
-    let (rules, mut problems) = RuleSet::compile(cf_sigma::parse(texts), options);
+    checked(RuleSet::compile(cf_sigma::parse(texts), options))
+}
+
+/// The set after some texts changed or went.
+pub(crate) fn changed(rules: &RuleSet, upsert: Vec<Text>, removed: &[Arc<str>]) -> (Arc<RuleSet>, Vec<Problem>) {
+    checked(rules.changed(upsert, removed))
+}
+
+/// Adds what only the graph knows to be wrong.
+fn checked((rules, mut problems): (RuleSet, Vec<Problem>)) -> (Arc<RuleSet>, Vec<Problem>) {
     problems.extend(cf_dataflows::too_deep(rules.episode_rules()).into_iter().map(|id| {
         let info = rules.rules().iter().find(|rule| rule.id == id);
         Problem {
@@ -56,6 +67,11 @@ pub(crate) fn compile(texts: &[Text], options: &Options) -> (Arc<RuleSet>, Vec<P
 }
 
 fn read(paths: &[PathBuf]) -> Result<Vec<Text>> {
+    list(paths)?.iter().map(|file| read_one(file)).collect()
+}
+
+/// The rule files under these paths, in the order of loading; a file under two of them is there once.
+pub(crate) fn list(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {
         let meta = fs::metadata(path).with_context(|| format!("could not read rules {}", path.display()))?;
@@ -65,7 +81,17 @@ fn read(paths: &[PathBuf]) -> Result<Vec<Text>> {
             files.push(path.clone());
         }
     }
-    files.iter().map(|file| read_one(file)).collect()
+    let mut seen = HashSet::new();
+    files.retain(|file| seen.insert(file.clone()));
+    if files.len() > RULE_FILES_MAX {
+        bail!("there are {} rule files; at most {RULE_FILES_MAX} are read", files.len());
+    }
+    Ok(files)
+}
+
+/// How a file's text is called in problems and in the rule set.
+pub(crate) fn name_of(path: &Path) -> Arc<str> {
+    Arc::from(path.display().to_string())
 }
 
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
@@ -87,7 +113,8 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-fn read_one(path: &Path) -> Result<Text> {
+/// Reads one file.
+pub(crate) fn read_one(path: &Path) -> Result<Text> {
     let size = fs::metadata(path).with_context(|| format!("could not read rule file {}", path.display()))?.len();
     if size > RULE_FILE_BYTES_MAX {
         bail!("rule file {} has {size} bytes; at most {RULE_FILE_BYTES_MAX} are read", path.display());
@@ -95,5 +122,5 @@ fn read_one(path: &Path) -> Result<Text> {
     let bytes = fs::read(path).with_context(|| format!("could not read rule file {}", path.display()))?;
     // A file that is no UTF-8 becomes a problem of that file alone: its text no longer parses as a rule.
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    Ok(Text { file: Arc::from(path.display().to_string()), text })
+    Ok(Text { file: name_of(path), text })
 }

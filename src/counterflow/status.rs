@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -26,6 +26,17 @@ pub(crate) struct Status {
     newest: Mutex<Newest>,
 }
 
+/// What a rule found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RuleHits {
+    /// Matched pairs, repeats of one event counted once; for a correlation alerts that opened.
+    pub(crate) count: u64,
+    /// The newest of their times.
+    pub(crate) newest: Time,
+    /// When the last one was found.
+    pub(crate) found_at: Time,
+}
+
 /// How far the events of each source reach: decoded on the workers, asked for when an epoch is in the ledger.
 #[derive(Default)]
 struct Newest {
@@ -42,8 +53,10 @@ struct Inner {
     watermark: Option<Time>,
     rejects: BTreeMap<&'static str, u64>,
     alerts: BTreeMap<&'static str, u64>,
-    rules: BTreeMap<std::sync::Arc<str>, u64>,
-    by_source: BTreeMap<std::sync::Arc<str>, u64>,
+    rules: BTreeMap<Arc<str>, RuleHits>,
+    /// Alerts that opened, by rule.
+    opened: BTreeMap<Arc<str>, RuleHits>,
+    by_source: BTreeMap<Arc<str>, u64>,
 }
 
 impl Status {
@@ -112,9 +125,13 @@ impl Status {
             if change.event != AlertEvent::Gauge {
                 *inner.alerts.entry(change.event.as_str()).or_default() += 1;
             }
+            if change.event == AlertEvent::Opened {
+                let time = Time::from_seconds(change.alert.last_cell);
+                note(&mut inner.opened, &change.alert.rule, time, record.wall);
+            }
         }
         for detection in &output.detections {
-            *inner.rules.entry(std::sync::Arc::clone(&detection.rule)).or_default() += 1;
+            note(&mut inner.rules, &detection.rule, detection.member.time, record.wall);
         }
         for reject in &output.rejects {
             *inner.rejects.entry(reject.code.as_str()).or_default() += 1;
@@ -123,6 +140,14 @@ impl Status {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What each rule found since the start: matched pairs, for correlations alerts. Rules without any are not there.
+    pub(crate) fn rule_hits(&self) -> BTreeMap<Arc<str>, RuleHits> {
+        let inner = self.lock();
+        let mut hits = inner.opened.clone();
+        hits.extend(inner.rules.iter().map(|(rule, hits)| (Arc::clone(rule), *hits)));
+        hits
     }
 
     /// All of it in the text format of Prometheus (version 0.0.4).
@@ -137,18 +162,20 @@ impl Status {
             }
         };
         let one = |value: u64| vec![(String::new(), value)];
+        let hits = self.rule_hits().into_iter().map(|(rule, hits)| (rule, hits.count)).collect();
         let inner = self.lock();
         let labelled = |label: &str, rows: &BTreeMap<&'static str, u64>| -> Vec<_> {
             rows.iter().map(|(key, value)| (format!("{{{label}=\"{key}\"}}"), *value)).collect()
         };
-        let shared = |label: &str, rows: &BTreeMap<std::sync::Arc<str>, u64>| -> Vec<_> {
+        let shared = |label: &str, rows: &BTreeMap<Arc<str>, u64>| -> Vec<_> {
             rows.iter().map(|(key, value)| (format!("{{{label}={:?}}}", &**key), *value)).collect()
         };
         metric("events_total", "counter", "Events decoded.", &one(self.events.load(Ordering::Relaxed)));
         metric("source_events_total", "counter", "Events decoded, by source.", &shared("source", &inner.by_source));
         metric("rejects_total", "counter", "Records and items refused, by reason.", &labelled("code", &inner.rejects));
         metric("detections_total", "counter", "Matched pairs.", &one(self.detections.load(Ordering::Relaxed)));
-        metric("rule_detections_total", "counter", "Matched pairs, by rule.", &shared("rule_id", &inner.rules));
+        let help = "Matched pairs by rule, for correlations alerts; only rules that have any.";
+        metric("rule_hits_total", "counter", help, &shared("rule_id", &hits));
         metric("alert_changes_total", "counter", "Changes of alerts, by kind.", &labelled("event", &inner.alerts));
         metric("epoch", "gauge", "The last epoch in the ledger.", &one(inner.epoch));
         metric("history_epoch", "gauge", "The last epoch in history.", &one(self.durable.load(Ordering::Relaxed)));
@@ -179,6 +206,11 @@ impl Status {
     }
 }
 
+fn note(hits: &mut BTreeMap<Arc<str>, RuleHits>, rule: &Arc<str>, time: Time, found_at: Time) {
+    let hits = hits.entry(Arc::clone(rule)).or_insert(RuleHits { count: 0, newest: time, found_at });
+    *hits = RuleHits { count: hits.count + 1, newest: hits.newest.max(time), found_at };
+}
+
 impl Tap for Status {
     fn decoded(&self, epoch: Epoch, _worker: usize, events: &[Event], rejects: &[Reject]) {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -197,7 +229,7 @@ impl Tap for Status {
             match inner.by_source.get_mut(&event.origin.source) {
                 Some(count) => *count += 1,
                 None => {
-                    inner.by_source.insert(std::sync::Arc::clone(&event.origin.source), 1);
+                    inner.by_source.insert(Arc::clone(&event.origin.source), 1);
                 }
             }
         }

@@ -27,6 +27,8 @@ use crate::{
     edge::{self, Edge},
     engine::{Engine, EngineOptions, Tap},
     output::Exit,
+    reload::{self, Reload, Watch},
+    rulebook::{RuleBook, Shelf},
     rules,
     status::Status,
     telemetry,
@@ -49,14 +51,18 @@ pub(crate) fn run(cli: &Cli, arguments: &RunArguments) -> Result<Exit> {
     let sockets = runtime.block_on(edge::bind(&settings.listen))?;
     conduct::folder(&data)?;
     let ledger = runtime.block_on(Ledger::open(&data))?;
-    let (conductor, texts) = assemble(&settings, &data, &runtime, ledger, arguments.accept_differences)?;
+    let (conductor, reload, watching) = assemble(&settings, &data, &runtime, ledger, arguments.accept_differences)?;
 
     let (stop, stopping) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let mut edge = Edge::start(&settings, &data, sockets, &conductor)?;
+    let mut edge = Edge::start(&settings, &data, sockets, &conductor, &reload)?;
     let files = read_files(&arguments.files, &conductor, Arc::clone(&stopping))?;
-    runtime.spawn(watch_signals(edge.stopper(&runtime), stopping, Arc::clone(&stop)));
-    let ended = conductor.run(&texts, &stop);
+    runtime.spawn(watch_signals(edge.stopper(&runtime), Arc::clone(&reload), stopping, Arc::clone(&stop)));
+    let ended = conductor.run(&stop);
     edge.close(&runtime);
+    reload.end();
+    if watching.join().is_err() {
+        tracing::error!("the thread that watches rules has died");
+    }
     drop(files);
     ended?;
     tracing::info!("stopped");
@@ -70,17 +76,14 @@ fn assemble(
     runtime: &Arc<Runtime>,
     ledger: Ledger,
     accept_differences: bool,
-) -> Result<(Conductor, Vec<cf_sigma::Text>)> {
+) -> Result<(Conductor, Arc<Reload>, thread::JoinHandle<()>)> {
     let detection = &settings.detection;
     let rule_options = Options { fold_window_s: detection.fold_window_s, ..Options::default() };
-    let loaded = rules::load(&settings.rules, &rule_options)?;
-    for problem in &loaded.problems {
-        match problem.severity {
-            cf_sigma::Severity::Error => tracing::error!(%problem, "a rule does not load"),
-            cf_sigma::Severity::Warning => tracing::debug!(%problem, "a rule is doubtful"),
-        }
-    }
-    tracing::info!(rules = loaded.rules.rules().len(), problems = loaded.errors(), "rules are loaded");
+    let stamps = reload::stamps(&settings.rules)?; // before they are read: what changes meanwhile is seen
+    let texts = stamps.iter().map(|(path, _)| rules::read_one(path)).collect::<Result<Vec<_>>>()?;
+    let book = runtime.block_on(open_rules(&ledger, texts, &rule_options))?;
+    let mut shelf = runtime.block_on(Shelf::open(ledger.clone()))?;
+    runtime.block_on(shelf.put(&book))?;
 
     // Whole segments are trimmed: there must be several of them, or a full spool could never be emptied.
     let bytes_max = settings.spool.bytes_max;
@@ -111,6 +114,10 @@ fn assemble(
         sources: config::sources(settings)?,
         tap: Arc::new(Taps(Arc::clone(&status), store.tap())),
     })?;
+    let watch = Watch { paths: settings.rules.clone(), every: Duration::from_secs(u64::from(detection.rule_watch_s)) };
+    let rules = Arc::clone(&book.set);
+    let (reload, watching) =
+        Reload::start(book, stamps, watch, store.ledger.clone(), shelf, Arc::clone(&status), runtime.handle().clone())?;
     let conductor = Conductor {
         store,
         engine,
@@ -119,13 +126,37 @@ fn assemble(
         recalled,
         ends: VecDeque::new(),
         rule_options,
-        rules: loaded.rules,
+        rules,
+        swap: Arc::clone(reload.swap()),
         idle_after: Duration::from_secs(u64::from(detection.idle_after_s)),
         horizon_s: i64::from(detection.horizon_s),
         status,
         accept_differences,
     };
-    Ok((conductor, loaded.texts))
+    Ok((conductor, reload, watching))
+}
+
+/// The rules of this start: files, what was made by hand, and for what is broken now the texts of the last epoch.
+async fn open_rules(ledger: &Ledger, files: Vec<cf_sigma::Text>, options: &Options) -> Result<RuleBook> {
+    let upper = ledger.engine().await?.upper;
+    let last = ledger.epochs_from(upper.saturating_sub(1)).await?;
+    let before = match last.last() {
+        Some(record) => Shelf::get(ledger, &record.rules).await?.unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let by_hand = ledger.control_of_kind(cf_ledger::control::RULE).await?;
+    let book = RuleBook::open(files, &by_hand, &before, options)?;
+    for problem in book.all_problems() {
+        match problem.severity {
+            cf_sigma::Severity::Error => tracing::error!(%problem, "a rule does not load"),
+            cf_sigma::Severity::Warning => tracing::debug!(%problem, "a rule is doubtful"),
+        }
+    }
+    for file in book.held.keys() {
+        tracing::error!(file = &**file, "a rule file is broken; the version of the last run stays in force");
+    }
+    tracing::info!(rules = book.set.rules().len(), problems = book.errors(), "rules are loaded");
+    Ok(book)
 }
 
 /// Brings the policies of the settings into the control log: what changed since the last start is a fact that comes or
@@ -160,16 +191,19 @@ impl Tap for Taps {
     }
 }
 
-async fn watch_signals(stopper: edge::StopEdge, stopping: Arc<AtomicBool>, stop: Arc<AtomicBool>) {
+async fn watch_signals(stopper: edge::StopEdge, reload: Arc<Reload>, stopping: Arc<AtomicBool>, stop: Arc<AtomicBool>) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let kinds = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = kinds else {
         tracing::error!("signals cannot be heard; stop the engine by SIGKILL, it is made for that");
         return;
     };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload.look(),
+        }
     }
     tracing::info!("stopping: no more is received, what was accepted is worked off");
     stopping.store(true, Ordering::Release);

@@ -9,5 +9,6 @@ mod cases;
 mod cli;
 mod files;
 mod kill;
+mod reload;
 mod run;
 mod support;

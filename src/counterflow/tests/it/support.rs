@@ -154,7 +154,7 @@ impl Drop for Engine {
 
 /// GET over a connection of its own.
 pub(crate) fn get(address: std::net::SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
-    request(address, &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"), b"")
+    exchange(address, &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"), b"")
 }
 
 /// POST over a connection of its own.
@@ -168,10 +168,26 @@ pub(crate) fn post(
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
     );
-    request(address, &head, body)
+    exchange(address, &head, body)
 }
 
-fn request(address: std::net::SocketAddr, head: &str, body: &[u8]) -> std::io::Result<(u16, String)> {
+/// Any request over a connection of its own, in the name of this machine.
+pub(crate) fn request(
+    address: std::net::SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> std::io::Result<(u16, String)> {
+    let length = body.len();
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n"
+    );
+    exchange(address, &head, body)
+}
+
+fn exchange(address: std::net::SocketAddr, head: &str, body: &[u8]) -> std::io::Result<(u16, String)> {
     use std::io::Read;
     let mut stream = std::net::TcpStream::connect(address)?;
     stream.set_read_timeout(Some(std::time::Duration::from_secs(20)))?;
