@@ -1,5 +1,6 @@
 //! Benchmarks: generators, ratios, peers; results with command and commit in `runs/`.
 
+pub mod input;
 pub mod matching;
 
 pub use matching::{MatchReport, bench_match};

@@ -1,26 +1,18 @@
-//! `match --rules PATH FILE`: prints a [`cf_benches::MatchReport`] as JSON. FILE holds one JSON document per line; `.zst`
-//! is unpacked first.
+//! What loading, changing and matching cost, as JSON.
+//!
+//! `match --rules PATH [--first N | --copies N] [--flat | --mix N] [FILE]`: FILE holds one JSON document per line; `.zst` is
+//! unpacked first. `--first` takes a sample of the rules, `--copies` as many mutated copies; `--flat` flattens nested
+//! Windows events, `--mix` generates that many benign ones instead of reading a file.
 
-use std::{
-    fs,
-    io::Write,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Instant,
-};
+use std::{fs, io::Write, path::Path, sync::Arc, time::Instant};
 
 use anyhow::{Context, Result, bail};
-use cf_benches::{MatchReport, bench_match};
+use cf_benches::{MatchReport, bench_match, input};
 use cf_sigma::{Options, RuleSet, Text, parse};
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (rules, file) = match arguments.as_slice() {
-        [flag, rules, file] if flag == "--rules" => (rules, file),
-        _ => bail!("usage: match --rules PATH FILE"),
-    };
-    let mut texts = Vec::new();
-    collect(Path::new(rules), &mut texts)?;
+    let asked = Asked::read(std::env::args().skip(1))?;
+    let texts = asked.rules()?;
     let began = (Instant::now(), resident_bytes());
     let parsed = parse(&texts);
     let parsed_at = began.0.elapsed();
@@ -30,15 +22,65 @@ fn main() -> Result<()> {
     let resident_mb = resident_bytes().saturating_sub(began.1) >> 20;
     let change_ms = change_ms(&rules, &texts);
     let load = Load { change_ms, parse_ms: parsed_at.as_secs_f64() * 1e3, load_ms, parsed_mb, resident_mb };
-    let mut raw = fs::read(file).with_context(|| format!("could not read {file}"))?;
-    if raw.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        raw = zstd::decode_all(raw.as_slice()).with_context(|| format!("could not unpack {file}"))?;
-    }
+    let raw = asked.events()?;
     let report = Report { load, report: bench_match(Arc::new(rules), &raw) };
     let mut out = std::io::stdout().lock();
     serde_json::to_writer(&mut out, &report)?;
     writeln!(out)?;
     Ok(())
+}
+
+/// What the command line asks for.
+#[derive(Default)]
+struct Asked {
+    rules: Vec<String>,
+    first: Option<usize>,
+    copies: Option<usize>,
+    flat: bool,
+    mix: Option<u64>,
+    file: Option<String>,
+}
+
+impl Asked {
+    fn read(mut arguments: impl Iterator<Item = String>) -> Result<Asked> {
+        let mut asked = Asked::default();
+        while let Some(word) = arguments.next() {
+            let mut value = || arguments.next().with_context(|| format!("{word} wants a value"));
+            match word.as_str() {
+                "--rules" => asked.rules.push(value()?),
+                "--first" => asked.first = Some(value()?.parse()?),
+                "--copies" => asked.copies = Some(value()?.parse()?),
+                "--mix" => asked.mix = Some(value()?.parse()?),
+                "--flat" => asked.flat = true,
+                _ if asked.file.is_none() && !word.starts_with('-') => asked.file = Some(word),
+                _ => bail!("usage: match --rules PATH [--first N | --copies N] [--flat | --mix N] [FILE]"),
+            }
+        }
+        Ok(asked)
+    }
+
+    fn rules(&self) -> Result<Vec<Text>> {
+        let mut texts = Vec::new();
+        for path in &self.rules {
+            texts.extend(input::rule_texts(Path::new(path))?);
+        }
+        if let Some(first) = self.first {
+            texts = input::sample(texts, first);
+        }
+        Ok(input::copies(texts, self.copies.unwrap_or(1)))
+    }
+
+    fn events(&self) -> Result<Vec<u8>> {
+        if let Some(events) = self.mix {
+            return Ok(input::benign_mix(events, 20_261_122));
+        }
+        let file = self.file.as_deref().context("which events? give a file, or --mix N")?;
+        let mut raw = fs::read(file).with_context(|| format!("could not read {file}"))?;
+        if raw.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+            raw = zstd::decode_all(raw.as_slice()).with_context(|| format!("could not unpack {file}"))?;
+        }
+        Ok(if self.flat { input::flat(&raw) } else { raw })
+    }
 }
 
 /// What loading the rules took.
@@ -82,19 +124,4 @@ struct Report {
 fn resident_bytes() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4_096
-}
-
-/// All rule files below a path, in the order of their names.
-fn collect(path: &Path, texts: &mut Vec<Text>) -> Result<()> {
-    if path.is_dir() {
-        let entries = fs::read_dir(path).with_context(|| format!("could not read {}", path.display()))?;
-        let mut inner: Vec<PathBuf> = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
-        inner.sort();
-        return inner.iter().try_for_each(|path| collect(path, texts));
-    }
-    if path.extension().is_some_and(|extension| extension == "yml" || extension == "yaml") {
-        let text = fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))?;
-        texts.push(Text { file: path.display().to_string().into(), text });
-    }
-    Ok(())
 }

@@ -634,7 +634,7 @@ impl<'s, 'e> View<'s, 'e> {
             Op::Text { op, cased: true } => self.fits_cased(at, op),
             Op::Text { op, cased: false } => op.fits(self.folded(at)),
             Op::OneOf(texts) => texts.contains(self.folded(at)),
-            Op::ContainsOneOf(automaton) => automaton.is_match(self.folded(at)),
+            Op::ContainsOneOf(texts) => texts.any_in(self.folded(at)),
             Op::Regex(regex) => regex.is_match(self.plain(at)),
             Op::Cidr(net) => in_network(net, self.plain(at)),
             Op::Compare(comparison, number) => {

@@ -17,6 +17,7 @@ use crate::{
 };
 
 pub(crate) mod anchor;
+mod grams;
 pub(crate) mod node;
 pub(crate) mod profile;
 

@@ -4,13 +4,14 @@
 //! four bytes: a bitmap of grams over which the value slides. Whatever is found is compared in full, so a gram
 //! (or an attacker's value) can cost time but never makes a match.
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind, Span, packed};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind, packed};
 use memchr::memmem::Finder;
 use regex_syntax::hir::{Class, Hir, HirKind};
 use rustc_hash::FxHashMap;
 
 use super::{
     Variant,
+    grams::Contained,
     node::{Node, Slots, Tests},
     profile::Profile,
 };
@@ -92,7 +93,7 @@ fn part_of_keyword(literal: &Literal, profile: &Profile) -> Option<Vec<u8>> {
     let text = escaped(&literal.text);
     let runs = text.as_bytes().split(|byte| !byte.is_ascii());
     let run = runs.max_by_key(|run| run.len()).filter(|run| run.len() >= 3 && literal.kind != Kind::Present)?;
-    let from = profile.rarest_gram(run).min(run.len().saturating_sub(KEYWORD_PART_BYTES));
+    let from = profile.rarest_grams(run, 1).min(run.len().saturating_sub(KEYWORD_PART_BYTES));
     Some(run.iter().skip(from).take(KEYWORD_PART_BYTES).copied().collect())
 }
 
@@ -106,7 +107,7 @@ pub(crate) struct Plan {
     equal_bytes_max: usize,
     starts: Outer,
     ends: Outer,
-    grams: Option<Grams>,
+    contained: Option<Contained>,
     /// Texts below four bytes, and the few for which a bitmap is not worth it.
     searched: Vec<(Kind, Box<str>, Finder<'static>, Vec<u32>)>,
     /// The same, when they are many: one walk for all.
@@ -145,32 +146,13 @@ impl Outer {
 #[derive(Debug)]
 struct Found {
     text: Box<str>,
-    /// Where the gram stands in the text.
-    at: usize,
     variants: Vec<u32>,
 }
 
-/// Contained literals from which a bitmap is made.
+/// Contained literals from which they are sought together.
 const GRAMS_MIN: usize = 3;
 /// Short texts from which an automaton is made.
 const SHORT_MIN: usize = 6;
-const GRAM_BITS: u32 = 16;
-
-/// Grams for which vector instructions are used, and how many one search takes.
-const VECTOR_GRAMS_MAX: usize = 320;
-const VECTOR_SEARCH_GRAMS: usize = 64;
-/// Bytes of a text that are sought so.
-const VECTOR_TEXT_BYTES: usize = 12;
-/// Bytes of a value below which vectors are no gain.
-const VECTOR_BYTES_MIN: usize = 64;
-
-#[derive(Debug)]
-struct Grams {
-    /// Searches for all grams, by vector instructions; none if they are too many.
-    searchers: Vec<packed::Searcher>,
-    bitmap: Box<[u64; 1 << (GRAM_BITS - 6)]>,
-    by_gram: FxHashMap<u32, Vec<Found>>,
-}
 
 struct Wanted {
     slot: u32,
@@ -277,15 +259,14 @@ impl Plan {
                 }
                 Kind::StartsWith if bytes.len() >= 4 => {
                     let (eight, four) = (bytes.first_chunk().copied(), bytes.first_chunk().copied());
-                    plan.starts.add(Found { text, at: 0, variants }, eight.as_ref(), four.as_ref());
+                    plan.starts.add(Found { text, variants }, eight.as_ref(), four.as_ref());
                 }
                 Kind::EndsWith if bytes.len() >= 4 => {
                     let (eight, four) = (bytes.last_chunk().copied(), bytes.last_chunk().copied());
-                    plan.ends.add(Found { text, at: 0, variants }, eight.as_ref(), four.as_ref());
+                    plan.ends.add(Found { text, variants }, eight.as_ref(), four.as_ref());
                 }
                 Kind::Contains if bytes.len() >= 4 && contained >= GRAMS_MIN => {
-                    let at = profile.rarest_gram(bytes);
-                    grams.push(Found { text, at, variants });
+                    grams.push((text, variants));
                 }
                 Kind::StartsWith | Kind::EndsWith | Kind::Contains => {
                     let finder = Finder::new(&*text).into_owned();
@@ -293,7 +274,7 @@ impl Plan {
                 }
             }
         }
-        plan.grams = (!grams.is_empty()).then(|| Grams::build(grams));
+        plan.contained = (!grams.is_empty()).then(|| Contained::build(grams, profile));
         plan.join_searched();
         plan.present.sort_unstable();
         plan.present.dedup();
@@ -339,8 +320,8 @@ impl Plan {
             ends.filter(|found| bytes.ends_with(found.text.as_bytes())).for_each(|found| met(&found.variants));
             let starts = self.starts.near(bytes.first_chunk(), bytes.first_chunk());
             starts.filter(|found| bytes.starts_with(found.text.as_bytes())).for_each(|found| met(&found.variants));
-            if let Some(grams) = &self.grams {
-                grams.scan(bytes, &mut met);
+            if let Some(contained) = &self.contained {
+                contained.scan(bytes, &mut met);
             }
         }
         if let Some((automaton, variants)) = &self.short {
@@ -359,112 +340,6 @@ impl Plan {
             }
         }
     }
-}
-
-impl Grams {
-    fn build(list: Vec<Found>) -> Grams {
-        let bitmap = Box::new([0; 1 << (GRAM_BITS - 6)]);
-        let mut grams = Grams { searchers: Vec::new(), bitmap, by_gram: FxHashMap::default() };
-        for found in list {
-            let gram = gram_at(found.text.as_bytes(), found.at);
-            let (word, bit) = place(gram);
-            if let Some(word) = grams.bitmap.get_mut(word) {
-                *word |= bit;
-            }
-            grams.by_gram.entry(gram).or_default().push(found);
-        }
-        grams.searchers = grams.vector_searchers().unwrap_or_default();
-        grams
-    }
-
-    fn vector_searchers(&self) -> Option<Vec<packed::Searcher>> {
-        // From its gram on, a few bytes more of each text: what they rule out costs no step out of the search.
-        let texts = self.by_gram.values().flatten().filter_map(|found| found.text.as_bytes().get(found.at..));
-        let mut texts: Vec<&[u8]> = texts.map(|text| text.get(..VECTOR_TEXT_BYTES).unwrap_or(text)).collect();
-        texts.sort_unstable();
-        texts.dedup();
-        if texts.len() > VECTOR_GRAMS_MAX {
-            return None;
-        }
-        let searcher = |texts: &[&[u8]]| {
-            let mut config = packed::Config::new();
-            let mut builder = config.match_kind(packed::MatchKind::LeftmostFirst).builder();
-            builder.extend(texts).build()
-        };
-        texts.chunks(VECTOR_SEARCH_GRAMS).map(searcher).collect()
-    }
-
-    fn scan(&self, bytes: &[u8], met: &mut impl FnMut(&[u32])) {
-        if self.searchers.is_empty() || bytes.len() < VECTOR_BYTES_MIN {
-            return self.scan_by_byte(bytes, met);
-        }
-        for searcher in &self.searchers {
-            let mut span = Span { start: 0, end: bytes.len() };
-            while let Some(found) = searcher.find_in(bytes, span) {
-                self.check(bytes, found.start(), gram_at(bytes, found.start()), met);
-                span.start = found.start() + 1;
-            }
-        }
-    }
-
-    /// Four places at a time: nearly always none of them is a gram's.
-    fn scan_by_byte(&self, bytes: &[u8], met: &mut impl FnMut(&[u32])) {
-        let mut at = 0;
-        while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-            let eight = u64::from_le_bytes(*eight);
-            let gram = |from: u32| low(eight >> (8 * from));
-            if (0..4).fold(false, |any, from| any | self.knows(gram(from))) {
-                for (place, from) in (at..).zip(0..4) {
-                    if self.knows(gram(from)) {
-                        self.check(bytes, place, gram(from), met);
-                    }
-                }
-            }
-            at += 4;
-        }
-        for place in at..bytes.len().saturating_sub(3) {
-            let gram = gram_at(bytes, place);
-            if self.knows(gram) {
-                self.check(bytes, place, gram, met);
-            }
-        }
-    }
-
-    #[inline]
-    fn knows(&self, gram: u32) -> bool {
-        let (word, bit) = place(gram);
-        self.bitmap.get(word).is_some_and(|word| word & bit != 0)
-    }
-
-    #[cold]
-    fn check(&self, bytes: &[u8], at: usize, gram: u32, met: &mut impl FnMut(&[u32])) {
-        for found in self.by_gram.get(&gram).map(Vec::as_slice).unwrap_or_default() {
-            let begin = at.checked_sub(found.at);
-            if begin.and_then(|begin| bytes.get(begin..)).is_some_and(|rest| rest.starts_with(found.text.as_bytes())) {
-                met(&found.variants);
-            }
-        }
-    }
-}
-
-#[allow(clippy::as_conversions, clippy::cast_possible_truncation)] // the lower half is what is wanted
-const fn low(eight: u64) -> u32 {
-    eight as u32
-}
-
-pub(crate) fn gram(window: &[u8]) -> u32 {
-    window.first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes))
-}
-
-fn gram_at(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).map_or(0, gram)
-}
-
-/// Word and bit of a gram in the bitmap (multiplicative hashing, Knuth 6.4).
-#[allow(clippy::as_conversions)] // a few bits, on every machine we run on
-const fn place(gram: u32) -> (usize, u64) {
-    let hash = gram.wrapping_mul(0x9e37_79b1) >> (32 - GRAM_BITS);
-    ((hash >> 6) as usize, 1 << (hash & 63))
 }
 
 /// Texts of which one must be in whatever the expression finds; `None` if there are none of use.

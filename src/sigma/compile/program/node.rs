@@ -2,7 +2,6 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use cf_types::Name;
 use ipnet::IpNet;
 use memchr::memmem::Finder;
@@ -11,6 +10,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     anchor::{Kind, Literal, required_of_regex},
+    grams::{Contained, GRAM_BYTES},
     profile::Profile,
 };
 use crate::{
@@ -21,8 +21,8 @@ use crate::{
 
 /// Equal values of one field from which a set is made.
 const SET_MIN: usize = 4;
-/// Contained texts of one field from which an automaton is made: below, searching each is as fast.
-const AUTOMATON_MIN: usize = 8;
+/// Contained texts of one field that are sought together: below, searching each is as fast.
+const TOGETHER_MIN: usize = 5;
 
 /// The fields that rules speak of, numbered.
 #[derive(Debug, Default)]
@@ -130,7 +130,7 @@ pub(crate) enum Op {
     /// One of these, folded and escaped.
     OneOf(FxHashSet<Box<str>>),
     /// Contains one of these, folded and escaped.
-    ContainsOneOf(AhoCorasick),
+    ContainsOneOf(OneOfTexts),
     Regex(Regex),
     Cidr(IpNet),
     Compare(Comparison, Number),
@@ -273,7 +273,7 @@ fn grouped(list: &[Expr]) -> (Vec<Set<'_>>, Vec<&Expr>) {
             rest.push(expr);
             continue;
         };
-        let least = if equal { SET_MIN } else { AUTOMATON_MIN };
+        let least = if equal { SET_MIN } else { TOGETHER_MIN };
         if sizes.get(&(&**field, equal)).copied().unwrap_or(0) < least {
             rest.push(expr);
             continue;
@@ -299,27 +299,33 @@ fn add_set(set: Set<'_>, slots: &mut Slots, tests: &mut Tests, profile: &Profile
         let literals = texts.iter().map(|text| Literal { kind: set.kind, text: text.as_str().into() });
         let (necessary, probability) = profile.expected(set.field, literals.collect());
         let texts: Vec<String> = texts.iter().map(|text| escaped(text)).collect();
-        let automaton = (set.kind == Kind::Contains)
-            .then(|| AhoCorasick::builder().kind(Some(AhoCorasickKind::ContiguousNFA)).build(&texts).ok())
-            .flatten();
-        let op = match automaton {
-            Some(automaton) => Op::ContainsOneOf(automaton),
-            None if set.kind == Kind::Equal => Op::OneOf(texts.iter().map(|text| text.as_str().into()).collect()),
-            // An automaton over texts within the limit of a rule file cannot be too big; search one by one if it is.
-            None => Op::Regex(any_of_regex(&texts)),
+        let op = match set.kind {
+            Kind::Contains => Op::ContainsOneOf(OneOfTexts::build(texts, profile)),
+            _ => Op::OneOf(texts.iter().map(|text| text.as_str().into()).collect()),
         };
         CompiledTest { slot, op, necessary: Some(necessary), probability }
     })
 }
 
-/// The same as an automaton, without case.
-fn any_of_regex(texts: &[String]) -> Regex {
-    let pattern = texts.iter().map(|text| regex::escape(text)).collect::<Vec<_>>().join("|");
-    regex::RegexBuilder::new(&pattern)
-        .case_insensitive(true)
-        .size_limit(usize::MAX)
-        .build()
-        .expect("an alternation of escaped texts is a regular expression, and the limit of its size is off")
+/// Texts of which a value must contain one.
+#[derive(Debug)]
+pub(crate) struct OneOfTexts {
+    long: Contained,
+    short: Box<[Finder<'static>]>,
+}
+
+impl OneOfTexts {
+    fn build(texts: Vec<String>, profile: &Profile) -> OneOfTexts {
+        let (long, short): (Vec<_>, Vec<_>) = texts.into_iter().partition(|text| text.len() >= GRAM_BYTES);
+        let long = long.into_iter().map(|text| (text.into(), Vec::new())).collect();
+        let short = short.iter().map(|text| Finder::new(text).into_owned()).collect();
+        OneOfTexts { long: Contained::build(long, profile), short }
+    }
+
+    pub(crate) fn any_in(&self, value: &str) -> bool {
+        let bytes = value.as_bytes();
+        self.long.any_in(bytes) || self.short.iter().any(|finder| finder.find(bytes).is_some())
+    }
 }
 
 fn add_test(test: &Test, slots: &mut Slots, tests: &mut Tests, profile: &Profile) -> u32 {

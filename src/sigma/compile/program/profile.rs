@@ -8,7 +8,10 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 use rustc_hash::FxHashMap;
 
-use super::anchor::{Kind, Literal, gram};
+use super::{
+    anchor::{Kind, Literal},
+    grams::{GRAM_BYTES, gram},
+};
 use crate::fold::folded;
 
 /// The sample in `profile.tsv`, read once.
@@ -86,10 +89,11 @@ impl Profile {
         share + guess
     }
 
-    /// Where the gram stands that is met most rarely.
-    pub(crate) fn rarest_gram(&self, bytes: &[u8]) -> usize {
+    /// Where so many grams beside each other begin of which one is met most rarely; 0 if the text is shorter.
+    pub(crate) fn rarest_grams(&self, bytes: &[u8], count: usize) -> usize {
         let share = |window: &[u8]| self.grams.get(&gram(window)).copied().unwrap_or(0.0);
-        let grams = bytes.windows(4).enumerate().map(|(at, window)| (at, share(window)));
-        grams.min_by(|(_, left), (_, right)| left.total_cmp(right)).map_or(0, |(at, _)| at)
+        let shares: Vec<f32> = bytes.windows(GRAM_BYTES).map(share).collect();
+        let sums = shares.windows(count).map(|shares| shares.iter().sum::<f32>()).enumerate();
+        sums.min_by(|(_, left), (_, right)| left.total_cmp(right)).map_or(0, |(at, _)| at)
     }
 }

@@ -1,0 +1,230 @@
+//! Many texts sought in a value at once, by grams: four bytes in a row.
+//!
+//! A bitmap says which grams some text is known by; what it lets through is compared in full, so a gram (or an attacker's
+//! value) can cost time but never makes a match. A text of seven bytes or more is known by four neighbouring grams:
+//! wherever it stands, one of them begins at a multiple of four, and only these places are looked at. Few texts are
+//! sought by the vector instructions of `aho-corasick`'s packed search instead.
+
+use aho_corasick::{Span, packed};
+use rustc_hash::FxHashMap;
+
+use super::profile::Profile;
+
+/// Bytes of a gram.
+pub(crate) const GRAM_BYTES: usize = 4;
+/// Texts sought by vector instructions, at most; and bytes of a value from which that pays.
+const VECTOR_TEXTS_MAX: usize = 32;
+const VECTOR_BYTES_MIN: usize = 64;
+/// Bytes of a text that are sought so.
+const VECTOR_TEXT_BYTES: usize = 12;
+/// Bits of the bitmap: at least so many for each gram, within these bounds.
+const BITS_PER_GRAM: usize = 16;
+const BITMAP_BITS: std::ops::RangeInclusive<u32> = 9..=18;
+
+/// The texts of one field that a value may contain, each of four bytes or more, with what they stand for.
+#[derive(Debug)]
+pub(crate) struct Contained {
+    long: Option<Grams>,
+    short: Option<Grams>,
+}
+
+/// Texts that are known by grams at every `stride`th place.
+#[derive(Debug)]
+struct Grams {
+    stride: usize,
+    /// All texts, if they are few.
+    searcher: Option<packed::Searcher>,
+    bitmap: Box<[u64]>,
+    shift: u32,
+    texts: Vec<(Box<str>, Vec<u32>)>,
+    by_gram: FxHashMap<u32, Vec<Known>>,
+}
+
+/// A text that has a gram at a place.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    text: usize,
+    at: usize,
+}
+
+impl Contained {
+    pub(crate) fn build(texts: Vec<(Box<str>, Vec<u32>)>, profile: &Profile) -> Contained {
+        let (long, short): (Vec<_>, Vec<_>) = texts.into_iter().partition(|(text, _)| text.len() >= GRAM_BYTES + 3);
+        let grams = |texts: Vec<_>, stride| (!texts.is_empty()).then(|| Grams::build(texts, stride, profile));
+        Contained { long: grams(long, GRAM_BYTES), short: grams(short, 1) }
+    }
+
+    /// Whether a value contains one of them.
+    pub(crate) fn any_in(&self, bytes: &[u8]) -> bool {
+        let mut any = false;
+        for grams in [&self.long, &self.short].into_iter().flatten() {
+            grams.scan(bytes, &mut |_: &[u32]| any = true);
+            if any {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Gives what the texts stand for that a value contains; some more than once.
+    pub(crate) fn scan(&self, bytes: &[u8], met: &mut impl FnMut(&[u32])) {
+        for grams in [&self.long, &self.short].into_iter().flatten() {
+            grams.scan(bytes, met);
+        }
+    }
+}
+
+impl Grams {
+    fn build(texts: Vec<(Box<str>, Vec<u32>)>, stride: usize, profile: &Profile) -> Grams {
+        let mut by_gram: FxHashMap<u32, Vec<Known>> = FxHashMap::default();
+        let mut starts = Vec::new();
+        for (number, (text, _)) in texts.iter().enumerate() {
+            let bytes = text.as_bytes();
+            let start = profile.rarest_grams(bytes, stride);
+            starts.push(start);
+            for at in start..start + stride {
+                by_gram.entry(gram_at(bytes, at)).or_default().push(Known { text: number, at });
+            }
+        }
+        let wanted = (by_gram.len() * BITS_PER_GRAM).next_power_of_two().trailing_zeros();
+        let bits = wanted.clamp(*BITMAP_BITS.start(), *BITMAP_BITS.end());
+        let shift = u32::BITS - bits;
+        let mut bitmap = vec![0_u64; 1 << (bits - 6)].into_boxed_slice();
+        for gram in by_gram.keys() {
+            let (word, bit) = place(*gram, shift);
+            if let Some(word) = bitmap.get_mut(word) {
+                *word |= bit;
+            }
+        }
+        let searcher = vector_searcher(&texts, &starts);
+        Grams { stride, searcher, bitmap, shift, texts, by_gram }
+    }
+
+    fn scan(&self, bytes: &[u8], met: &mut impl FnMut(&[u32])) {
+        match &self.searcher {
+            Some(searcher) if bytes.len() >= VECTOR_BYTES_MIN => self.scan_by_vectors(searcher, bytes, met),
+            _ if self.stride == 1 => self.scan_each(bytes, met),
+            _ => self.scan_every_fourth(bytes, met),
+        }
+    }
+
+    fn scan_by_vectors(&self, searcher: &packed::Searcher, bytes: &[u8], met: &mut impl FnMut(&[u32])) {
+        let mut span = Span { start: 0, end: bytes.len() };
+        while let Some(found) = searcher.find_in(bytes, span) {
+            self.check(bytes, found.start(), met);
+            span.start = found.start() + 1;
+        }
+    }
+
+    /// Four grams at a time: nearly always none of them is a text's.
+    fn scan_every_fourth(&self, bytes: &[u8], met: &mut impl FnMut(&[u32])) {
+        let (blocks, rest) = bytes.as_chunks::<16>();
+        for (number, block) in blocks.iter().enumerate() {
+            let (grams, _) = block.as_chunks::<GRAM_BYTES>();
+            let known = grams.iter().fold(false, |any, gram| any | self.knows(u32::from_le_bytes(*gram)));
+            if known {
+                (0..4).for_each(|gram| self.check(bytes, number * 16 + gram * GRAM_BYTES, met));
+            }
+        }
+        let begin = bytes.len() - rest.len();
+        let (grams, _) = rest.as_chunks::<GRAM_BYTES>();
+        for (number, gram) in grams.iter().enumerate() {
+            if self.knows(u32::from_le_bytes(*gram)) {
+                self.check(bytes, begin + number * GRAM_BYTES, met);
+            }
+        }
+    }
+
+    fn scan_each(&self, bytes: &[u8], met: &mut impl FnMut(&[u32])) {
+        let mut at = 0;
+        while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+            let eight = u64::from_le_bytes(*eight);
+            if (0..4).fold(false, |any, from: u32| any | self.knows(low(eight >> (8 * from)))) {
+                (at..at + 4).for_each(|at| self.check(bytes, at, met));
+            }
+            at += 4;
+        }
+        (at..bytes.len().saturating_sub(GRAM_BYTES - 1)).for_each(|at| self.check(bytes, at, met));
+    }
+
+    #[inline]
+    fn knows(&self, gram: u32) -> bool {
+        let (word, bit) = place(gram, self.shift);
+        self.bitmap.get(word).is_some_and(|word| word & bit != 0)
+    }
+
+    /// Gives what the texts stand for that have the gram at a place and stand there.
+    #[cold]
+    fn check(&self, bytes: &[u8], at: usize, met: &mut impl FnMut(&[u32])) {
+        let gram = gram_at(bytes, at);
+        if !self.knows(gram) {
+            return;
+        }
+        for known in self.by_gram.get(&gram).map(Vec::as_slice).unwrap_or_default() {
+            let Some((text, variants)) = self.texts.get(known.text) else { continue };
+            let from = at.checked_sub(known.at).and_then(|begin| bytes.get(begin..));
+            if from.is_some_and(|from| from.starts_with(text.as_bytes())) {
+                met(variants);
+            }
+        }
+    }
+}
+
+/// From its first gram on, a few bytes of each text: what they rule out costs no step out of the search.
+fn vector_searcher(texts: &[(Box<str>, Vec<u32>)], starts: &[usize]) -> Option<packed::Searcher> {
+    let parts = texts.iter().zip(starts).filter_map(|((text, _), start)| text.as_bytes().get(*start..));
+    let mut parts: Vec<&[u8]> = parts.map(|part| part.get(..VECTOR_TEXT_BYTES).unwrap_or(part)).collect();
+    parts.sort_unstable();
+    parts.dedup();
+    if parts.len() > VECTOR_TEXTS_MAX {
+        return None;
+    }
+    let mut config = packed::Config::new();
+    config.match_kind(packed::MatchKind::LeftmostFirst).builder().extend(parts).build()
+}
+
+#[allow(clippy::as_conversions, clippy::cast_possible_truncation)] // the lower half is what is wanted
+const fn low(eight: u64) -> u32 {
+    eight as u32
+}
+
+pub(crate) fn gram(window: &[u8]) -> u32 {
+    window.first_chunk::<GRAM_BYTES>().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+fn gram_at(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..).map_or(0, gram)
+}
+
+/// Word and bit of a gram in the bitmap (multiplicative hashing, Knuth 6.4).
+#[allow(clippy::as_conversions)] // a few bits, on every machine we run on
+const fn place(gram: u32, shift: u32) -> (usize, u64) {
+    let hash = gram.wrapping_mul(0x9e37_79b1) >> shift;
+    ((hash >> 6) as usize, 1 << (hash & 63))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::{super::profile::BUILT_IN, *};
+
+    proptest! {
+        /// Few letters, so that texts overlap, repeat and share their grams.
+        #[test]
+        fn finds_what_a_plain_search_finds(
+            texts in proptest::collection::btree_set("[ab]{4,14}", 1..60),
+            value in "[abc]{0,200}",
+            few in any::<bool>(),
+        ) {
+            let texts: Vec<String> = texts.into_iter().take(if few { 5 } else { 60 }).collect();
+            let list = (0..).zip(&texts).map(|(number, text)| (text.as_str().into(), vec![number])).collect();
+            let mut found = BTreeSet::new();
+            Contained::build(list, &BUILT_IN).scan(value.as_bytes(), &mut |numbers: &[u32]| found.extend(numbers.to_vec()));
+            let plain = (0..).zip(&texts).filter(|(_, text)| value.contains(text.as_str())).map(|(number, _)| number);
+            prop_assert_eq!(found, plain.collect::<BTreeSet<u32>>());
+        }
+    }
+}
