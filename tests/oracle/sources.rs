@@ -126,6 +126,55 @@ impl Sources {
         ways
     }
 
+    /// Channel, event code (empty: any), category and service, for those who route events to one log source each.
+    #[must_use]
+    pub fn routes(&self) -> Vec<(String, String, Option<String>, String)> {
+        let mut routes = Vec::new();
+        for row in &self.rows {
+            let (is, codes) = match &row.is.category {
+                Some(_) => (&row.rewrite, row.conditions.iter().find(|(field, _)| field == "EventID")),
+                None => (&row.is, None),
+            };
+            let Some(service) = &is.service else { continue };
+            let any = vec![String::new()];
+            for channel in self.rows.iter().filter(|other| other.is == *is).flat_map(|other| &other.channels) {
+                for code in codes.map_or(&any, |(_, codes)| codes) {
+                    routes.push((channel.clone(), code.clone(), row.is.category.clone(), service.clone()));
+                }
+            }
+        }
+        routes
+    }
+
+    /// The same rule with channel and event code written into it, once for each way to its log source; the rule itself if
+    /// it is on all of a product. None if the map leads no event to it.
+    #[must_use]
+    pub fn written_out(&self, rule: &Yaml) -> Vec<Yaml> {
+        let Some(wanted) = rule.get("logsource").and_then(Yaml::as_object).map(log_source) else { return Vec::new() };
+        let all_channels = |service: &LogSource| -> Vec<Yaml> {
+            let rows = self.rows.iter().filter(|row| row.is.category.is_none() && covers(service, &row.is));
+            rows.flat_map(|row| &row.channels).map(|channel| Yaml::String(channel.clone())).collect()
+        };
+        let Some(category) = &wanted.category else {
+            if wanted.service.is_none() {
+                return vec![rule.clone()];
+            }
+            let selection = Map::from_iter([("Channel".to_owned(), Yaml::Array(all_channels(&wanted)))]);
+            return written(rule, selection, &[]).into_iter().collect();
+        };
+        let rows = self.rows.iter().filter(|row| row.is.category.as_ref() == Some(category));
+        let rows =
+            rows.filter(|row| covers(&wanted, &LogSource { category: Some(category.clone()), ..row.rewrite.clone() }));
+        rows.filter_map(|row| {
+            let values = |list: &[String]| Yaml::Array(list.iter().cloned().map(Yaml::String).collect());
+            let mut selection: Map<String, Yaml> =
+                row.conditions.iter().map(|(field, list)| (field.clone(), values(list))).collect();
+            selection.insert("Channel".to_owned(), Yaml::Array(all_channels(&row.rewrite)));
+            written(rule, selection, &row.mappings)
+        })
+        .collect()
+    }
+
     /// The event's channel and its product, if the map knows it.
     fn channel(&self, event: &Seen<'_>) -> Option<(String, String)> {
         let text = |field: &str| event.first(field).map(|value| value.text).filter(|text| !text.is_empty());
@@ -153,6 +202,46 @@ impl Sources {
             service: row.also.service.clone().or_else(|| declared.service.clone()),
         });
         covers(wanted, declared) || also.into_iter().any(|also| covers(wanted, &also))
+    }
+}
+
+/// A rule with a further selection that must hold, and its fields by other names.
+fn written(rule: &Yaml, selection: Map<String, Yaml>, names: &[(String, String)]) -> Option<Yaml> {
+    // A name that neither `them` nor a pattern of the public rules means.
+    const NAME: &str = "_log_source";
+    let mut rule = rule.clone();
+    let detection = rule.get_mut("detection")?.as_object_mut()?;
+    for (_, search) in detection.iter_mut().filter(|(name, _)| *name != "condition") {
+        rename(search, names);
+    }
+    let within = |condition: &Yaml| Yaml::String(format!("({}) and {NAME}", text_of(condition)));
+    let condition = match detection.get("condition")? {
+        Yaml::Array(list) => Yaml::Array(list.iter().map(within).collect()),
+        one => within(one),
+    };
+    detection.insert("condition".to_owned(), condition);
+    detection.insert(NAME.to_owned(), Yaml::Object(selection));
+    Some(rule)
+}
+
+fn rename(search: &mut Yaml, names: &[(String, String)]) {
+    match search {
+        Yaml::Array(list) => list.iter_mut().for_each(|search| rename(search, names)),
+        Yaml::Object(map) => {
+            let new = |name: &str| names.iter().find(|(rule, _)| rule == name).map(|(_, event)| event.clone());
+            let renamed = std::mem::take(map).into_iter().map(|(key, mut value)| {
+                let (field, modifiers) = key.split_once('|').map_or((key.as_str(), None), |(f, m)| (f, Some(m)));
+                if modifiers.is_some_and(|modifiers| modifiers.split('|').any(|word| word == "fieldref"))
+                    && let Some(other) = value.as_str().and_then(new)
+                {
+                    value = Yaml::String(other);
+                }
+                let field = new(field).unwrap_or_else(|| field.to_owned());
+                (modifiers.map_or_else(|| field.clone(), |modifiers| format!("{field}|{modifiers}")), value)
+            });
+            *map = renamed.collect();
+        }
+        _ => {}
     }
 }
 
