@@ -410,9 +410,9 @@ date=2024-10-14 time=13:46:41 eventtime=1728938802127358411 tz="-0700" logid="12
             cisco/firewall/asa 2026-01-05T13:00:00Z Assumed
               message_id=106023 | src_ip=1.2.3.4 | source_ip=1.2.3.4 | src_port=4000 | dst_ip=10.0.0.5 | dst_port=22 | protocol=tcp | action=deny | action=block | blocked=true
               address:1.2.3.4 address:10.0.0.5
-            linux/-/- 2026-01-05T13:00:00Z Assumed
-              host=fw
-              host:fw
+            cisco/firewall/asa 2026-01-05T13:00:00Z Assumed
+              host=fw | message_id=302013 | src_ip=1.2.3.4 | source_ip=1.2.3.4 | src_port=4000 | dst_ip=10.0.0.5 | dst_port=443 | protocol=TCP | action=built | action=accept | blocked=false
+              host:fw address:1.2.3.4 address:10.0.0.5
             cisco/firewall/asa 2026-01-05T13:00:00Z Assumed
               message_id=106100 | src_ip=1.2.3.4 | source_ip=1.2.3.4 | src_port=4000 | dst_ip=10.0.0.5 | dst_port=22 | protocol=tcp | action=deny | action=block | blocked=true
               address:1.2.3.4 address:10.0.0.5

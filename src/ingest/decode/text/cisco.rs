@@ -12,6 +12,8 @@ use crate::decode::{
 /// Decodes a message; `None` if it is none of these.
 pub(super) fn decode<'a>(text: &'a str, sink: &mut Sink<'_>) -> Result<Option<Found<'a>>, Broken> {
     let known = &*KNOWN;
+    // ASA sets its host's name apart: `fw : %ASA-6-302013: ..`.
+    let text = text.strip_prefix(": ").unwrap_or(text);
     if let Some(facility) = huawei(text) {
         put_message(sink, text)?;
         let service = if facility == "BGP" { "bgp" } else { "syslog" };
