@@ -7,8 +7,9 @@
 //! Behind syslog a phrase is tried only for messages of its own programs; on lines without a header those of
 //! applications that write such lines are tried, and each has words that no other program uses.
 
-use std::sync::LazyLock;
+use std::{ops::Range, sync::LazyLock};
 
+use aho_corasick::AhoCorasick;
 use cf_types::Name;
 
 use super::{Found, address, put};
@@ -19,6 +20,8 @@ use crate::decode::{
 
 /// Bytes of a text that phrases are looked for in.
 const TEXT_BYTES_MAX: usize = 16_384;
+/// Places on a line where some literal stands, at most.
+const CANDIDATES_MAX: usize = 256;
 /// Bytes of the longest value that a place takes, but for a reason.
 const VALUE_BYTES_MAX: usize = 1_024;
 
@@ -483,23 +486,17 @@ pub(super) fn decode<'a>(text: &str, program: Option<&str>, sink: &mut Sink<'_>)
     // Longer ones are no login; a phrase at the beginning of one is still found.
     let end = (0..=text.len().min(TEXT_BYTES_MAX)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     let text = text.get(..end).unwrap_or("").trim_end();
-    for compiled in COMPILED.iter() {
-        let application = compiled.application;
-        let is_its = match program {
-            Some(program) => application.is(program),
-            None => application.lines,
-        };
-        if !is_its {
-            continue;
+    let candidates = match program {
+        Some(program) => TABLE.of_program(program),
+        None => TABLE.of_line(text),
+    };
+    for entry in candidates.into_iter().filter_map(|index| TABLE.entries.get(index)) {
+        let Some(values) = entry.phrase.fit(text) else { continue };
+        for (place, value) in values {
+            place.put(value, sink)?;
         }
-        for (event_type, phrase) in &compiled.phrases {
-            let Some(values) = phrase.fit(text) else { continue };
-            for (place, value) in values {
-                place.put(value, sink)?;
-            }
-            sink.text(KNOWN.event_type, event_type)?;
-            return Ok(Some(application.found()));
-        }
+        sink.text(KNOWN.event_type, entry.event_type)?;
+        return Ok(Some(entry.application.found()));
     }
     Ok(None)
 }
@@ -526,17 +523,64 @@ impl Application {
     }
 }
 
-static COMPILED: LazyLock<Vec<Compiled>> = LazyLock::new(|| APPLICATIONS.iter().map(Compiled::new).collect());
+static TABLE: LazyLock<Table> = LazyLock::new(Table::new);
 
-struct Compiled {
-    application: &'static Application,
-    phrases: Vec<(&'static str, Phrase)>,
+/// The phrases of all applications, in the table's order.
+struct Table {
+    entries: Vec<Entry>,
+    /// Where each application's phrases lie.
+    applications: Vec<(&'static Application, Range<usize>)>,
+    /// The longest literals of the phrases that may stand on a line without header, and whose they are: one pass over a
+    /// line of an unknown kind says which few phrases are worth a look.
+    literals: Option<AhoCorasick>,
+    of_literal: Vec<usize>,
 }
 
-impl Compiled {
-    fn new(application: &'static Application) -> Compiled {
-        let phrases = application.phrases.iter().map(|(event_type, text)| (*event_type, Phrase::new(text))).collect();
-        Compiled { application, phrases }
+struct Entry {
+    application: &'static Application,
+    event_type: &'static str,
+    phrase: Phrase,
+}
+
+impl Table {
+    fn new() -> Table {
+        let (mut entries, mut applications) = (Vec::new(), Vec::new());
+        for application in APPLICATIONS {
+            let begin = entries.len();
+            entries.extend(application.phrases.iter().map(|(event_type, text)| Entry {
+                application,
+                event_type,
+                phrase: Phrase::new(text),
+            }));
+            applications.push((application, begin..entries.len()));
+        }
+        let of_literal: Vec<usize> =
+            (0..entries.len()).filter(|at| entries.get(*at).is_some_and(|entry| entry.application.lines)).collect();
+        let literals = of_literal.iter().filter_map(|at| Some(entries.get(*at)?.phrase.longest()));
+        // It cannot fail for a few hundred short literals; if it did, every phrase would be tried.
+        let literals = AhoCorasick::new(literals).ok();
+        Table { entries, applications, literals, of_literal }
+    }
+
+    /// The phrases of a program.
+    fn of_program(&self, program: &str) -> Vec<usize> {
+        let its = self.applications.iter().filter(|(application, _)| application.is(program));
+        its.flat_map(|(_, range)| range.clone()).collect()
+    }
+
+    /// The phrases whose longest literal stands on a line.
+    fn of_line(&self, text: &str) -> Vec<usize> {
+        let Some(literals) = &self.literals else {
+            return self.of_literal.clone();
+        };
+        let mut found: Vec<usize> = literals
+            .find_overlapping_iter(text)
+            .take(CANDIDATES_MAX)
+            .filter_map(|found| self.of_literal.get(found.pattern().as_usize()).copied())
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 }
 
@@ -626,12 +670,13 @@ impl Phrase {
         Phrase { literals, places, backwards }
     }
 
+    fn longest(&self) -> &'static str {
+        self.literals.iter().max_by_key(|literal| literal.len()).copied().unwrap_or("")
+    }
+
     /// The values of the places, if the phrase is in the text.
     fn fit<'a>(&self, text: &'a str) -> Option<Vec<(Place, &'a str)>> {
-        let first = self.literals.first().copied().unwrap_or("");
-        // Cheap and nearly always no; the whole is tried only where the longest literal stands.
-        let longest = self.literals.iter().max_by_key(|literal| literal.len()).copied().unwrap_or(first);
-        memchr::memmem::find(text.as_bytes(), longest.as_bytes())?;
+        memchr::memmem::find(text.as_bytes(), self.longest().as_bytes())?;
         let values =
             if self.backwards { self.from_end(text) } else { self.from_start(text).or_else(|| self.from_end(text)) }?;
         Some(self.places.iter().copied().zip(values).collect())
