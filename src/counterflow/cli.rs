@@ -17,7 +17,7 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "FILE", env = "COUNTERFLOW_CONFIG")]
     pub(crate) config: Option<PathBuf>,
 
-    /// How to print: table, json (lines) or csv. Default: table on a terminal, json in a pipe.
+    /// How to print: table, json (lines), csv, or sarif (rules check). Default: table on a terminal, json in a pipe.
     #[arg(long, global = true, value_enum, value_name = "FORMAT", visible_alias = "format")]
     pub(crate) output: Option<Format>,
 
@@ -35,7 +35,10 @@ pub(crate) enum Command {
     Run(Box<RunArguments>),
     /// Look at rules
     #[command(subcommand)]
-    Rules(RulesCommand),
+    Rules(Box<RulesCommand>),
+    /// Scan files with YARA rules
+    #[cfg(feature = "yara")]
+    Yara(YaraArguments),
     /// Ask the history in SQL, beside a running or a stopped engine
     Sql(SqlArguments),
     /// List incidents, or show one with its timeline
@@ -63,13 +66,28 @@ pub(crate) enum Command {
 /// Rules and how strict to be about them.
 #[derive(Debug, Args)]
 pub(crate) struct RuleArguments {
-    /// Rule file or folder (*.yml, *.yaml at any depth); may be repeated
+    /// Rule file or folder (*.yml, *.yaml, *.yar, *.yara at any depth); may be repeated
     #[arg(long = "rules", value_name = "PATH", required = true)]
     pub(crate) rules: Vec<PathBuf>,
 
     /// Exit with 1 if a rule did not load
     #[arg(long)]
     pub(crate) strict: bool,
+
+    #[command(flatten)]
+    pub(crate) inputs: RuleInputs,
+}
+
+/// What rules speak of and do not say themselves.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct RuleInputs {
+    /// File with more rows for the table of log sources; may be repeated
+    #[arg(long = "logsources", value_name = "FILE")]
+    pub(crate) log_sources: Vec<PathBuf>,
+
+    /// Value of a placeholder (modifier `expand`), e.g. admins=root; may be repeated, also for one name
+    #[arg(long = "placeholder", value_name = "NAME=VALUE")]
+    pub(crate) placeholders: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -142,6 +160,9 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) syslog_tcp: Option<SocketAddr>,
 
+    #[command(flatten)]
+    pub(crate) inputs: RuleInputs,
+
     /// Worker threads of the graph
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) workers: Option<u16>,
@@ -181,27 +202,164 @@ pub(crate) struct RunArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RulesCommand {
-    /// Exit 0 when all rules load, 1 with the list of those that do not
-    Check {
-        /// Rule files or folders
-        #[arg(value_name = "PATH", required = true)]
-        paths: Vec<PathBuf>,
-        /// Say warnings, too
-        #[arg(long)]
-        warnings: bool,
-    },
-    /// List the rules that load
-    List {
-        /// Rule files or folders
-        #[arg(value_name = "PATH", required = true)]
-        paths: Vec<PathBuf>,
-    },
+    /// Exit 0 when all rules load, 1 with what is wrong; as table, JSON lines or SARIF
+    Check(CheckArguments),
+    /// List the rules that load, with what they did if the data of an engine or a replay is given
+    List(ListArguments),
     /// Run the events beside the rules (NAME.test.jsonl): exit 0 when each fires or stays silent as it says
     Test {
         /// Rule files or folders
         #[arg(value_name = "PATH", required = true)]
         paths: Vec<PathBuf>,
+        #[command(flatten)]
+        inputs: RuleInputs,
     },
+    /// Say why a rule did or did not match events: each part with the value it saw, and the nearest miss
+    Explain(ExplainArguments),
+    /// Bring in a folder or archive of rules, with where they are from
+    Import(ImportArguments),
+    /// Write which ATT&CK techniques the rules are about, as a layer of the ATT&CK Navigator
+    Coverage(CoverageArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    /// Rule files or folders
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+
+    /// Say warnings, too; SARIF always has them
+    #[arg(long)]
+    pub(crate) warnings: bool,
+
+    /// Warnings fail the check like errors
+    #[arg(long)]
+    pub(crate) strict: bool,
+
+    /// Leave problems of this code out; may be repeated
+    #[arg(long, value_name = "CODE", value_delimiter = ',')]
+    pub(crate) ignore: Vec<String>,
+
+    /// Look for problems of this code only; may be repeated
+    #[arg(long, value_name = "CODE", value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) inputs: RuleInputs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArguments {
+    /// Rule files or folders
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+
+    /// Only rules of this level or above
+    #[arg(long, value_name = "LEVEL", value_parser = ["informational", "low", "medium", "high", "critical"])]
+    pub(crate) level: Option<String>,
+
+    /// Only rules with a tag that begins so, e.g. attack.t1059; may be repeated
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Vec<String>,
+
+    /// Only rules of this log source: a product, category or service, or PRODUCT/CATEGORY/SERVICE with `-` for any
+    #[arg(long, value_name = "SOURCE", allow_hyphen_values = true)]
+    pub(crate) logsource: Option<String>,
+
+    /// Only rules that nothing can feed: no channel and no decoder of the table leads events to their log source
+    #[arg(long)]
+    pub(crate) unfed: bool,
+
+    /// Folder of an engine or of `replay --data`: adds how often each rule met an event, and when last
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) inputs: RuleInputs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArguments {
+    /// Rule file or folder; may be repeated
+    #[arg(long = "rules", value_name = "PATH", required = true)]
+    pub(crate) rules: Vec<PathBuf>,
+
+    /// Id (or title) of the rule
+    #[arg(long, value_name = "ID")]
+    pub(crate) rule: String,
+
+    /// Year of times that have none; default: that of the file's modification time
+    #[arg(long, value_name = "YEAR", value_parser = clap::value_parser!(i16).range(1970..=9998))]
+    pub(crate) year: Option<i16>,
+
+    /// Where the event is: all events of a file, those of one line, or `-` for standard input
+    #[arg(value_name = "FILE[:LINE]")]
+    pub(crate) place: String,
+
+    #[command(flatten)]
+    pub(crate) inputs: RuleInputs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// Folder, .zip, .tar, .tar.gz or .tar.zst
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: PathBuf,
+
+    /// Folder to bring the rules into; one for each source
+    #[arg(long, value_name = "DIR")]
+    pub(crate) into: PathBuf,
+
+    /// Overwrite what changed and remove what the source no longer has
+    #[arg(long)]
+    pub(crate) replace: bool,
+
+    /// Where the source is from, for the attribution: a name, a URL, a version. Default: the source's path
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) from: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CoverageArguments {
+    /// Rule files or folders
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+
+    /// File to write, `-` for standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+
+    /// Folder of an engine or of `replay --data`: adds how often each technique was met
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// Name of the layer
+    #[arg(long, value_name = "TEXT", default_value = "Counterflow rules")]
+    pub(crate) name: String,
+
+    #[command(flatten)]
+    pub(crate) inputs: RuleInputs,
+}
+
+/// Files scanned as they are, not as events.
+#[cfg(feature = "yara")]
+#[derive(Debug, Args)]
+pub(crate) struct YaraArguments {
+    /// YARA file or folder (*.yar, *.yara at any depth); may be repeated
+    #[arg(long = "rules", value_name = "PATH", required = true)]
+    pub(crate) rules: Vec<PathBuf>,
+
+    /// Largest file that is scanned, in MiB; larger ones are told
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    pub(crate) size_max: u64,
+
+    /// Longest scan of one file, in seconds; longer ones are told
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds_max: u64,
+
+    /// Files and folders to scan; links in folders are not followed
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -8,24 +8,35 @@ mod facts;
 mod incidents;
 mod replay;
 mod rules;
+mod rules_explain;
+mod rules_import;
 mod rules_test;
 mod run;
+mod sarif;
 mod sql;
+#[cfg(feature = "yara")]
+mod yara;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::{
-    cli::{Cli, Command},
-    output::Exit,
+    cli::{Cli, Command, RulesCommand},
+    output::{Exit, Format},
 };
 
 /// Runs the subcommand that was asked for.
 pub(crate) fn dispatch(cli: &Cli) -> Result<Exit> {
+    let takes_sarif = matches!(&cli.command, Command::Rules(command) if matches!(**command, RulesCommand::Check(_)));
+    if cli.output == Some(Format::Sarif) && !takes_sarif {
+        bail!("--output sarif is for `rules check`; others print table, json or csv");
+    }
     match &cli.command {
         Command::Detect(arguments) => detect::run(cli, arguments),
         Command::Replay(arguments) => replay::run(cli, arguments),
         Command::Run(arguments) => run::run(cli, arguments),
         Command::Rules(arguments) => rules::run(cli, arguments),
+        #[cfg(feature = "yara")]
+        Command::Yara(arguments) => yara::run(cli, arguments),
         Command::Sql(arguments) => sql::run(cli, arguments),
         Command::Incidents(arguments) => incidents::run(cli, arguments),
         Command::Alerts(arguments) => incidents::alerts(cli, arguments),

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use cf_ledger::facts_log::{FactsLog, Loaded};
 use cf_ledger::{ControlEntry, Present};
-use cf_sigma::{Options, RuleSet, Text};
+use cf_sigma::{RuleSet, Text};
 use cf_spool::{ReadError, Spool, SpoolReader};
 use cf_types::{Epoch, EpochOutput, EpochRecord, Fact, Record, Time, clock};
 
@@ -52,7 +52,7 @@ pub(crate) struct Conductor {
     pub(crate) engine: Engine,
     pub(crate) spool: Arc<Spool>,
     pub(crate) facts_log: FactsLog,
-    pub(crate) rule_options: Options,
+    pub(crate) rule_options: rules::RuleOptions,
     /// The rules from the next epoch on.
     pub(crate) rules: Arc<RuleSet>,
     /// Where others wait.

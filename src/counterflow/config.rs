@@ -8,16 +8,20 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use cf_ingest::{SourceOptions, SourceTable};
 use cf_response::ResponseSettings;
 use cf_settings::{Foreign, Loaded, Lookup};
+use cf_sigma::LogSources;
 use cf_types::{ActionKind, Level, fact::Policy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::cli::{Cli, RunArguments};
+use crate::{
+    cli::{Cli, RunArguments},
+    rules::RuleOptions,
+};
 
 /// All settings.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -27,8 +31,8 @@ pub(crate) struct Settings {
     pub(crate) app: AppSettings,
     /// Folder for all that is kept: spool, ledger, facts log, history.
     pub(crate) data: Option<PathBuf>,
-    /// Rule files and folders.
-    pub(crate) rules: Vec<PathBuf>,
+    /// Rules and what they speak of.
+    pub(crate) rules: RuleSettings,
     /// The ways in.
     pub(crate) listen: ListenSettings,
     /// How each source decodes, by its name: `syslog`, `http`, `file`.
@@ -59,6 +63,50 @@ impl Default for AppSettings {
     fn default() -> AppSettings {
         AppSettings { name: "counterflow".to_owned(), environment: "production".to_owned() }
     }
+}
+
+/// Rules and what they speak of.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RuleSettings {
+    /// Rule files and folders.
+    pub(crate) paths: Vec<PathBuf>,
+    /// Files with more rows for the table of log sources.
+    pub(crate) log_sources: Vec<PathBuf>,
+    /// Values of placeholders (modifier `expand`), each `NAME=VALUE`; a name may come several times.
+    pub(crate) placeholders: Vec<String>,
+}
+
+impl RuleSettings {
+    /// How rules are read and compiled by these settings.
+    pub(crate) fn options(&self, fold_window_s: u32) -> Result<RuleOptions> {
+        let mut options = RuleOptions::default();
+        options.compile.fold_window_s = fold_window_s;
+        options.parse.placeholders = placeholders(&self.placeholders)?;
+        if !self.log_sources.is_empty() {
+            options.compile.log_sources = Arc::new(log_sources(&self.log_sources)?);
+        }
+        Ok(options)
+    }
+}
+
+fn placeholders(pairs: &[String]) -> Result<BTreeMap<String, Vec<String>>> {
+    let mut placeholders: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for pair in pairs {
+        let Some((name, value)) = pair.split_once('=').filter(|(name, _)| !name.trim().is_empty()) else {
+            bail!("the placeholder {pair:?} is not of the form NAME=VALUE");
+        };
+        placeholders.entry(name.trim().trim_matches('%').to_owned()).or_default().push(value.to_owned());
+    }
+    Ok(placeholders)
+}
+
+fn log_sources(files: &[PathBuf]) -> Result<LogSources> {
+    let texts = crate::rules::read(files)?;
+    LogSources::built_in().extended_by(&texts).map_err(|problems| {
+        let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        anyhow!("the table of log sources cannot be extended:\n  {}", said.join("\n  "))
+    })
 }
 
 /// Addresses to listen on. Loopback only, until there are tokens.
@@ -267,7 +315,10 @@ fn flags(arguments: &RunArguments) -> Result<Vec<(&'static str, Value)>> {
     let mut flags = Vec::new();
     let mut flag = |path, value: Option<Value>| flags.extend(value.map(|value| (path, value)));
     flag("data", arguments.data.as_ref().map(|data| json!(data)));
-    flag("rules", (!arguments.rules.is_empty()).then(|| json!(arguments.rules)));
+    flag("rules.paths", (!arguments.rules.is_empty()).then(|| json!(arguments.rules)));
+    let inputs = &arguments.inputs;
+    flag("rules.log_sources", (!inputs.log_sources.is_empty()).then(|| json!(inputs.log_sources)));
+    flag("rules.placeholders", (!inputs.placeholders.is_empty()).then(|| json!(inputs.placeholders)));
     flag("listen.http", arguments.listen.map(|address| json!(address)));
     flag("listen.syslog_udp", arguments.syslog_udp.map(|address| json!(address)));
     flag("listen.syslog_tcp", arguments.syslog_tcp.map(|address| json!(address)));

@@ -74,6 +74,8 @@ pub(crate) enum Format {
     Json,
     /// Comma-separated, with a header.
     Csv,
+    /// Static analysis results (SARIF 2.1.0), of `rules check` alone.
+    Sarif,
 }
 
 impl Format {
@@ -87,7 +89,7 @@ impl Format {
 pub(crate) fn rows(format: Format, columns: &[&str], rows: impl IntoIterator<Item = Value>) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     match format {
-        Format::Json => {
+        Format::Json | Format::Sarif => {
             for row in rows {
                 serde_json::to_writer(&mut out, &row)?;
                 out.write_all(b"\n")?;

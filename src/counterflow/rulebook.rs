@@ -11,11 +11,11 @@ use std::{
 
 use anyhow::{Context, Result};
 use cf_ledger::{ControlEntry, Ledger};
-use cf_sigma::{Options, Problem, RuleInfo, RuleSet, Severity, Text};
+use cf_sigma::{Problem, RuleInfo, RuleSet, Severity, Text};
 use cf_types::{Time, clock};
 use serde::{Deserialize, Serialize};
 
-use crate::rules;
+use crate::rules::{self, RuleOptions};
 
 /// Before the names of texts made by hand.
 pub(crate) const BY_HAND: &str = "api:";
@@ -70,7 +70,7 @@ impl RuleBook {
         files: Vec<Text>,
         entries: &[ControlEntry],
         before: &[Text],
-        options: &Options,
+        options: &RuleOptions,
     ) -> Result<RuleBook> {
         let (by_hand, disabled) = by_hand(entries)?;
         let mut texts = files;
@@ -331,7 +331,7 @@ mod tests {
             at: Time::default(),
         };
         let entries: Vec<_> = entries.iter().map(entry).collect();
-        RuleBook::open(files.to_vec(), &entries, before, &Options::default()).unwrap()
+        RuleBook::open(files.to_vec(), &entries, before, &RuleOptions::default()).unwrap()
     }
 
     /// Ids (`-`: disabled) with their images, and files that are held.
@@ -394,7 +394,7 @@ mod tests {
         let book = opened(&now, &[], &before);
         assert_eq!(shown(&book), "b=y a=x c=z held a");
         let same = opened(&[before[1].clone(), before[0].clone()], &[], &before);
-        let (first, _) = rules::compile(&before, &Options::default());
+        let (first, _) = rules::compile(&before, &RuleOptions::default());
         assert_eq!(same.set.hash(), first.hash(), "in the order of before");
         assert_eq!(shown(&opened(&now, &[], &[])), "b=y c=z", "nothing to keep");
     }

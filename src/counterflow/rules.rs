@@ -8,10 +8,19 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use cf_sigma::{Options, Problem, RuleSet, Severity, Text};
+use cf_sigma::{Options, ParseOptions, Parsed, Problem, RuleSet, Severity, Text};
 
-/// The largest rule file read, in bytes: the public set's largest has 300 kB.
-const RULE_FILE_BYTES_MAX: u64 = 16 << 20;
+/// The largest rule file read, in bytes: the largest Sigma file has 300 kB, whole YARA collections some 10 MB.
+pub(crate) const RULE_FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// How rules are read and compiled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RuleOptions {
+    /// What texts may speak of: values of placeholders and the like.
+    pub(crate) parse: ParseOptions,
+    /// What is chosen for the whole rule set.
+    pub(crate) compile: Options,
+}
 
 /// More rule files than this are no rule folder.
 const RULE_FILES_MAX: usize = 200_000;
@@ -31,21 +40,73 @@ impl LoadedRules {
     }
 }
 
-/// Loads files (several documents each) and folders (`*.yml`, `*.yaml`, at any depth, sorted by path).
-pub(crate) fn load(paths: &[PathBuf], options: &Options) -> Result<LoadedRules> {
+/// Loads files (several documents each) and folders (at any depth, sorted by path): `*.yml` and `*.yaml` are Sigma or
+/// the plan's form, `*.yar` and `*.yara` YARA.
+pub(crate) fn load(paths: &[PathBuf], options: &RuleOptions) -> Result<LoadedRules> {
     let texts = read(paths)?;
     let (rules, problems) = compile(&texts, options);
     Ok(LoadedRules { rules, problems })
 }
 
+/// Reads texts of all kinds.
+pub(crate) fn parse(texts: &[Text], options: &ParseOptions) -> Parsed {
+    let (yara, sigma): (Vec<Text>, Vec<Text>) = texts.iter().cloned().partition(|text| is_yara(&text.file));
+    let mut parsed = cf_sigma::parse_with(&sigma, options);
+    if !yara.is_empty() {
+        include_yara(&mut parsed, &yara);
+        // Of rules with one id the first stays, and the hash of the set follows the order of the texts.
+        parsed = parsed.in_order_of(texts);
+    }
+    parsed
+}
+
+#[cfg(feature = "yara")]
+fn include_yara(parsed: &mut Parsed, texts: &[Text]) {
+    let read = cf_yara::read(texts, &cf_yara::Limits::default());
+    parsed.include(texts, read.rules, read.problems);
+}
+
+#[cfg(not(feature = "yara"))]
+fn include_yara(parsed: &mut Parsed, texts: &[Text]) {
+    let problems = texts.iter().map(|text| Problem {
+        code: "yara_absent",
+        severity: Severity::Error,
+        file: Arc::clone(&text.file),
+        line: 1,
+        column: 1,
+        rule: None,
+        message: "this program was built without YARA".to_owned(),
+        hint: Some("build it with the feature `yara`".to_owned()),
+    });
+    let problems = problems.collect();
+    parsed.include(texts, Vec::new(), problems);
+}
+
+/// Whether a file of this name is read as YARA.
+pub(crate) fn is_yara(file: &str) -> bool {
+    let extension = Path::new(file).extension();
+    extension.is_some_and(|extension| extension.eq_ignore_ascii_case("yar") || extension.eq_ignore_ascii_case("yara"))
+}
+
+/// Whether a file of this name is a rule file.
+pub(crate) fn is_rule_file(file: &Path) -> bool {
+    let known = |extension: &std::ffi::OsStr| extension == "yml" || extension == "yaml";
+    file.extension().is_some_and(known) || is_yara(&file.to_string_lossy())
+}
+
 /// Compiles texts that were read before.
-pub(crate) fn compile(texts: &[Text], options: &Options) -> (Arc<RuleSet>, Vec<Problem>) {
-    checked(RuleSet::compile(cf_sigma::parse(texts), options))
+pub(crate) fn compile(texts: &[Text], options: &RuleOptions) -> (Arc<RuleSet>, Vec<Problem>) {
+    compile_parsed(parse(texts, &options.parse), &options.compile)
+}
+
+/// Compiles what was read.
+pub(crate) fn compile_parsed(parsed: Parsed, options: &Options) -> (Arc<RuleSet>, Vec<Problem>) {
+    checked(RuleSet::compile(parsed, options))
 }
 
 /// The set after some texts changed or went.
 pub(crate) fn changed(rules: &RuleSet, upsert: Vec<Text>, removed: &[Arc<str>]) -> (Arc<RuleSet>, Vec<Problem>) {
-    checked(rules.changed(upsert, removed))
+    checked(rules.changed_to(parse(&upsert, rules.parse_options()), removed))
 }
 
 /// Adds what only the graph knows to be wrong.
@@ -66,7 +127,8 @@ fn checked((rules, mut problems): (RuleSet, Vec<Problem>)) -> (Arc<RuleSet>, Vec
     (Arc::new(rules), problems)
 }
 
-fn read(paths: &[PathBuf]) -> Result<Vec<Text>> {
+/// Reads the texts of files and folders.
+pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Text>> {
     list(paths)?.iter().map(|file| read_one(file)).collect()
 }
 
@@ -106,7 +168,7 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         // Links are not followed into folders: a loop of links would never end.
         if kind.is_dir() {
             walk(&path, files)?;
-        } else if path.extension().is_some_and(|extension| extension == "yml" || extension == "yaml") {
+        } else if is_rule_file(&path) {
             files.push(path);
         }
     }

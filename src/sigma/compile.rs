@@ -206,6 +206,12 @@ impl RuleSet {
         RuleSet::compile_beside(parsed, &self.options, Some(&self.layers))
     }
 
+    /// What its texts were read with.
+    #[must_use]
+    pub fn parse_options(&self) -> &ParseOptions {
+        &self.parse_options
+    }
+
     /// Hash of the texts it was made of, in hexadecimal; the order of the texts counts.
     #[must_use]
     pub fn hash(&self) -> &str {

@@ -111,6 +111,16 @@ impl Parsed {
         self.problems.extend(problems);
         refuse_repeated_ids(self);
     }
+
+    /// The same with its files in the order of these texts, which decides whose id stays.
+    #[must_use]
+    pub fn in_order_of(self, texts: &[Text]) -> Parsed {
+        let places: HashMap<&Arc<str>, usize> =
+            texts.iter().zip(0..).map(|(text, place)| (&text.file, place)).collect();
+        let mut files = self.files;
+        files.sort_by_key(|file| places.get(&file.file).copied());
+        Parsed::of_files(files, self.options)
+    }
 }
 
 /// Reads rules. A bad document never takes a good one down.

@@ -1,7 +1,6 @@
 //! `counterflow bench match`.
 
 use anyhow::{Result, bail};
-use cf_sigma::Options;
 
 use super::rules;
 use crate::{
@@ -16,7 +15,7 @@ const BYTES_MAX: u64 = 2 << 30;
 /// Measures.
 pub(crate) fn run(cli: &Cli, command: &BenchCommand) -> Result<Exit> {
     let BenchCommand::Match { rules: arguments, file } = command;
-    let loaded = rules::load(arguments, &Options::default())?;
+    let loaded = rules::load(arguments)?;
     let mut input = Input::new(std::slice::from_ref(file), None);
     let mut lines = Vec::new();
     loop {

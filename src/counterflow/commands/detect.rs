@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Result;
 use cf_ingest::{Decoded, Decoder, SourceTable, Want};
-use cf_sigma::{Options, RuleSet, Scanner};
+use cf_sigma::{RuleSet, Scanner};
 use cf_types::{Event, Record};
 use serde::Serialize;
 
@@ -43,7 +43,7 @@ struct Found {
 
 /// Runs it.
 pub(crate) fn run(cli: &Cli, arguments: &DetectArguments) -> Result<Exit> {
-    let loaded = rules::load(&arguments.rules, &Options::default())?;
+    let loaded = rules::load(&arguments.rules)?;
     let mut input = Input::new(&arguments.files, arguments.year);
     let format = Format::or_default(cli.output);
     let total = detect(&mut input, &loaded.rules, format)?;
@@ -51,6 +51,7 @@ pub(crate) fn run(cli: &Cli, arguments: &DetectArguments) -> Result<Exit> {
     if let Some(reject) = total.first_reject {
         output::note(&format!("first reject: {reject}"));
     }
+    rules::report_scans();
     let bad = input.unreadable > 0 || (arguments.rules.strict && loaded.errors() > 0);
     Ok(if bad { Exit::Problems } else { Exit::Ok })
 }
@@ -169,7 +170,7 @@ impl<'a> Worker<'a> {
         };
         // Writing to memory does not fail.
         let written = match self.format {
-            Format::Json => serde_json::to_writer(&mut *lines, &pair).map_err(io::Error::from),
+            Format::Json | Format::Sarif => serde_json::to_writer(&mut *lines, &pair).map_err(io::Error::from),
             Format::Table => {
                 let title = output::printable(pair.title);
                 write!(lines, "{}  {:<13}  {title}  {}:{}", pair.time, pair.level.as_str(), pair.file, pair.line)

@@ -12,7 +12,6 @@ use std::{
 use anyhow::{Result, bail};
 use cf_dataflows::GraphOptions;
 use cf_ingest::SourceTable;
-use cf_sigma::Options;
 use cf_types::{Alert, AlertId, AlertState, Epoch, EpochOutput, Event, Lineage, Member, Reject, Row, Time};
 use serde_json::{Value, json};
 
@@ -36,7 +35,7 @@ const MAX_AHEAD_S: i64 = 400 * 366 * 86_400;
 
 /// Runs it.
 pub(crate) fn run(cli: &Cli, arguments: &ReplayArguments) -> Result<Exit> {
-    let loaded = rules::load(&arguments.rules, &Options::default())?;
+    let loaded = rules::load(&arguments.rules)?;
     let mut input = Input::new(&arguments.files, arguments.year);
     let tap = Arc::new(ReplayTap::default());
     let mut store =
@@ -87,6 +86,7 @@ pub(crate) fn run(cli: &Cli, arguments: &ReplayArguments) -> Result<Exit> {
     }
     print(cli, arguments, &view)?;
     tap.report(&view);
+    rules::report_scans();
     let bad = input.unreadable > 0 || (arguments.rules.strict && loaded.errors() > 0);
     Ok(if bad { Exit::Problems } else { Exit::Ok })
 }

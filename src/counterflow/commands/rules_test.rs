@@ -1,7 +1,8 @@
 //! `counterflow rules test`: the events beside the rules, through the same graph as everything else.
 //!
-//! Beside `NAME.yml` lies `NAME.test.jsonl`, one case a line: `{"fires": true, "why": "...", "lines": ["raw record", ...]}`,
-//! or with a recording in place of `lines` (see [`case`]).
+//! Beside `NAME.yml` (or `NAME.yar`) lies `NAME.test.jsonl`, one case a line:
+//! `{"fires": true, "why": "...", "lines": ["raw record", ...]}`, or with a recording in place of `lines` (see [`case`]).
+//! Of a file with several rules any may fire, unless the case names one: `"rule": "its id"`.
 
 use std::{
     collections::BTreeSet,
@@ -15,11 +16,11 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use cf_dataflows::GraphOptions;
 use cf_ingest::SourceTable;
-use cf_sigma::{Options, RuleSet};
+use cf_sigma::RuleSet;
 use cf_types::{Epoch, EpochOutput, Event, Framing, Origin, Position, Record, Reject, Row, Tenant, Time};
 
 use crate::{
-    cli::Cli,
+    cli::RuleInputs,
     engine::{Engine, EngineOptions, EpochInput, Tap},
     output::{self, Exit, Failed},
     rules,
@@ -29,9 +30,12 @@ mod case;
 
 use case::{Case, Files, Records};
 
+/// Other rules that a failed case names.
+const OTHERS_SHOWN_MAX: usize = 10;
+
 /// Runs all cases of the rules in these files and folders.
-pub(crate) fn run(_cli: &Cli, paths: &[PathBuf]) -> Result<Exit> {
-    let loaded = rules::load(paths, &Options::default())?;
+pub(crate) fn run(paths: &[PathBuf], inputs: &RuleInputs) -> Result<Exit> {
+    let loaded = rules::load(paths, &super::rules::options(inputs)?)?;
     super::rules::report(&loaded);
     let files: BTreeSet<&str> = loaded.rules.rules().iter().map(|rule| &*rule.file).collect();
     let mut bench = Bench::start(&loaded.rules)?;
@@ -72,11 +76,29 @@ pub(crate) fn run(_cli: &Cli, paths: &[PathBuf]) -> Result<Exit> {
             };
             cases += 1;
             let (matched, alerted) = bench.met(&lines)?;
-            let fired =
-                ids.iter().any(|id| if keeps_state(id) { alerted.contains(*id) } else { matched.contains(*id) });
-            if fired != case.fires {
+            let asked: BTreeSet<&str> = match case.rule.as_deref() {
+                Some(rule) if !ids.contains(rule) => {
+                    failed += 1;
+                    output::note(&format!("failed: {place}: {file} has no rule {rule:?}"));
+                    continue;
+                }
+                Some(rule) => BTreeSet::from([rule]),
+                None => ids.clone(),
+            };
+            let fires = |id: &str| if keeps_state(id) { alerted.contains(id) } else { matched.contains(id) };
+            let fired: Vec<&str> = asked.iter().copied().filter(|id| fires(id)).collect();
+            if fired.is_empty() == case.fires {
                 failed += 1;
-                let what = if case.fires { "must fire and did not" } else { "must not fire and did" };
+                let others: BTreeSet<&str> =
+                    matched.iter().chain(&alerted).map(|id| &**id).filter(|id| !asked.contains(id)).collect();
+                let others = others.into_iter().take(OTHERS_SHOWN_MAX).collect::<Vec<_>>().join(", ");
+                let others =
+                    if others.is_empty() { "no other rule did".to_owned() } else { format!("others did: {others}") };
+                let what = if case.fires {
+                    format!("must fire and did not; {others}")
+                } else {
+                    format!("must not fire and did: {}", fired.join(", "))
+                };
                 output::note(&format!("failed: {place}: {what} ({})", case.why));
             }
         }

@@ -14,7 +14,6 @@ use std::{
 use anyhow::{Context, Result, bail};
 use cf_dataflows::GraphOptions;
 use cf_ledger::{Ledger, facts_log::FactsLog};
-use cf_sigma::Options;
 use cf_spool::{LogOptions, Spool};
 use cf_types::{Fact, FactBody, Tenant, clock};
 use tokio::runtime::Runtime;
@@ -43,7 +42,7 @@ pub(crate) fn run(cli: &Cli, arguments: &RunArguments) -> Result<Exit> {
     }
     let settings = loaded.settings;
     let Some(data) = settings.data.clone() else { bail!("where to keep things is not said; give --data DIR") };
-    if settings.rules.is_empty() {
+    if settings.rules.paths.is_empty() {
         bail!("no rules are named; give --rules PATH");
     }
     let runtime = Arc::new(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?);
@@ -78,8 +77,8 @@ fn assemble(
     accept_differences: bool,
 ) -> Result<(Conductor, Arc<Reload>, thread::JoinHandle<()>)> {
     let detection = &settings.detection;
-    let rule_options = Options { fold_window_s: detection.fold_window_s, ..Options::default() };
-    let stamps = reload::stamps(&settings.rules)?; // before they are read: what changes meanwhile is seen
+    let rule_options = settings.rules.options(detection.fold_window_s)?;
+    let stamps = reload::stamps(&settings.rules.paths)?; // before they are read: what changes meanwhile is seen
     let texts = stamps.iter().map(|(path, _)| rules::read_one(path)).collect::<Result<Vec<_>>>()?;
     let book = runtime.block_on(open_rules(&ledger, texts, &rule_options))?;
     let mut shelf = runtime.block_on(Shelf::open(ledger.clone()))?;
@@ -114,7 +113,8 @@ fn assemble(
         sources: config::sources(settings)?,
         tap: Arc::new(Taps(Arc::clone(&status), store.tap())),
     })?;
-    let watch = Watch { paths: settings.rules.clone(), every: Duration::from_secs(u64::from(detection.rule_watch_s)) };
+    let watch =
+        Watch { paths: settings.rules.paths.clone(), every: Duration::from_secs(u64::from(detection.rule_watch_s)) };
     let rules = Arc::clone(&book.set);
     let (reload, watching) =
         Reload::start(book, stamps, watch, store.ledger.clone(), shelf, Arc::clone(&status), runtime.handle().clone())?;
@@ -137,7 +137,7 @@ fn assemble(
 }
 
 /// The rules of this start: files, what was made by hand, and for what is broken now the texts of the last epoch.
-async fn open_rules(ledger: &Ledger, files: Vec<cf_sigma::Text>, options: &Options) -> Result<RuleBook> {
+async fn open_rules(ledger: &Ledger, files: Vec<cf_sigma::Text>, options: &rules::RuleOptions) -> Result<RuleBook> {
     let upper = ledger.engine().await?.upper;
     let last = ledger.epochs_from(upper.saturating_sub(1)).await?;
     let before = match last.last() {

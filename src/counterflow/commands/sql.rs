@@ -26,7 +26,7 @@ pub(crate) fn run(cli: &Cli, arguments: &SqlArguments) -> Result<Exit> {
         let mut rows = session.query(&arguments.statement).await?;
         let written = match Format::or_default(cli.output) {
             Format::Table => cf_queries::write_table(&mut rows, &mut out, width()).await,
-            Format::Json => cf_queries::write_json_lines(&mut rows, &mut out).await,
+            Format::Json | Format::Sarif => cf_queries::write_json_lines(&mut rows, &mut out).await,
             Format::Csv => cf_queries::write_csv(&mut rows, &mut out).await,
         };
         written?;

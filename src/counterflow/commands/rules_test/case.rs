@@ -27,6 +27,8 @@ const LINES_MAX: usize = 100_000;
 pub(super) struct Case {
     pub(super) fires: bool,
     pub(super) why: String,
+    /// Which of the file's rules; any of them if it is not said.
+    pub(super) rule: Option<String>,
     lines: Vec<String>,
     file: Option<PathBuf>,
     shared: Option<PathBuf>,

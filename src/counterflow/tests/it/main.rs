@@ -10,5 +10,6 @@ mod cli;
 mod files;
 mod kill;
 mod reload;
+mod rules;
 mod run;
 mod support;
