@@ -132,6 +132,7 @@ fn entry(epoch: Epoch) -> EpochEntry {
         idle: vec![],
         control: 0,
         rules: "abc".to_owned(),
+        begun: vec![],
         engine: "0.1.0".to_owned(),
     };
     EpochEntry { record, watermark: None }
