@@ -30,15 +30,21 @@ pub fn flatten(record: &[u8]) -> Flat {
     if !root.is_object() {
         return Flat::Other;
     }
-    let windows = LogSource { product: Some("windows".to_owned()), ..LogSource::default() };
+    let windows = |out: &[Field]| {
+        // Sysmon for Linux writes the same records; its channel tells (logsources of SigmaHQ: product linux).
+        let is_linux =
+            |field: &Field| field.name == "Channel" && field.text.eq_ignore_ascii_case("Linux-Sysmon/Operational");
+        let product = if out.iter().any(is_linux) { "linux" } else { "windows" };
+        LogSource { product: Some(product.to_owned()), ..LogSource::default() }
+    };
     let mut out = Vec::new();
     let system = root.get("Event").and_then(|event| event.get("System")).is_some_and(Json::is_object);
     let log_source = if system {
         nested(&root, &mut out);
-        windows
+        windows(&out)
     } else if is_flat(&root) {
         flat(&root, &mut out);
-        windows
+        windows(&out)
     } else if is_a_products(&root) {
         return Flat::Other;
     } else {
