@@ -36,6 +36,7 @@ pub trait Matcher {
 
 /// What a worker is given in an epoch, in this order.
 #[derive(Clone)]
+#[allow(clippy::large_enum_variant)] // nearly all are events; a box for each would cost more than the few bytes
 pub(crate) enum Given {
     /// From here on events meet these.
     Rules(Arc<dyn Rules>),

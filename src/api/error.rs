@@ -18,7 +18,7 @@ pub struct ApiError {
     message: String,
     retry_after_s: Option<u32>,
     /// One more member of the error, for machines.
-    more: Option<(&'static str, serde_json::Value)>,
+    more: Option<Box<(&'static str, serde_json::Value)>>,
 }
 
 impl ApiError {
@@ -28,7 +28,7 @@ impl ApiError {
 
     /// Says more, in a member of its own.
     pub(crate) fn with(mut self, name: &'static str, value: serde_json::Value) -> ApiError {
-        self.more = Some((name, value));
+        self.more = Some(Box::new((name, value)));
         self
     }
 
@@ -51,7 +51,7 @@ impl ApiError {
         let mut error = serde_json::Map::new();
         error.insert("code".to_owned(), json!(self.code));
         error.insert("message".to_owned(), json!(self.message));
-        error.extend(self.more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        error.extend(self.more.iter().map(|more| (more.0.to_owned(), more.1.clone())));
         json!({ "error": error })
     }
 

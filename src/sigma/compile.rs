@@ -395,7 +395,7 @@ fn info_of_rule(rule: &Rule, alerts: bool) -> RuleInfo {
         line: rule.line,
         correlation: false,
         alerts,
-        meta: rule.meta.clone(),
+        meta: Arc::clone(&rule.meta),
         enabled: true,
     }
 }

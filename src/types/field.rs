@@ -422,8 +422,8 @@ mod tests {
         let (a, b) = (Name::intern("a"), Name::intern("b"));
         let mut fields = Fields::default();
         fields.begin(record.clone());
-        fields.push_json(a, &record[6..11], Scalar::Text, Form::Escaped);
-        fields.push(b, &record[18..23], Scalar::Text);
+        fields.push_json(a, record.get(6..11).unwrap(), Scalar::Text, Form::Escaped);
+        fields.push(b, record.get(18..23).unwrap(), Scalar::Text);
         fields.push(b, "made", Scalar::Text);
         assert_eq!(fields.first(a), Some(r"C:\x"));
         assert_eq!(fields.all(b).map(|(text, _)| text).collect::<Vec<_>>(), ["plain", "made"]);

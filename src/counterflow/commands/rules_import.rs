@@ -6,7 +6,7 @@
 //! which the next import knows what changed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fs,
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -124,10 +124,13 @@ impl Source {
         let Some(path) = wanted else { return Ok(()) };
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > RULE_FILE_BYTES_MAX {
             self.refuse(name, format!("it has more than {} MB", RULE_FILE_BYTES_MAX >> 20));
-        } else if self.files.contains_key(&path) {
-            self.refuse(name, "there are two of that name");
-        } else {
-            self.files.insert(path, bytes);
+            return Ok(());
+        }
+        match self.files.entry(path) {
+            Entry::Vacant(place) => {
+                place.insert(bytes);
+            }
+            Entry::Occupied(_) => self.refuse(name, "there are two of that name"),
         }
         Ok(())
     }

@@ -74,7 +74,7 @@ pub(super) fn fit(table: &LogSources, pattern: &LogSourcePattern, event: &Event)
         if let Some(row) = entry.category {
             by.push_str(&format!(", event {}", listed(row.event_ids.iter().map(ToString::to_string))));
         }
-        let other = !channel.is_some_and(|channel| folded(channel) == folded(entry.channel));
+        let other = channel.is_none_or(|channel| folded(channel) != folded(entry.channel));
         let why = if other {
             Some(channel.map_or("the event has no channel".to_owned(), |name| format!("its channel is {}", cut(name))))
         } else {
@@ -110,7 +110,7 @@ fn foreign(table: &LogSources, channel: Option<&str>, source: &LogSource) -> Opt
 /// Why an event of the channel is not of the category.
 fn row_fails(row: &Category, event: &Event, ids: &[&str]) -> Option<String> {
     let wanted = |id: &&str| row.event_ids.iter().any(|wanted| wanted.to_string() == folded(id));
-    if !ids.iter().any(|id| wanted(id)) {
+    if !ids.iter().any(wanted) {
         let ids = ids.iter().map(|id| cut(id));
         return Some(if ids.len() == 0 {
             "the event has no id".to_owned()
@@ -123,7 +123,7 @@ fn row_fails(row: &Category, event: &Event, ids: &[&str]) -> Option<String> {
         let fits = |text: &&str| wanted.iter().any(|wanted| folded(wanted) == folded(text));
         let why =
             || format!("its {field} is {}, not {}", listed(found.iter().map(|text| cut(text))), wanted.join(" or "));
-        (!found.iter().any(|text| fits(text))).then(why)
+        (!found.iter().any(fits)).then(why)
     })
 }
 

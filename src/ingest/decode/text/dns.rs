@@ -166,7 +166,7 @@ fn windows<'a>(text: &'a str, assume: Assume<'_>, labels: &mut String) -> Option
         }
     }
     let response_code = flags.split_ascii_whitespace().last();
-    let is_answer = words.iter().any(|word| *word == "R");
+    let is_answer = words.contains(&"R");
     Some(Message {
         service: "dns-server-debug",
         event_type: if is_answer { "dns_answer" } else { "dns_query" },

@@ -678,11 +678,11 @@ impl Phrase {
     fn fit<'a>(&self, text: &'a str) -> Option<Vec<(Place, &'a str)>> {
         memchr::memmem::find(text.as_bytes(), self.longest().as_bytes())?;
         let values =
-            if self.backwards { self.from_end(text) } else { self.from_start(text).or_else(|| self.from_end(text)) }?;
+            if self.backwards { self.at_end(text) } else { self.at_start(text).or_else(|| self.at_end(text)) }?;
         Some(self.places.iter().copied().zip(values).collect())
     }
 
-    fn from_start<'a>(&self, text: &'a str) -> Option<Vec<&'a str>> {
+    fn at_start<'a>(&self, text: &'a str) -> Option<Vec<&'a str>> {
         let (first, literals) = self.literals.split_first()?;
         let mut rest = text.split_once(first)?.1;
         if first.is_empty() {
@@ -697,7 +697,7 @@ impl Phrase {
         Some(values)
     }
 
-    fn from_end<'a>(&self, text: &'a str) -> Option<Vec<&'a str>> {
+    fn at_end<'a>(&self, text: &'a str) -> Option<Vec<&'a str>> {
         let (end, literals) = self.literals.split_last()?;
         // Where the phrase ends in a place, that place is what follows the last literal.
         let mut rest = if end.is_empty() { text } else { text.rsplit_once(end)?.0 };

@@ -321,7 +321,7 @@ fn w3c<'a>(text: &'a str, context: &Context<'_>, sink: &mut Sink<'_>) -> Result<
     }
     let values = words(text);
     let fits = |layout: &&&[&str]| {
-        layout.len() == values.len() && layout.iter().zip(&values).all(|pair| is_fit(*pair.0, pair.1))
+        layout.len() == values.len() && layout.iter().zip(&values).all(|pair| is_fit(pair.0, pair.1))
     };
     let layout: Vec<&str> = if configured.is_empty() {
         match LAYOUTS.iter().find(fits) {

@@ -130,7 +130,7 @@ pub(crate) enum Op {
     /// One of these, folded and escaped.
     OneOf(FxHashSet<Box<str>>),
     /// Contains one of these, folded and escaped.
-    ContainsOneOf(OneOfTexts),
+    ContainsOneOf(Box<OneOfTexts>),
     Regex(Regex),
     Cidr(IpNet),
     Compare(Comparison, Number),
@@ -300,7 +300,7 @@ fn add_set(set: Set<'_>, slots: &mut Slots, tests: &mut Tests, profile: &Profile
         let (necessary, probability) = profile.expected(set.field, literals.collect());
         let texts: Vec<String> = texts.iter().map(|text| escaped(text)).collect();
         let op = match set.kind {
-            Kind::Contains => Op::ContainsOneOf(OneOfTexts::build(texts, profile)),
+            Kind::Contains => Op::ContainsOneOf(Box::new(OneOfTexts::build(texts, profile))),
             _ => Op::OneOf(texts.iter().map(|text| text.as_str().into()).collect()),
         };
         CompiledTest { slot, op, necessary: Some(necessary), probability }
