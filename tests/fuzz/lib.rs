@@ -1,6 +1,9 @@
 //! What the targets share.
 
-use std::sync::Arc;
+use std::{
+    cell::RefCell,
+    sync::{Arc, LazyLock},
+};
 
 use bytes::Bytes;
 use cf_ingest::{Decoded, Decoder, SourceTable};
@@ -9,10 +12,13 @@ use cf_sigma::{Options, RuleSet, Scanner, Severity, Text, parse};
 use cf_types::{Event, Framing, Origin, Position, Record, Tenant, Time};
 
 /// Log sources for the oracle: without the published map, so that nothing from outside is needed.
-#[must_use]
-pub fn sources() -> Sources {
+static SOURCES: LazyLock<Sources> = LazyLock::new(|| {
     let table = include_str!("../../src/sigma/log_source/table.yml");
     Sources::read(&["logsources: {}", cf_oracle::BEYOND], table).expect("our own tables are valid")
+});
+
+thread_local! {
+    static DECODER: RefCell<Decoder> = RefCell::new(Decoder::new(Arc::new(SourceTable::default())));
 }
 
 /// A rule of one selection `s` for product `p`.
@@ -48,7 +54,7 @@ pub fn decoded(bytes: &[u8], framing: Framing) -> Decoded {
     let record =
         Record { origin: Arc::new(origin), position: Position::default(), bytes: Bytes::copy_from_slice(bytes) };
     let mut decoded = Decoded::default();
-    Decoder::new(Arc::new(SourceTable::default())).decode(&record, &mut decoded);
+    DECODER.with_borrow_mut(|decoder| decoder.decode(&record, &mut decoded));
     decoded
 }
 
@@ -69,7 +75,7 @@ pub fn hits(scanner: &mut Scanner, event: &Event) -> Vec<String> {
 /// Engine and oracle on one rule and one event must agree, where both take the rule.
 pub fn agree(rule: &str, event: &Event) {
     let Some(mut scanner) = compiled(rule) else { return };
-    let oracle = Oracle::new([rule], sources());
+    let oracle = Oracle::new([rule], SOURCES.clone());
     if oracle.refused().is_empty() && !oracle.is_empty() {
         let expect = oracle.hits(&cf_oracle::Event::of(event));
         assert_eq!(hits(&mut scanner, event), expect, "{rule} on {event:?}");
