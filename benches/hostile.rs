@@ -8,18 +8,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     io::Write,
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
     sync::Arc,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use bytes::Bytes;
 use cf_ingest::{Decoded, Decoder, SourceOptions, SourceTable, decode::Want};
 use cf_sigma::{
-    Options, Parsed, RuleSet, Scanner, Text, parse,
+    Options, Parsed, RuleSet, Scanner, parse,
     rule::{Expr, LogSourcePattern, Matcher, Part, Rule},
 };
 use cf_types::{Framing, Origin, Position, Record, Tenant, Time};
@@ -42,8 +41,7 @@ fn main() -> Result<ExitCode> {
         [flag, rules, bytes, number] if flag == "--rules" && bytes == "--bytes" => (rules, number.parse()?),
         _ => bail!("usage: hostile --rules PATH [--bytes N]"),
     };
-    let mut texts = Vec::new();
-    collect(Path::new(rules), &mut texts)?;
+    let texts = cf_benches::input::rule_texts(Path::new(rules))?;
     let parsed = parse(&texts);
     let mut bench = Bench::new()?;
 
@@ -285,19 +283,4 @@ fn without_last(text: &str) -> String {
 fn cpu_ms() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
-}
-
-/// All rule files below a path, in the order of their names.
-fn collect(path: &Path, texts: &mut Vec<Text>) -> Result<()> {
-    if path.is_dir() {
-        let entries = fs::read_dir(path).with_context(|| format!("could not read {}", path.display()))?;
-        let mut inner: Vec<PathBuf> = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
-        inner.sort();
-        return inner.iter().try_for_each(|path| collect(path, texts));
-    }
-    if path.extension().is_some_and(|extension| extension == "yml" || extension == "yaml") {
-        let text = fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))?;
-        texts.push(Text { file: path.display().to_string().into(), text });
-    }
-    Ok(())
 }
