@@ -88,6 +88,10 @@ pub(crate) struct RuleInputs {
     /// Value of a placeholder (modifier `expand`), e.g. admins=root; may be repeated, also for one name
     #[arg(long = "placeholder", value_name = "NAME=VALUE")]
     pub(crate) placeholders: Vec<String>,
+
+    /// pySigma processing pipeline (YAML) that rewrites rules before they are compiled; may be repeated
+    #[arg(long = "pipeline", value_name = "FILE")]
+    pub(crate) pipelines: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use cf_ingest::{SourceOptions, SourceTable};
 use cf_response::ResponseSettings;
 use cf_settings::{Foreign, Loaded, Lookup};
-use cf_sigma::LogSources;
+use cf_sigma::{LogSources, Pipeline, Pipelines, Problem};
 use cf_types::{ActionKind, Level, fact::Policy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -75,6 +75,9 @@ pub(crate) struct RuleSettings {
     pub(crate) log_sources: Vec<PathBuf>,
     /// Values of placeholders (modifier `expand`), each `NAME=VALUE`; a name may come several times.
     pub(crate) placeholders: Vec<String>,
+    /// pySigma processing pipelines (YAML files), run in the order of their priorities: they rename fields and rewrite
+    /// rules before they are compiled.
+    pub(crate) pipelines: Vec<PathBuf>,
 }
 
 impl RuleSettings {
@@ -82,7 +85,11 @@ impl RuleSettings {
     pub(crate) fn options(&self, fold_window_s: u32) -> Result<RuleOptions> {
         let mut options = RuleOptions::default();
         options.compile.fold_window_s = fold_window_s;
-        options.parse.placeholders = placeholders(&self.placeholders)?;
+        let pipelines = pipelines(&self.pipelines)?;
+        // What is said here goes before what a pipeline has as `vars`.
+        options.parse.placeholders = pipelines.placeholders();
+        options.parse.placeholders.extend(placeholders(&self.placeholders)?);
+        options.compile.pipelines = Arc::new(pipelines);
         if !self.log_sources.is_empty() {
             options.compile.log_sources = Arc::new(log_sources(&self.log_sources)?);
         }
@@ -99,6 +106,23 @@ fn placeholders(pairs: &[String]) -> Result<BTreeMap<String, Vec<String>>> {
         placeholders.entry(name.trim().trim_matches('%').to_owned()).or_default().push(value.to_owned());
     }
     Ok(placeholders)
+}
+
+fn pipelines(files: &[PathBuf]) -> Result<Pipelines> {
+    let said = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ");
+    let mut list = Vec::new();
+    for text in crate::rules::read(files)? {
+        match Pipeline::parse(&text) {
+            Ok((pipeline, doubts)) => {
+                if !doubts.is_empty() {
+                    crate::output::note(&format!("warning: {}", said(doubts)));
+                }
+                list.push(pipeline);
+            }
+            Err(problems) => bail!("the pipeline {} cannot be read:\n  {}", text.file, said(problems)),
+        }
+    }
+    Ok(Pipelines::new(list))
 }
 
 fn log_sources(files: &[PathBuf]) -> Result<LogSources> {
@@ -319,6 +343,7 @@ fn flags(arguments: &RunArguments) -> Result<Vec<(&'static str, Value)>> {
     let inputs = &arguments.inputs;
     flag("rules.log_sources", (!inputs.log_sources.is_empty()).then(|| json!(inputs.log_sources)));
     flag("rules.placeholders", (!inputs.placeholders.is_empty()).then(|| json!(inputs.placeholders)));
+    flag("rules.pipelines", (!inputs.pipelines.is_empty()).then(|| json!(inputs.pipelines)));
     flag("listen.http", arguments.listen.map(|address| json!(address)));
     flag("listen.syslog_udp", arguments.syslog_udp.map(|address| json!(address)));
     flag("listen.syslog_tcp", arguments.syslog_tcp.map(|address| json!(address)));

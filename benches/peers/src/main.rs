@@ -297,7 +297,9 @@ impl Rsigma {
 fn differences(ours: &mut Ours, routed: &mut Rsigma, exact: &mut Rsigma, lines: &[Bytes]) -> Value {
     let pairs = |run: &mut dyn FnMut(&mut Found<'_>)| {
         let mut pairs = BTreeSet::new();
-        run(&mut |event, rule| drop(pairs.insert((rule.to_owned(), event))));
+        run(&mut |event, rule| {
+            pairs.insert((rule.to_owned(), event));
+        });
         pairs
     };
     let of_ours = pairs(&mut |found| ours.run(found));

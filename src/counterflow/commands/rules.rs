@@ -38,6 +38,7 @@ pub(crate) fn options(inputs: &RuleInputs) -> Result<RuleOptions> {
         paths: Vec::new(),
         log_sources: inputs.log_sources.clone(),
         placeholders: inputs.placeholders.clone(),
+        pipelines: inputs.pipelines.clone(),
     };
     settings.options(cf_sigma::Options::default().fold_window_s)
 }

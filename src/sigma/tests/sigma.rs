@@ -40,3 +40,5 @@ mod specification;
 mod text_logs;
 #[path = "sigma/world.rs"]
 mod world;
+#[path = "sigma/written_out.rs"]
+mod written_out;

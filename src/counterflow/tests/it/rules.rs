@@ -207,6 +207,40 @@ fn cases_beside_rules_cover_yara_and_name_what_fired() {
 }
 
 #[test]
+fn pipelines_rewrite_rules_before_they_are_compiled() {
+    let folder = tempfile::tempdir().unwrap();
+    let rule = GOOD.replace("{a: {event: odd}", "{a: {CommandLine|contains: '%tool%'}").replace("|contains", "|expand");
+    let rules = write(folder.path(), "odd.yml", &rule);
+    let pipeline = "
+name: shop
+priority: 10
+vars: {tool: 'mimikatz.exe'}
+transformations:
+- id: names
+  type: field_name_mapping
+  mapping: {CommandLine: process.args_text}
+- type: value_placeholders
+";
+    let pipeline = write(folder.path(), "shop.yml.pipeline", pipeline);
+    let event = json!({"timestamp": "2026-01-05T14:00:00Z", "product": "test",
+        "process": {"args_text": "mimikatz.exe"}});
+    let events = write(folder.path(), "events.jsonl", &format!("{event}\n"));
+    let found = |more: &[&str]| lines(&run(&[&["detect", "--rules", &rules, &events], more].concat(), b"")).len();
+    assert_eq!(found(&["--placeholder", "tool=mimikatz.exe"]), 0, "the field has another name");
+    assert_eq!(found(&["--pipeline", &pipeline]), 1);
+    assert_eq!(found(&["--pipeline", &pipeline, "--placeholder", "tool=other"]), 0, "what is said by hand goes first");
+
+    let settings = write(folder.path(), "settings.yml", &format!("rules: {{pipelines: [{pipeline}]}}\n"));
+    let printed = run(&["config", "check", "--config", &settings], b"");
+    assert_eq!(printed.status.code(), Some(0), "{}", said(&printed));
+
+    let broken = write(folder.path(), "broken.pipeline", "transformations: [{type: field_name_maping}]\n");
+    let refused = run(&["rules", "check", "--pipeline", &broken, &rules], b"");
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    assert!(said(&refused).contains("field_name_maping"), "{}", said(&refused));
+}
+
+#[test]
 fn explain_shows_each_part_and_the_nearest_miss() {
     let folder = tempfile::tempdir().unwrap();
     let rules = write(folder.path(), "odd.yml", GOOD);
