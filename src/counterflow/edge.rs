@@ -1,6 +1,6 @@
 //! The edges of `run`: HTTP and syslog in, the response side out, each on the runtime, started and stopped together.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use cf_api::{ApiOptions, ApiState, Condition, Health, Page, router, serve};
@@ -8,6 +8,7 @@ use cf_ingest::receive::{
     ReceiverCounts, SpoolAccept, Stopper, SyslogOptions, bind_udp, kernel_drops, syslog_tcp, syslog_udp,
 };
 use cf_response::Responder;
+use cf_sigma::RuleStats;
 use cf_spool::Spool;
 use cf_types::Tenant;
 use tokio::{
@@ -195,6 +196,38 @@ fn health(status: &Arc<Status>, spool: &Arc<Spool>, reload: &Arc<Reload>) -> Hea
     health
 }
 
+/// What rules cost: a rule that was never evaluated has no row.
+fn rule_metrics(page: &mut Page, counted: &HashMap<Arc<str>, RuleStats>) {
+    let mut rules: Vec<_> = counted.iter().filter(|(_, stats)| stats.candidates > 0).collect();
+    rules.sort_unstable_by_key(|(id, _)| Arc::clone(id));
+    let labels: Vec<_> = rules.iter().map(|(id, _)| [("rule_id", &***id)]).collect();
+    let rows = || labels.iter().zip(&rules).map(|(labels, (_, stats))| (&labels[..], *stats));
+    let counter = cf_api::metrics::Kind::Counter;
+    let help = "Events for which a rule was evaluated, because its anchor was met or it has none.";
+    page.metric("rule_candidates_total", counter, help, rows().map(|(labels, stats)| (labels, stats.candidates)));
+    let help = "Seconds spent in a rule, in those events that were timed (one of 1,024).";
+    let seconds = |stats: &RuleStats| stats.nanos_sampled as f64 / 1e9;
+    page.metric("rule_sampled_seconds_total", counter, help, rows().map(|(labels, stats)| (labels, seconds(stats))));
+}
+
+/// Scans with YARA rules, and those that were cut short.
+fn yara_metrics(page: &mut Page) {
+    #[cfg(feature = "yara")]
+    {
+        let cf_yara::Counters { scans_total, cut_total, timeouts_total, failures_total } = cf_yara::counters();
+        for (name, help, value) in [
+            ("yara_scans_total", "Values scanned with YARA rules.", scans_total),
+            ("yara_cut_total", "Of these, those of which only the first part was seen.", cut_total),
+            ("yara_timeouts_total", "Of these, those that ran out of time.", timeouts_total),
+            ("yara_failures_total", "Of these, those that failed.", failures_total),
+        ] {
+            page.single(name, cf_api::metrics::Kind::Counter, help, value);
+        }
+    }
+    #[cfg(not(feature = "yara"))]
+    let _none = page;
+}
+
 fn page(
     status: &Arc<Status>,
     spool: &Arc<Spool>,
@@ -214,6 +247,8 @@ fn page(
         for (name, help, value) in gauges {
             page.single(name, cf_api::metrics::Kind::Gauge, help, value);
         }
+        rule_metrics(page, &reload.counted());
+        yara_metrics(page);
         let port = *counts.udp_port.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(drops) = port.and_then(kernel_drops) {
             let help = "Datagrams that the kernel dropped because we were behind.";

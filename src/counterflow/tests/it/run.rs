@@ -92,6 +92,8 @@ fn events_become_alerts_actions_and_history() {
     for path in ["/metrics", "/api/v1/metrics"] {
         let (status, metrics) = get(engine.http, path).unwrap();
         assert!(status == 200 && metrics.contains("counterflow_events_total 12"), "{metrics}");
+        assert!(metrics.contains("counterflow_rule_candidates_total{rule_id="), "{metrics}");
+        assert!(metrics.contains("counterflow_yara_scans_total 0"), "{metrics}");
     }
 
     // SQL beside the running engine, and the same after it stopped.
