@@ -32,7 +32,7 @@ mod windows;
 
 use self::{
     entities::EntityTables,
-    json::{Json, Pairs, Value, is_object, member},
+    json::{Json, Pairs, Places, Shapes, Value, is_object, member},
     sink::{Broken, Sink},
     time::Assume,
 };
@@ -100,6 +100,7 @@ struct Work {
     windows: Arc<LogSource>,
     entities: EntityTables,
     vendors: vendor::Scratch,
+    shapes: Shapes,
 }
 
 /// What an event gets from its decoder besides fields.
@@ -131,6 +132,7 @@ impl Decoder {
             windows: Arc::new(LogSource { product: Some(Arc::from("windows")), ..LogSource::default() }),
             entities,
             vendors: vendor::Scratch::default(),
+            shapes: Shapes::default(),
         };
         Decoder { table, want, json, work }
     }
@@ -139,6 +141,7 @@ impl Decoder {
     pub fn decode(&mut self, record: &Record, out: &mut Decoded) {
         self.work.names.refresh();
         self.work.pairs.refresh(&self.work.names);
+        self.work.shapes.refresh(self.work.names.version());
         self.json.refresh();
         let source = Arc::clone(self.table.get(&record.origin.source));
         if let Err(broken) = self.decode_record(record, &source, out) {
@@ -157,7 +160,8 @@ impl Decoder {
             let reason = format!("longer than {} bytes", source.record_bytes_max);
             return Err(Broken::new(RejectCode::TooLong, reason));
         }
-        let record = &trimmed(record);
+        let trimmed = trimmed(record);
+        let record = trimmed.as_ref().unwrap_or(record);
         if record.origin.framing == Framing::Unframed {
             return Err(self.diagnose(&record.bytes));
         }
@@ -179,6 +183,10 @@ impl Decoder {
     fn decode_object(&mut self, record: &Record, source: &Source, out: &mut Decoded) -> Result<(), Broken> {
         let text = utf8(&record.bytes)?;
         let mut fields = out.fields(&text);
+        if let Some(head) = self.work.known(&text, record, source, &mut fields) {
+            out.events.push(self.event(record, head, fields));
+            return Ok(());
+        }
         let walk = |root: Value<'_, '_>| self.work.object(root, record, source, &mut fields);
         match self.json.parse(&text, walk)?? {
             Object::Event(head) => {
@@ -248,6 +256,10 @@ impl Decoder {
     fn decode_element(&mut self, element: &Record, source: &Source, out: &mut Decoded) -> Result<(), Broken> {
         let text = utf8(&element.bytes)?;
         let mut fields = out.fields(&text);
+        if let Some(head) = self.work.known(&text, element, source, &mut fields) {
+            out.events.push(self.event(element, head, fields));
+            return Ok(());
+        }
         let walk = |root: Value<'_, '_>| self.work.object(root, element, source, &mut fields);
         match self.json.parse(&text, walk)?? {
             Object::Event(head) => {
@@ -369,6 +381,29 @@ enum Object {
 }
 
 impl Work {
+    /// A Windows event of a shape that was met before. What it says is checked no less than by [`Work::object`], which
+    /// decides where this gives `None`; then nothing was added.
+    fn known(&mut self, text: &str, record: &Record, source: &Source, fields: &mut Fields) -> Option<Head> {
+        if !source.fits_shapes() {
+            return None;
+        }
+        let known = self.shapes.read(text).filter(|known| known.is_within(source.fields_max, source.depth_max))?;
+        let Places { time, computer, channel, record_id } = known.places()?;
+        let assume = Assume { zone: &source.zone, origin: &record.origin };
+        let time = time.map_or(Ok(None), |time| generic::time_of_text(time, assume)).ok()?;
+        known.fill(fields);
+        let declared_id = windows::declared_id(computer, channel, record_id);
+        let is_linux = windows::is_linux(channel);
+        Some(Head { time, declared_id, log_source: self.log_source_of_windows(is_linux, source) })
+    }
+
+    fn log_source_of_windows(&mut self, is_linux: bool, source: &Source) -> Arc<LogSource> {
+        if !source.names_log_source() && !is_linux {
+            return Arc::clone(&self.windows);
+        }
+        self.log_source(Some(if is_linux { "linux" } else { "windows" }), None, None, source)
+    }
+
     fn object(
         &mut self,
         root: Value<'_, '_>,
@@ -397,12 +432,13 @@ impl Work {
                 Some(time) => Some(time),
                 None => header.time(assume)?,
             };
-            let log_source = if source.names_log_source() || header.is_linux() {
-                let product = if header.is_linux() { "linux" } else { "windows" };
-                self.log_source(Some(product), None, None, source)
-            } else {
-                Arc::clone(&self.windows)
-            };
+            if source.fits_shapes()
+                && (nested || !vendor::is_beat(root))
+                && let Some(places) = header.places(root)
+            {
+                self.shapes.learn(root, fields, places);
+            }
+            let log_source = self.log_source_of_windows(header.is_linux(), source);
             return Ok(Object::Event(Head { time, declared_id: header.declared_id(), log_source }));
         }
         let found = match vendor::recognise(&source.mapping, root) {
@@ -516,10 +552,11 @@ fn not_an_object() -> Broken {
     Broken::new(RejectCode::NotAnObject, "an event must be a JSON object".to_owned())
 }
 
-/// The record without white space around it and without a byte order mark.
-fn trimmed(record: &Record) -> Record {
+/// The record without white space around it and without a byte order mark; `None` if it has neither.
+fn trimmed(record: &Record) -> Option<Record> {
     let bytes = record.bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&record.bytes).trim_ascii();
-    Record { bytes: record.bytes.slice_ref(bytes), ..record.clone() }
+    let changed = bytes.len() < record.bytes.len();
+    changed.then(|| Record { bytes: record.bytes.slice_ref(bytes), ..record.clone() })
 }
 
 fn reject(record: &Record, broken: Broken) -> Reject {

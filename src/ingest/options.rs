@@ -188,6 +188,11 @@ impl Source {
         self.product.is_some() || self.category.is_some() || self.service.is_some()
     }
 
+    /// Whether nothing in the settings makes what a document gives depend on more than its shape.
+    pub(crate) fn fits_shapes(&self) -> bool {
+        self.time_field.is_none() && self.mapping.rows.is_empty()
+    }
+
     /// Whether records of this framing are JSON by contract, whatever they begin with.
     pub(crate) const fn wants_json(framing: Framing) -> bool {
         matches!(framing, Framing::Http | Framing::Evtx)

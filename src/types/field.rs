@@ -267,6 +267,15 @@ impl Fields {
         self.enter(name, start, self.own.len() - start, scalar, Held::Own);
     }
 
+    /// The same for a value that is known to stand at a place of the record.
+    #[inline]
+    pub fn push_span(&mut self, name: Name, start: u32, end: u32, scalar: Scalar, form: Form) {
+        self.entries.push(Entry { name, start, end, scalar, held: Held::Record(form) });
+        if self.plain.get().is_some() {
+            self.plain = OnceLock::new();
+        }
+    }
+
     /// Where a text stands in the record, if it is a part of it: by address, as `Bytes::slice_ref` does.
     #[inline]
     fn place(&self, value: &str) -> Option<usize> {

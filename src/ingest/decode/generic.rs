@@ -188,13 +188,9 @@ pub(crate) fn invalid_time(shown: &str) -> Broken {
 /// A value as a time; null and the empty string declare none.
 pub(crate) fn time_of(value: Value<'_, '_>, assume: Assume<'_>) -> Result<Option<(Time, TimeBasis)>, String> {
     let declared = |time| Some((time, TimeBasis::Declared));
-    let shown = |text: &str| format!("{:?}", text.chars().take(64).collect::<String>());
     match value.kind() {
         None | Some(Kind::Null) => Ok(None),
-        Some(Kind::Text | Kind::TextEscaped) => match text(value).unwrap_or_default() {
-            text if text.trim().is_empty() => Ok(None),
-            text => parse_text(text, assume).map(Some).ok_or_else(|| shown(text)),
-        },
+        Some(Kind::Text | Kind::TextEscaped) => time_of_text(text(value).unwrap_or_default(), assume),
         Some(Kind::Whole | Kind::Number) => {
             let written = json::number(value).unwrap_or_default();
             let whole = written.parse::<i64>().ok().map(from_epoch);
@@ -210,6 +206,15 @@ pub(crate) fn time_of(value: Value<'_, '_>, assume: Assume<'_>) -> Result<Option
         Some(Kind::Array) => Err("a list".to_owned()),
         Some(Kind::Key | Kind::KeyEscaped) => Err("a name".to_owned()),
     }
+}
+
+/// A text as a time; the empty one declares none.
+pub(crate) fn time_of_text(text: &str, assume: Assume<'_>) -> Result<Option<(Time, TimeBasis)>, String> {
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    let shown = || format!("{:?}", text.chars().take(64).collect::<String>());
+    parse_text(text, assume).map(Some).ok_or_else(shown)
 }
 
 fn is_empty(value: Value<'_, '_>) -> bool {

@@ -14,11 +14,13 @@ use super::sink::Broken;
 mod keys;
 mod marks;
 mod reader;
+mod shapes;
 
 use self::reader::{Fault, Reader};
 pub(crate) use self::{
     keys::{Keys, NO_KEY, Pairs},
     reader::{Kind, Node},
+    shapes::{Places, Shapes},
 };
 
 /// Parses one document after another without allocating, once its buffers have grown.
@@ -146,6 +148,13 @@ impl<'t, 'i> Value<'t, 'i> {
     pub(crate) fn span(self) -> std::ops::Range<usize> {
         let place = |at: u32| usize::try_from(at).unwrap_or(0);
         self.nodes.first().map_or(0..0, |node| place(node.start)..place(node.end))
+    }
+
+    /// Where a text stands in the document, if it is a part of it.
+    pub(crate) fn place_of(self, part: &str) -> Option<usize> {
+        let document = self.document.text;
+        let start = part.as_ptr().addr().checked_sub(document.as_ptr().addr())?;
+        (start + part.len() <= document.len()).then_some(start)
     }
 
     fn split(nodes: &'t [Node], document: &'i Document<'i>) -> Option<(Value<'t, 'i>, &'t [Node])> {

@@ -13,6 +13,7 @@ mod cases;
 mod json;
 mod products;
 mod real;
+mod shapes;
 mod text;
 mod times;
 mod vendors;

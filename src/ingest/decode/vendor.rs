@@ -89,8 +89,12 @@ pub(crate) fn recognise<'t>(own: &'t Table, root: Value<'_, '_>) -> Option<&'t R
 
 /// The row of a flat Windows event, where its shipper gave fields other names (Winlogbeat's ECS).
 pub(crate) fn of_windows<'t>(own: &'t Table, root: Value<'_, '_>) -> Option<&'t Row> {
-    let is_beat = members(root).any(|(key, _)| key == "winlog" || key.starts_with("winlog."));
-    if is_beat { recognise(own, root) } else { own.recognise(root) }
+    if is_beat(root) { recognise(own, root) } else { own.recognise(root) }
+}
+
+/// Whether Winlogbeat wrote it.
+pub(crate) fn is_beat(root: Value<'_, '_>) -> bool {
+    members(root).any(|(key, _)| key == "winlog" || key.starts_with("winlog."))
 }
 
 /// A value by a path: each dot may also be part of a name, a list stands for its first element.

@@ -6,7 +6,7 @@
 use cf_types::{Name, RejectCode, Scalar};
 
 use super::{
-    json::{Key, Kind, Value, elements, entries, is_array, is_object, member, members, number, text},
+    json::{Key, Kind, Places, Value, elements, entries, is_array, is_object, member, members, number, text},
     sink::{Broken, Sink},
     time::Assume,
 };
@@ -303,23 +303,29 @@ pub(crate) fn flatten_flat<'t, 'i>(root: Value<'t, 'i>, sink: &mut Sink<'_>) -> 
 impl Header<'_, '_> {
     /// `computer/channel/EventRecordID`, where the event has all three.
     pub(crate) fn declared_id(&self) -> Option<Box<str>> {
-        let (computer, channel) = (self.computer?, self.channel?);
-        let id = self.record_id?;
         let whole = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
-        let number = text(id).or_else(|| number(id).filter(whole))?;
-        if number.is_empty() {
-            return None;
-        }
-        let mut id = String::with_capacity(computer.len() + channel.len() + number.len() + 2);
-        for part in [computer, "/", channel, "/", number] {
-            id.push_str(part);
-        }
-        Some(id.into_boxed_str())
+        let number = self.record_id.and_then(|id| text(id).or_else(|| number(id).filter(whole)));
+        declared_id(self.computer, self.channel, number)
     }
 
     /// Whether Sysmon for Linux wrote it, in the form of a Windows event.
     pub(crate) fn is_linux(&self) -> bool {
-        self.channel.is_some_and(|channel| channel.eq_ignore_ascii_case("Linux-Sysmon/Operational"))
+        is_linux(self.channel)
+    }
+
+    /// Where its parts stand in the document; `None` if it depends on their values what they mean.
+    pub(crate) fn places(&self, root: Value<'_, '_>) -> Option<Places<usize>> {
+        let start = |value: Option<Value<'_, '_>>, kinds: &[Kind]| {
+            value.filter(|value| value.kind().is_some_and(|kind| kinds.contains(&kind))).map(|value| value.span().start)
+        };
+        let place = |text: Option<&str>| text.map_or(Some(None), |text| root.place_of(text).map(Some));
+        let is_text = self.time.is_none_or(|time| matches!(time.kind(), Some(Kind::Text | Kind::Null)));
+        is_text.then_some(Places {
+            time: start(self.time, &[Kind::Text]),
+            computer: place(self.computer)?,
+            channel: place(self.channel)?,
+            record_id: start(self.record_id, &[Kind::Text, Kind::TextEscaped, Kind::Whole]),
+        })
     }
 
     /// Its time, if it declares one.
@@ -330,6 +336,22 @@ impl Header<'_, '_> {
         super::generic::time_of(value, assume)
             .map_err(|shown| Broken::new(RejectCode::InvalidTime, format!("SystemTime is no time: {shown}")))
     }
+}
+
+/// `computer/channel/EventRecordID`, if all three are there.
+pub(crate) fn declared_id(computer: Option<&str>, channel: Option<&str>, number: Option<&str>) -> Option<Box<str>> {
+    let (computer, channel) = (computer?, channel?);
+    let number = number.filter(|number| !number.is_empty())?;
+    let mut id = String::with_capacity(computer.len() + channel.len() + number.len() + 2);
+    for part in [computer, "/", channel, "/", number] {
+        id.push_str(part);
+    }
+    Some(id.into_boxed_str())
+}
+
+/// Whether this is the channel of Sysmon for Linux.
+pub(crate) fn is_linux(channel: Option<&str>) -> bool {
+    channel.is_some_and(|channel| channel.eq_ignore_ascii_case("Linux-Sysmon/Operational"))
 }
 
 fn is_attributes(key: &str) -> bool {

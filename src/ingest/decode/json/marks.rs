@@ -30,6 +30,9 @@ struct Block {
 
 const EVEN_BITS: u64 = 0x5555_5555_5555_5555;
 
+/// A place beyond every record.
+pub(super) const NOWHERE: usize = usize::MAX;
+
 impl Marks {
     /// Reads a record.
     pub(super) fn read(&mut self, bytes: &[u8]) {
@@ -90,24 +93,52 @@ impl Marks {
         }
     }
 
-    /// Where the first escape at or behind a place begins; beyond every record if there is none.
+    /// Where the first escape at or behind a place begins; [`NOWHERE`] if there is none.
     pub(super) fn escape_from(&self, from: usize) -> usize {
-        let mut at = from / 64;
-        let mut word = self.escapes.get(at).copied().unwrap_or(0) & u64::MAX << (from % 64);
-        while word == 0 {
-            at += 1;
-            match self.escapes.get(at) {
-                Some(next) => word = *next,
-                None => return usize::MAX,
-            }
+        first_from(&self.escapes, from)
+    }
+
+    /// Where the string ends whose first byte stands at a place ([`NOWHERE`] if it does not end), and whether it has
+    /// escapes.
+    #[inline]
+    pub(super) fn string_from(&self, start: usize) -> (usize, bool) {
+        let quotes = window(&self.quotes, start);
+        if quotes == 0 {
+            let end = first_from(&self.quotes, start);
+            return (end, self.escape_from(start) < end);
         }
-        at * 64 + usize::try_from(word.trailing_zeros()).unwrap_or(0)
+        let before = quotes & quotes.wrapping_neg();
+        let escaped = window(&self.escapes, start) & (before - 1) != 0;
+        (start + usize::try_from(quotes.trailing_zeros()).unwrap_or(0), escaped)
     }
 
     /// Walks over the quotes.
     pub(super) fn quotes(&self) -> Quotes<'_> {
         Quotes { words: &self.quotes, at: 0, left: self.quotes.first().copied().unwrap_or(0) }
     }
+}
+
+/// The 64 bits from a place on.
+#[inline]
+fn window(words: &[u64], from: usize) -> u64 {
+    let (at, bit) = (from / 64, from % 64);
+    let low = words.get(at).copied().unwrap_or(0) >> bit;
+    let high = words.get(at + 1).copied().unwrap_or(0);
+    low | high << 1 << (63 - bit)
+}
+
+/// The place of the first bit at or behind a place.
+fn first_from(words: &[u64], from: usize) -> usize {
+    let mut at = from / 64;
+    let mut word = words.get(at).copied().unwrap_or(0) & u64::MAX << (from % 64);
+    while word == 0 {
+        at += 1;
+        match words.get(at) {
+            Some(next) => word = *next,
+            None => return NOWHERE,
+        }
+    }
+    at * 64 + usize::try_from(word.trailing_zeros()).unwrap_or(0)
 }
 
 /// The quotes of a record, in order.
@@ -183,7 +214,9 @@ mod tests {
             prop_assert_eq!(found, quotes);
             for from in 0..=bytes.len() {
                 let first = escapes.iter().copied().find(|at| *at >= from);
-                prop_assert_eq!(marks.escape_from(from), first.unwrap_or(usize::MAX));
+                prop_assert_eq!(marks.escape_from(from), first.unwrap_or(NOWHERE));
+                let end = slowly(&bytes).0.into_iter().find(|at| *at >= from).unwrap_or(NOWHERE);
+                prop_assert_eq!(marks.string_from(from), (end, first.is_some_and(|first| first < end)));
             }
             prop_assert_eq!(marks.controls, bytes.iter().any(|byte| *byte < 0x20));
             let odd = |at: &usize| bytes.get(at + 1).is_some_and(|byte| !matches!(byte, b'\\' | b'"'));
