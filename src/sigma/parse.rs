@@ -133,8 +133,28 @@ pub fn parse(texts: &[Text]) -> Parsed {
 #[must_use]
 pub fn parse_with(texts: &[Text], options: &ParseOptions) -> Parsed {
     let options = Arc::new(options.clone());
-    let files = texts.iter().map(|text| Arc::new(parse_file(text, &options))).collect();
+    let files = parse_files(texts, &options);
     Parsed::of_files(files, options)
+}
+
+/// Texts from which a second thread reads a half of them.
+const TEXTS_OF_TWO_MIN: usize = 256;
+
+/// Reads files, in their order. A file is read for itself, so the result does not depend on who reads it.
+fn parse_files(texts: &[Text], options: &Arc<ParseOptions>) -> Vec<Arc<ParsedFile>> {
+    let read = |texts: &[Text]| -> Vec<Arc<ParsedFile>> {
+        texts.iter().map(|text| Arc::new(parse_file(text, options))).collect()
+    };
+    if texts.len() < TEXTS_OF_TWO_MIN {
+        return read(texts);
+    }
+    let (first, second) = texts.split_at(texts.len() / 2);
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| read(second));
+        let mut files = read(first);
+        files.extend(second.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        files
+    })
 }
 
 /// Reads one file; never looks at others.

@@ -7,7 +7,6 @@ use cf_types::{
     field::{Form, Part, unescape},
 };
 use rustc_hash::FxHashMap;
-use smallvec::SmallVec;
 
 use crate::{
     compile::{
@@ -65,15 +64,16 @@ struct Scratch {
     heads: Vec<(u32, u32)>,
     /// By test: stamp and result.
     memo: Vec<(u32, bool)>,
-    /// By variant.
-    seen: Vec<u32>,
+    /// Values of fields that rules speak of; behind them all others, once somebody asked.
+    values: Vec<Value>,
+    /// By variant of the program that runs, a bit: its anchor is met, or it has none.
+    met: Vec<u64>,
     /// The record, its ASCII letters folded.
     record: String,
     /// Values that are not a part of the record in the form that is wanted.
     arena: String,
     /// For making them.
     spare: [String; 2],
-    candidates: Vec<u32>,
 }
 
 /// Of so many events one is timed, rule by rule: what a rule costs is for people to see, and no result depends on it.
@@ -86,8 +86,7 @@ pub(crate) struct View<'s, 'e> {
     matcher: &'s Matcher,
     scratch: &'s mut Scratch,
     event: &'e Event,
-    /// The values of fields that rules speak of; behind them all others, once somebody asked.
-    values: SmallVec<[Value<'e>; 32]>,
+    /// All values are there, not only those of fields that rules speak of.
     complete: bool,
     /// The record is ASCII.
     ascii: bool,
@@ -95,24 +94,21 @@ pub(crate) struct View<'s, 'e> {
     shows_values: bool,
 }
 
-#[derive(Clone, Copy)]
-struct Value<'e> {
-    /// As the record holds it.
-    text: &'e str,
-    /// Where it stands in the record, [`NO_VALUE`] if it does not.
-    at: u32,
+#[derive(Clone, Copy, Debug)]
+struct Value {
+    /// Its place among the event's fields; [`NO_VALUE`] for the whole line of a record that is not structured.
+    field: u32,
     slot: u32,
     /// Another value of the same field.
     next: u32,
-    form: Form,
     null: bool,
-    /// Where it stands folded and escaped, once somebody asked.
+    /// Where it stands folded and escaped, if that is known.
     folded: Option<Place>,
     /// Where it stands in the arena as it is meant, if that is not how it is written.
     plain: Option<Place>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Place {
     begin: u32,
     end: u32,
@@ -128,21 +124,6 @@ impl Place {
 
     fn range(self) -> std::ops::Range<usize> {
         usize::try_from(self.begin).unwrap_or(0)..usize::try_from(self.end).unwrap_or(0)
-    }
-}
-
-impl<'e> Value<'e> {
-    fn of(part: Part<'e>, slot: u32, next: u32) -> Value<'e> {
-        Value {
-            text: part.text,
-            at: part.at.and_then(|at| u32::try_from(at).ok()).unwrap_or(NO_VALUE),
-            slot,
-            next,
-            form: part.form,
-            null: part.scalar == Scalar::Null,
-            folded: None,
-            plain: None,
-        }
     }
 }
 
@@ -197,7 +178,6 @@ impl LayerScan {
         let scratch = Scratch {
             heads: vec![(0, NO_VALUE); matcher.slots.len()],
             memo: vec![(0, false); matcher.tests.len()],
-            seen: vec![0; matcher.variants],
             ..Scratch::default()
         };
         LayerScan { declared: Declared::default(), channel: LastChannel::default(), scratch }
@@ -224,21 +204,40 @@ impl LayerScan {
     }
 }
 
+impl Value {
+    #[inline]
+    fn of(field: u32, slot: u32, next: u32, part: &Part<'_>, ascii: bool) -> Value {
+        // Nearly always a value stands in the folded record as it is compared.
+        let shown = part.at.filter(|_| ascii && matches!(part.form, Form::Json | Form::Escaped));
+        let folded = shown.map(|begin| Place::of(begin, begin + part.text.len(), true));
+        Value { field, slot, next, null: part.scalar == Scalar::Null, folded, plain: None }
+    }
+}
+
 impl Scratch {
+    /// Adds a value of a field that rules speak of.
+    #[inline]
+    fn add(&mut self, field: u32, slot: u32, part: &Part<'_>, ascii: bool) {
+        let Some(head) = usize::try_from(slot).ok().and_then(|slot| self.heads.get_mut(slot)) else { return };
+        let next = if head.0 == self.stamp { head.1 } else { NO_VALUE };
+        *head = (self.stamp, u32::try_from(self.values.len()).unwrap_or(NO_VALUE)); // fields are bounded far below
+        self.values.push(Value::of(field, slot, next, part, ascii));
+    }
+
     /// Makes a value as it is compared.
     #[cold]
-    fn fold(&mut self, value: &Value<'_>, written_so: bool) -> Place {
+    fn fold(&mut self, part: &Part<'_>) -> Place {
         let Scratch { arena, record, spare: [plain, small], .. } = self;
         let begin = arena.len();
-        let folded = usize::try_from(value.at).ok().and_then(|at| record.get(at..at + value.text.len()));
-        match (value.form, folded) {
-            _ if written_so => push_folded(value.text, arena),
-            (Form::EscapedOddly, Some(folded)) if value.text.is_ascii() => push_with_plain_escapes(folded, arena),
+        let folded = part.at.and_then(|at| record.get(at..at + part.text.len()));
+        match (part.form, folded) {
+            (Form::Json | Form::Escaped, _) => push_folded(part.text, arena),
+            (Form::EscapedOddly, Some(folded)) if part.text.is_ascii() => push_with_plain_escapes(folded, arena),
             (form, _) => {
                 plain.clear();
                 match form {
-                    Form::Escaped | Form::EscapedOddly => unescape(value.text, plain),
-                    Form::Plain | Form::Json => plain.push_str(value.text),
+                    Form::Escaped | Form::EscapedOddly => unescape(part.text, plain),
+                    Form::Plain | Form::Json => plain.push_str(part.text),
                 }
                 small.clear();
                 push_folded(plain, small);
@@ -352,6 +351,28 @@ impl<'e> Route<'e> {
     }
 }
 
+/// The whole of a record that is not structured.
+fn line_of(event: &Event) -> Option<Part<'_>> {
+    let record = event.fields.record();
+    let is_record = record.len() == event.raw.len() && record.as_ptr() == event.raw.as_ptr();
+    let text = if is_record { record } else { std::str::from_utf8(&event.raw).ok()? };
+    let (name, scalar, form, at) = (Name::UNKNOWN, Scalar::Text, Form::Plain, is_record.then_some(0));
+    Some(Part { name, text, scalar, form, at })
+}
+
+/// Whether a text is the same with `\` before each backslash and quote.
+fn is_bare(text: &str) -> bool {
+    memchr::memchr2(b'\\', b'"', text.as_bytes()).is_none()
+}
+
+/// Sets the bit of this number.
+#[inline]
+pub(crate) fn set_bit(words: &mut [u64], number: u32) {
+    if let Some(word) = usize::try_from(number / 64).ok().and_then(|at| words.get_mut(at)) {
+        *word |= 1 << (number % 64);
+    }
+}
+
 /// Whether an event was a JSON document: an object, as elements of arrays are events of their own.
 fn is_structured(event: &Event) -> bool {
     event.raw.first() == Some(&b'{')
@@ -397,18 +418,16 @@ impl<'s, 'e> View<'s, 'e> {
             // Marks of four billion events ago would look new.
             scratch.heads.fill((0, NO_VALUE));
             scratch.memo.fill((0, false));
-            scratch.seen.fill(0);
             scratch.stamp = 1;
         }
         scratch.arena.clear();
         scratch.record.clear();
         scratch.record.push_str(event.fields.record());
         scratch.record.make_ascii_lowercase();
-        let stamp = scratch.stamp;
-        let mut values: SmallVec<[Value<'e>; 32]> = SmallVec::new();
+        scratch.values.clear();
         let ascii = scratch.record.is_ascii();
         let mut shows_values = ascii && is_structured(event);
-        for part in event.fields.parts() {
+        for (field, part) in (0..).zip(event.fields.parts()) {
             let null = part.scalar == Scalar::Null;
             shows_values &= null || (matches!(part.form, Form::Json | Form::Escaped) && part.at.is_some());
             if part.name == Name::UNKNOWN {
@@ -418,12 +437,9 @@ impl<'s, 'e> View<'s, 'e> {
                 route.note(&part, event, matcher);
             }
             let slot = matcher.slots.of_name(part.name);
-            let Some(head) = usize::try_from(slot).ok().and_then(|slot| scratch.heads.get_mut(slot)) else { continue };
-            let next = if head.0 == stamp { head.1 } else { NO_VALUE };
-            *head = (stamp, u32::try_from(values.len()).unwrap_or(NO_VALUE)); // fields are bounded far below
-            values.push(Value::of(part, slot, next));
+            scratch.add(field, slot, &part, ascii);
         }
-        View { matcher, scratch, event, values, complete: false, ascii, shows_values }
+        View { matcher, scratch, event, complete: false, ascii, shows_values }
     }
 
     /// Takes in the values of fields that no rule speaks of: a keyword may be in any.
@@ -433,16 +449,15 @@ impl<'s, 'e> View<'s, 'e> {
         if std::mem::replace(&mut self.complete, true) {
             return;
         }
-        for part in self.event.fields.parts() {
+        for (field, part) in (0..).zip(self.event.fields.parts()) {
             if self.matcher.slots.of_name(part.name) == Slots::NONE {
-                self.values.push(Value::of(part, Slots::NONE, NO_VALUE));
+                self.scratch.values.push(Value::of(field, Slots::NONE, NO_VALUE, &part, self.ascii));
             }
         }
         if !is_structured(self.event)
-            && let Ok(text) = std::str::from_utf8(&self.event.raw)
+            && let Some(line) = line_of(self.event)
         {
-            let (name, scalar, form, at) = (Name::UNKNOWN, Scalar::Text, Form::Plain, None);
-            self.values.push(Value::of(Part { name, text, scalar, form, at }, Slots::NONE, NO_VALUE));
+            self.scratch.values.push(Value::of(NO_VALUE, Slots::NONE, NO_VALUE, &line, self.ascii));
         }
     }
 
@@ -453,49 +468,48 @@ impl<'s, 'e> View<'s, 'e> {
         if program.variants.is_empty() {
             return;
         }
-        let mut candidates = std::mem::take(&mut self.scratch.candidates);
-        candidates.clear();
-        candidates.extend_from_slice(&program.plans.always);
-        self.find_candidates(program, &mut candidates);
-        for number in &candidates {
-            let Some(variant) = usize::try_from(*number).ok().and_then(|number| program.variants.get(number)) else {
-                continue;
-            };
-            let stamp = self.scratch.stamp;
-            if self.scratch.seen.get(variant.number) == Some(&stamp) {
-                continue;
-            }
-            if let Some(seen) = self.scratch.seen.get_mut(variant.number) {
-                *seen = stamp;
-            }
-            // Gone or off, in a matcher that is older than the rule set.
-            let Some(rule) = layer.place(variant.rule) else { continue };
-            counting.candidate(rule.index());
-            let begin = timed.then(Instant::now);
-            if variant.node.holds(self) {
-                hits.push(rule);
-            }
-            if let Some(begin) = begin {
-                counting.took(rule.index(), begin.elapsed());
+        let mut met = std::mem::take(&mut self.scratch.met);
+        met.clear();
+        met.extend_from_slice(&program.plans.always);
+        self.find_candidates(program, &mut met);
+        for (word, mut bits) in met.iter().copied().enumerate() {
+            while bits != 0 {
+                let number = word * 64 + usize::try_from(bits.trailing_zeros()).unwrap_or(0);
+                bits &= bits - 1;
+                let Some(variant) = program.variants.get(number) else { continue };
+                // Gone or off, in a matcher that is older than the rule set.
+                let Some(rule) = layer.place(variant.rule) else { continue };
+                counting.candidate(rule.index());
+                let begin = timed.then(Instant::now);
+                if variant.node.holds(self) {
+                    hits.push(rule);
+                }
+                if let Some(begin) = begin {
+                    counting.took(rule.index(), begin.elapsed());
+                }
             }
         }
-        self.scratch.candidates = candidates;
+        self.scratch.met = met;
     }
 
-    fn find_candidates(&mut self, program: &Program, candidates: &mut Vec<u32>) {
+    fn find_candidates(&mut self, program: &Program, met: &mut [u64]) {
         let any = program.plans.any.as_ref().filter(|_| self.may_hold_keyword(&program.plans.keywords));
         if any.is_some() {
             self.complete();
         }
-        for at in 0..self.values.len() {
-            let Some(value) = self.values.get(at).copied() else { continue };
+        let mut meet = |variants: &[u32]| variants.iter().for_each(|variant| set_bit(met, *variant));
+        for at in 0..self.scratch.values.len() {
+            let Some(value) = self.scratch.values.get(at) else { continue };
             if value.null {
                 continue;
             }
-            let plans = [program.plans.of(value.slot), any];
-            for plan in plans.into_iter().flatten() {
+            let plan = program.plans.of(value.slot);
+            if plan.is_none() && any.is_none() {
+                continue;
+            }
+            for plan in [plan, any].into_iter().flatten() {
                 let text = if plan.needs_text() { self.folded(at) } else { "" };
-                plan.scan(text, |variants| candidates.extend_from_slice(variants));
+                plan.scan(text, &mut meet);
             }
         }
     }
@@ -515,49 +529,60 @@ impl<'s, 'e> View<'s, 'e> {
 
     #[inline]
     fn fold(&mut self, at: usize) -> Place {
-        let Some(value) = self.values.get_mut(at) else { return Place::of(0, 0, false) };
-        if let Some(place) = value.folded {
-            return place;
+        match self.scratch.values.get(at).map(|value| value.folded) {
+            Some(Some(place)) => place,
+            _ => self.make_folded(at),
         }
-        let written_so = match value.form {
-            Form::Json | Form::Escaped => true,
-            Form::Plain => memchr::memchr2(b'\\', b'"', value.text.as_bytes()).is_none(),
-            Form::EscapedOddly => false,
-        };
-        let place = match usize::try_from(value.at) {
-            Ok(begin) if value.at != NO_VALUE && written_so && (self.ascii || value.text.is_ascii()) => {
-                Place::of(begin, begin + value.text.len(), true)
+    }
+
+    #[cold]
+    fn make_folded(&mut self, at: usize) -> Place {
+        let Some(part) = self.part(at) else { return Place::of(0, 0, false) };
+        let place = match part.at {
+            Some(begin) if part.form == Form::Plain && (self.ascii || part.text.is_ascii()) && is_bare(part.text) => {
+                Place::of(begin, begin + part.text.len(), true)
             }
-            _ => self.scratch.fold(value, written_so),
+            Some(begin) if matches!(part.form, Form::Json | Form::Escaped) && part.text.is_ascii() => {
+                Place::of(begin, begin + part.text.len(), true)
+            }
+            _ => self.scratch.fold(&part),
         };
-        value.folded = Some(place);
+        if let Some(value) = self.scratch.values.get_mut(at) {
+            value.folded = Some(place);
+        }
         place
+    }
+
+    /// A value as the record holds it.
+    fn part(&self, at: usize) -> Option<Part<'e>> {
+        let value = self.scratch.values.get(at)?;
+        if value.field == NO_VALUE {
+            return line_of(self.event);
+        }
+        self.event.fields.part(usize::try_from(value.field).ok()?)
     }
 
     /// A value as it is meant.
     fn plain(&mut self, at: usize) -> &str {
-        let Some(value) = self.values.get_mut(at) else { return "" };
-        if matches!(value.form, Form::Plain | Form::Json) {
-            return value.text;
+        let Some(part) = self.part(at) else { return "" };
+        if matches!(part.form, Form::Plain | Form::Json) {
+            return part.text;
         }
-        let place = match value.plain {
-            Some(place) => place,
-            None => {
-                let begin = self.scratch.arena.len();
-                unescape(value.text, &mut self.scratch.arena);
-                let place = Place::of(begin, self.scratch.arena.len(), false);
-                value.plain = Some(place);
-                place
-            }
-        };
-        self.scratch.arena.get(place.range()).unwrap_or_default()
+        let Scratch { values, arena, .. } = &mut *self.scratch;
+        let Some(value) = values.get_mut(at) else { return "" };
+        let place = *value.plain.get_or_insert_with(|| {
+            let begin = arena.len();
+            unescape(part.text, arena);
+            Place::of(begin, arena.len(), false)
+        });
+        arena.get(place.range()).unwrap_or_default()
     }
 
     /// Asks a text test of a value with its case: escaped as the test's texts are.
     fn fits_cased(&mut self, at: usize, op: &TextOp) -> bool {
-        let Some(value) = self.values.get(at).copied() else { return false };
-        match value.form {
-            Form::Json | Form::Escaped => op.fits(value.text),
+        let Some(part) = self.part(at) else { return false };
+        match part.form {
+            Form::Json | Form::Escaped => op.fits(part.text),
             Form::Plain | Form::EscapedOddly => op.fits(&escaped(self.plain(at))),
         }
     }
@@ -588,7 +613,7 @@ impl<'s, 'e> View<'s, 'e> {
         }
         if test.slot == Slots::ANY {
             self.complete();
-            return (0..self.values.len()).any(|at| self.value_fits(at, test));
+            return (0..self.scratch.values.len()).any(|at| self.value_fits(at, test));
         }
         let mut next = self.first(test.slot);
         while let Some(at) = next {
@@ -606,7 +631,7 @@ impl<'s, 'e> View<'s, 'e> {
     }
 
     fn next(&self, at: usize) -> Option<usize> {
-        let next = self.values.get(at)?.next;
+        let next = self.scratch.values.get(at)?.next;
         if next == NO_VALUE { None } else { usize::try_from(next).ok() }
     }
 
@@ -617,7 +642,7 @@ impl<'s, 'e> View<'s, 'e> {
             return true;
         }
         while let Some(at) = next {
-            if self.values.get(at).is_some_and(|value| value.null) {
+            if self.scratch.values.get(at).is_some_and(|value| value.null) {
                 return true;
             }
             next = self.next(at);
@@ -626,8 +651,7 @@ impl<'s, 'e> View<'s, 'e> {
     }
 
     fn value_fits(&mut self, at: usize, test: &CompiledTest) -> bool {
-        let Some(value) = self.values.get(at).copied() else { return false };
-        if value.null {
+        if self.scratch.values.get(at).is_none_or(|value| value.null) {
             return false;
         }
         match &test.op {
@@ -657,7 +681,7 @@ impl<'s, 'e> View<'s, 'e> {
     }
 
     fn values_agree(&mut self, left: usize, right: usize, shape: crate::rule::Shape, cased: bool) -> bool {
-        if self.values.get(right).is_none_or(|other| other.null) {
+        if self.scratch.values.get(right).is_none_or(|other| other.null) {
             return false;
         }
         if cased {

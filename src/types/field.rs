@@ -310,13 +310,25 @@ impl Fields {
     /// All fields as the record holds them, in its order.
     #[inline]
     pub fn parts(&self) -> impl Iterator<Item = Part<'_>> {
-        self.entries.iter().map(|entry| Part {
+        self.entries.iter().map(|entry| self.part_of(*entry))
+    }
+
+    /// One field by its place in [`Fields::parts`].
+    #[must_use]
+    #[inline]
+    pub fn part(&self, at: usize) -> Option<Part<'_>> {
+        self.entries.get(at).map(|entry| self.part_of(*entry))
+    }
+
+    #[inline]
+    fn part_of(&self, entry: Entry) -> Part<'_> {
+        Part {
             name: entry.name,
-            text: self.held(*entry),
+            text: self.held(entry),
             scalar: entry.scalar,
             form: if let Held::Record(form) = entry.held { form } else { Form::Plain },
             at: (entry.held != Held::Own).then(|| usize::try_from(entry.start).unwrap_or(0)),
-        })
+        }
     }
 
     /// All fields in the order of the record: name, value text, kind.

@@ -16,11 +16,14 @@ mod marks;
 mod reader;
 mod shapes;
 
-use self::reader::{Fault, Reader};
 pub(crate) use self::{
     keys::{Keys, NO_KEY, Pairs},
     reader::{Kind, Node},
     shapes::{Places, Shapes},
+};
+use self::{
+    marks::Marks,
+    reader::{Fault, Reader},
 };
 
 /// Parses one document after another without allocating, once its buffers have grown.
@@ -38,8 +41,7 @@ pub(crate) struct Document<'i> {
     text: &'i str,
     keys: &'i Keys,
     plain: &'i Bump,
-    /// Some escape of it is neither `\\\\` nor `\\"`.
-    odd_escapes: bool,
+    marks: &'i Marks,
 }
 
 /// A value: its node and all nodes inside it.
@@ -82,8 +84,7 @@ impl Json {
         self.plain.reset();
         match self.reader.read(text, &mut self.keys, &self.names, self.depth_max) {
             Ok(()) => {
-                let odd_escapes = self.reader.odd_escapes();
-                let document = Document { text, keys: &self.keys, plain: &self.plain, odd_escapes };
+                let document = Document { text, keys: &self.keys, plain: &self.plain, marks: self.reader.marks() };
                 Ok(walk(Value { nodes: &self.reader.nodes, document: &document }))
             }
             Err(Fault::TooDeep) => {
@@ -136,9 +137,8 @@ impl<'t, 'i> Value<'t, 'i> {
     #[inline]
     pub(crate) fn written(self) -> (&'i str, Form) {
         let Some(node) = self.nodes.first() else { return ("", Form::Json) };
-        let form = match (node.kind, self.document.odd_escapes) {
-            (Kind::TextEscaped, false) => Form::Escaped,
-            (Kind::TextEscaped, true) => Form::EscapedOddly,
+        let form = match node.kind {
+            Kind::TextEscaped => self.document.marks.form(self.span()),
             _ => Form::Json,
         };
         (self.document.part(node), form)

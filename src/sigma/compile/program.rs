@@ -21,7 +21,7 @@ mod grams;
 pub(crate) mod node;
 pub(crate) mod profile;
 
-use anchor::Plans;
+use anchor::{Anchored, Plans};
 use node::{Node, Slots, Tests};
 use profile::{BUILT_IN, Profile};
 
@@ -40,7 +40,6 @@ pub(crate) struct Matcher {
     /// One program for each pattern of log source: for events that belong to it by their decoder's declaration.
     pub(crate) declared: Vec<(LogSourcePattern, usize)>,
     pub(crate) names: KnownNames,
-    pub(crate) variants: usize,
     pub(crate) log_sources: Arc<LogSources>,
 }
 
@@ -77,8 +76,7 @@ pub(crate) struct Program {
 #[derive(Debug)]
 pub(crate) struct Variant {
     pub(crate) rule: u32,
-    /// Number among all variants of the matcher.
-    pub(crate) number: usize,
+    /// What is left to decide once the anchor is met.
     pub(crate) node: Arc<Node>,
 }
 
@@ -97,11 +95,11 @@ impl Matcher {
         let names = Name::intern_all(["Channel", EVENT_ID, "Provider_Name"]);
         let name = |at: usize| names.get(at).copied().unwrap_or(Name::UNKNOWN);
         let names = KnownNames { channel: name(0), event_id: name(1), provider: name(2) };
-        let Builder { mut slots, mut tests, programs, variants, .. } = builder;
+        let Builder { mut slots, mut tests, programs, .. } = builder;
         slots.seal();
         tests.seal();
         let log_sources = Arc::clone(log_sources);
-        Matcher { slots, tests, programs, channels, by_channel, declared, names, variants, log_sources }
+        Matcher { slots, tests, programs, channels, by_channel, declared, names, log_sources }
     }
 }
 
@@ -113,9 +111,8 @@ struct Builder<'a> {
     slots: Slots,
     tests: Tests,
     programs: Vec<Program>,
-    variants: usize,
     /// By rule: its condition where a route changes nothing in it. One tree serves all of those.
-    unchanged: FxHashMap<u32, Arc<Node>>,
+    unchanged: FxHashMap<u32, Anchored>,
 }
 
 /// A rule that events of a channel can meet, and under which conditions.
@@ -148,7 +145,6 @@ impl<'a> Builder<'a> {
             slots,
             tests,
             programs: Vec::new(),
-            variants: 0,
             unchanged: FxHashMap::default(),
         }
     }
@@ -258,33 +254,38 @@ impl<'a> Builder<'a> {
         self.program(list, covers)
     }
 
-    fn unchanged(&mut self, rule: u32) -> Arc<Node> {
-        if let Some(node) = self.unchanged.get(&rule) {
-            return Arc::clone(node);
+    fn unchanged(&mut self, rule: u32) -> Anchored {
+        if let Some(anchored) = self.unchanged.get(&rule) {
+            return anchored.clone();
         }
-        let node = self
-            .expr(rule)
-            .map_or(Node::Const(false), |expr| Node::build(expr, &mut self.slots, &mut self.tests, self.profile));
-        let node = Arc::new(node);
-        self.unchanged.insert(rule, Arc::clone(&node));
-        node
+        let anchored = match self.expr(rule) {
+            Some(expr) => self.anchored(expr),
+            None => Anchored::of(Node::Const(false), &self.tests),
+        };
+        self.unchanged.insert(rule, anchored.clone());
+        anchored
+    }
+
+    fn anchored(&mut self, expr: &Expr) -> Anchored {
+        Anchored::of(Node::build(expr, &mut self.slots, &mut self.tests, self.profile), &self.tests)
     }
 
     /// Makes a program of rules, each with its condition where that is not the one in the rule's text.
     fn program(&mut self, list: Vec<(u32, Option<Expr>)>, covers: BTreeSet<usize>) -> usize {
         let mut variants = Vec::with_capacity(list.len());
+        let mut anchors = Vec::with_capacity(list.len());
         for (rule, changed) in list {
-            let node = match changed {
-                Some(expr) => Arc::new(Node::build(&expr, &mut self.slots, &mut self.tests, self.profile)),
+            let Anchored { anchor, node } = match changed {
+                Some(expr) => self.anchored(&expr),
                 None => self.unchanged(rule),
             };
             if matches!(*node, Node::Const(false)) {
                 continue;
             }
-            variants.push(Variant { rule, number: self.variants, node });
-            self.variants += 1;
+            variants.push(Variant { rule, node });
+            anchors.push(anchor);
         }
-        let plans = Plans::build(&variants, &self.tests, self.profile);
+        let plans = Plans::build(&anchors, self.profile);
         self.programs.push(Program { variants, plans, covers });
         self.programs.len() - 1
     }

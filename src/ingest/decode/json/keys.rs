@@ -14,8 +14,6 @@ pub(crate) const NO_KEY: u32 = u32::MAX;
 #[derive(Debug)]
 pub(crate) struct Keys {
     slots: Vec<Slot>,
-    /// By number, in the order in which they came first: the names of one kind of document lie beside each other.
-    known: Vec<Known>,
     texts: Vec<Box<str>>,
     names: Vec<Name>,
     by_text: FxHashMap<Box<str>, u32>,
@@ -27,15 +25,6 @@ pub(crate) struct Keys {
 pub(crate) struct Pairs {
     names: FxHashMap<(u32, u32), Name>,
     version: u64,
-}
-
-/// A name's outer bytes, and the name that came behind it last time: in documents of one kind it is the next again.
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    head: u64,
-    tail: u64,
-    len: u32,
-    next: u32,
 }
 
 /// A name's outer bytes and its number.
@@ -52,7 +41,6 @@ impl Default for Keys {
         let empty = Slot { head: 0, tail: 0, len: usize::MAX, key: NO_KEY };
         Keys {
             slots: vec![empty; 1 << SLOT_BITS],
-            known: Vec::new(),
             texts: Vec::new(),
             names: Vec::new(),
             by_text: FxHashMap::default(),
@@ -73,34 +61,16 @@ impl Keys {
         }
     }
 
-    /// The number of a name, if it is kept, given the one before it in the document.
+    /// The number of a name, if it is kept.
     #[inline]
-    pub(super) fn number(&mut self, text: &str, before: u32, names: &Names) -> u32 {
+    pub(super) fn number(&mut self, text: &str, names: &Names) -> u32 {
         let (head, tail) = ends(text.as_bytes());
-        let index = |key: u32| usize::try_from(key).unwrap_or(usize::MAX);
-        let next = self.known.get(index(before)).map_or(0, |known| known.next);
-        if let Some(known) = self.known.get(index(next))
-            && known.head == head
-            && known.tail == tail
-            && index(known.len) == text.len()
-            // Up to sixteen bytes, head and tail are the whole.
-            && (text.len() <= 16 || self.text(next) == text)
-        {
-            return next;
-        }
-        let key = self.by_slot(text, head, tail, names);
-        if let Some(known) = self.known.get_mut(index(before)) {
-            known.next = key;
-        }
-        key
-    }
-
-    fn by_slot(&mut self, text: &str, head: u64, tail: u64, names: &Names) -> u32 {
         let place = place(head, tail, text.len());
         if let Some(slot) = self.slots.get(place)
             && slot.head == head
             && slot.tail == tail
             && slot.len == text.len()
+            // Up to sixteen bytes, head and tail are the whole.
             && (text.len() <= 16 || self.text(slot.key) == text)
         {
             return slot.key;
@@ -117,8 +87,6 @@ impl Keys {
                 if self.texts.len() >= KEYS_MAX || text.len() > super::super::sink::KEY_BYTES_MAX {
                     return NO_KEY;
                 }
-                let len = u32::try_from(text.len()).unwrap_or(u32::MAX); // bounded just above
-                self.known.push(Known { head: slot.head, tail: slot.tail, len, next: key });
                 self.texts.push(text.into());
                 self.names.push(names.get_or_unknown(text.as_bytes()));
                 self.by_text.insert(text.into(), key);
@@ -198,12 +166,9 @@ mod tests {
             .flat_map(|len| ["a", "b"].map(|one| one.repeat(len)))
             .chain(["12345678x12345678".into(), "12345678y12345678".into(), "a\0".into(), "\0a".into()])
             .collect();
-        let numbers: Vec<u32> = texts.iter().map(|text| keys.number(text, NO_KEY, &names)).collect();
-        let mut before = NO_KEY;
+        let numbers: Vec<u32> = texts.iter().map(|text| keys.number(text, &names)).collect();
         for (text, number) in texts.iter().chain(&texts).zip(numbers.iter().chain(&numbers)) {
-            assert_eq!(keys.number(text, NO_KEY, &names), *number);
-            assert_eq!(keys.number(text, before, &names), *number);
-            before = *number;
+            assert_eq!(keys.number(text, &names), *number);
             assert_eq!(keys.text(*number), text);
         }
     }
@@ -213,10 +178,10 @@ mod tests {
         let names = Names::current();
         let mut keys = Keys::default();
         for number in 0..KEYS_MAX + 1_000 {
-            keys.number(&format!("name {number}"), NO_KEY, &names);
+            keys.number(&format!("name {number}"), &names);
         }
         assert_eq!(keys.texts.len(), KEYS_MAX);
-        assert_eq!(keys.number("another", NO_KEY, &names), NO_KEY);
-        assert_ne!(keys.number("name 7", NO_KEY, &names), NO_KEY);
+        assert_eq!(keys.number("another", &names), NO_KEY);
+        assert_ne!(keys.number("name 7", &names), NO_KEY);
     }
 }

@@ -3,6 +3,10 @@
 //! The method is that of Langdale and Lemire, "Parsing Gigabytes of JSON per Second" (2019), section 3.1, cut down to what
 //! the walk over the record cannot find cheaply itself: the ends of strings.
 
+use std::ops::Range;
+
+use cf_types::field::Form;
+
 mod vectors;
 
 /// Bits of one record, and what is known of it as a whole.
@@ -12,10 +16,10 @@ pub(super) struct Marks {
     quotes: Vec<u64>,
     /// Backslashes that begin an escape.
     escapes: Vec<u64>,
+    /// What follows the backslash in escapes that are neither `\\` nor `\"`; ends with the last of them.
+    odd: Vec<u64>,
     /// Some byte is below 0x20.
     pub(super) controls: bool,
-    /// Some escape is neither `\\` nor `\"`.
-    pub(super) odd_escapes: bool,
     /// Some escape is not of one character, or none at all: to be looked at.
     pub(super) doubtful_escapes: bool,
 }
@@ -38,7 +42,8 @@ impl Marks {
     pub(super) fn read(&mut self, bytes: &[u8]) {
         self.quotes.clear();
         self.escapes.clear();
-        (self.controls, self.odd_escapes, self.doubtful_escapes) = (false, false, false);
+        self.odd.clear();
+        (self.controls, self.doubtful_escapes) = (false, false);
         vectors::read(self, bytes);
     }
 
@@ -85,7 +90,8 @@ impl Marks {
 
     /// What the escapes are that are neither of a backslash nor of a quote.
     fn odd(&mut self, mut odd: u64, bytes: &[u8; 64]) {
-        self.odd_escapes = true;
+        self.odd.resize(self.quotes.len(), 0);
+        self.odd.push(odd);
         while odd != 0 {
             let at = usize::try_from(odd.trailing_zeros()).unwrap_or(0);
             self.doubtful_escapes |= !matches!(bytes.get(at), Some(b'n' | b'r' | b't' | b'/' | b'b' | b'f'));
@@ -96,6 +102,13 @@ impl Marks {
     /// Where the first escape at or behind a place begins; [`NOWHERE`] if there is none.
     pub(super) fn escape_from(&self, from: usize) -> usize {
         first_from(&self.escapes, from)
+    }
+
+    /// The form of a string with escapes.
+    #[inline]
+    pub(super) fn form(&self, part: Range<usize>) -> Form {
+        let odd = !self.odd.is_empty() && first_from(&self.odd, part.start) < part.end;
+        if odd { Form::EscapedOddly } else { Form::Escaped }
     }
 
     /// Where the string ends whose first byte stands at a place ([`NOWHERE`] if it does not end), and whether it has
@@ -221,7 +234,11 @@ mod tests {
             prop_assert_eq!(marks.controls, bytes.iter().any(|byte| *byte < 0x20));
             let odd = |at: &usize| bytes.get(at + 1).is_some_and(|byte| !matches!(byte, b'\\' | b'"'));
             // Behind a last backslash stands nothing, or the blank that fills the block.
-            prop_assert!(marks.odd_escapes == escapes.iter().any(odd) || bytes.last() == Some(&b'\\'));
+            prop_assert!((marks.form(0..bytes.len()) == Form::EscapedOddly) == escapes.iter().any(odd) || bytes.last() == Some(&b'\\'));
+            for start in 0..bytes.len() {
+                let any = escapes.iter().any(|at| (start..bytes.len() - 1).contains(at) && odd(at));
+                prop_assert_eq!(marks.form(start + 1..bytes.len()) == Form::EscapedOddly, any);
+            }
         }
 
         #[test]

@@ -31,7 +31,7 @@ pub(crate) enum Kind {
     KeyEscaped,
     Text,
     TextEscaped,
-    /// A whole number of at most 18 digits.
+    /// A whole number of at most 64 bits, written as everybody writes it.
     Whole,
     /// Any other number.
     Number,
@@ -61,8 +61,6 @@ struct Walk<'r> {
     quotes: Quotes<'r>,
     /// Where the next escape begins.
     escape: usize,
-    /// The name read last.
-    before: u32,
     marks: &'r Marks,
     nodes: &'r mut Vec<Node>,
     keys: &'r mut Keys,
@@ -71,9 +69,9 @@ struct Walk<'r> {
 }
 
 impl Reader {
-    /// Whether some escape of the document is neither `\\` nor `\"`.
-    pub(super) const fn odd_escapes(&self) -> bool {
-        self.marks.odd_escapes
+    /// Where the quotes and escapes of the document stand.
+    pub(super) const fn marks(&self) -> &Marks {
+        &self.marks
     }
 
     /// Reads a document of at most 4 GiB into [`Reader::nodes`].
@@ -85,8 +83,7 @@ impl Reader {
         self.marks.read(text.as_bytes());
         let Reader { marks, nodes } = self;
         let (bytes, quotes, escape) = (text.as_bytes(), marks.quotes(), marks.escape_from(0));
-        let mut walk =
-            Walk { bytes, text, at: 0, quotes, escape, before: NO_KEY, marks, nodes, keys, names, depth_max };
+        let mut walk = Walk { bytes, text, at: 0, quotes, escape, marks, nodes, keys, names, depth_max };
         walk.blank();
         walk.value(0)?;
         walk.blank();
@@ -153,10 +150,9 @@ impl Walk<'_> {
     fn key(&mut self) -> Result<(), Fault> {
         let (start, end, escaped) = self.string()?;
         let number = match self.text.get(start..end) {
-            Some(text) if !escaped => self.keys.number(text, self.before, self.names),
+            Some(text) if !escaped => self.keys.number(text, self.names),
             _ => NO_KEY,
         };
-        self.before = number;
         self.push(if escaped { Kind::KeyEscaped } else { Kind::Key }, start, end, number);
         self.blank();
         if self.byte() != b':' {
@@ -261,9 +257,9 @@ impl Walk<'_> {
                 return Err(Fault::Invalid);
             }
         }
-        // What has 18 digits fits 64 bits and is written in one way only, but for minus zero.
         let negative_zero = zero && self.bytes.get(start) == Some(&b'-');
-        let plain = self.at == digits_end && whole <= 18 && !negative_zero;
+        let is_whole = self.at == digits_end && !negative_zero;
+        let plain = is_whole && (whole <= SHORT_DIGITS || fits_64_bits(self.text.get(start..self.at)));
         self.push(if plain { Kind::Whole } else { Kind::Number }, start, self.at, 0);
         Ok(())
     }
@@ -282,6 +278,15 @@ impl Walk<'_> {
         let place = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
         self.nodes.push(Node { kind, start: place(start), end: place(end), extra });
     }
+}
+
+/// So many digits always fit 64 bits.
+pub(super) const SHORT_DIGITS: usize = 18;
+
+/// Whether a whole number is one of 64 bits, with or without sign: then it is written in one way only.
+#[cold]
+pub(super) fn fits_64_bits(number: Option<&str>) -> bool {
+    number.is_some_and(|number| number.parse::<i64>().is_ok() || number.parse::<u64>().is_ok())
 }
 
 /// Whether a string has no control characters and only escapes that are (RFC 8259, section 7), surrogates in pairs.

@@ -17,6 +17,7 @@ use cf_types::{
 use super::{
     Kind, Node, Value,
     marks::{Marks, NOWHERE},
+    reader::{SHORT_DIGITS, fits_64_bits},
 };
 
 /// Bytes of a lead that are compared at once.
@@ -70,7 +71,7 @@ struct Step {
 enum Then {
     /// A string, of which the step has the opening quote.
     Text,
-    /// A whole number of at most 18 digits.
+    /// A whole number, as the reader knows it.
     Whole,
     End,
 }
@@ -117,8 +118,7 @@ pub(crate) struct Known<'s> {
     plan: &'s Plan,
     items: &'s [Item],
     spans: &'s [Span],
-    /// The form of strings with escapes.
-    escaped: Form,
+    marks: &'s Marks,
 }
 
 impl Shapes {
@@ -154,7 +154,7 @@ impl Shapes {
             let start = at + index(step.len);
             let value = match step.then {
                 Then::Text => Some(self.marks.string_from(start)),
-                Then::Whole => whole_from(bytes, start).map(|end| (end, false)),
+                Then::Whole => whole_from(text, start).map(|end| (end, false)),
                 Then::End if start == bytes.len() => break step.next,
                 Then::End => None,
             };
@@ -170,8 +170,7 @@ impl Shapes {
         };
         let plan = self.plans.get(index(plan))?;
         let items = self.items.get(plan.items.clone())?;
-        let escaped = if self.marks.odd_escapes { Form::EscapedOddly } else { Form::Escaped };
-        Some(Known { text, plan, items, spans: &self.spans, escaped })
+        Some(Known { text, plan, items, spans: &self.spans, marks: &self.marks })
     }
 
     /// The first of the steps at a place whose bytes stand there.
@@ -336,7 +335,8 @@ impl Known<'_> {
         for item in self.items {
             match self.spans.get(index(item.value)) {
                 Some(span) => {
-                    let form = if span.escaped { self.escaped } else { Form::Json };
+                    let part = || index(span.start)..index(span.end);
+                    let form = if span.escaped { self.marks.form(part()) } else { Form::Json };
                     fields.push_span(item.name, span.start, span.end, item.scalar, form);
                 }
                 None => fields.push(item.name, item.fixed, item.scalar),
@@ -431,15 +431,18 @@ fn words(bytes: &[u8]) -> [u64; 4] {
     words
 }
 
-/// The end of the whole number of at most 18 digits that begins at a place, as a parser would take it. What must not
-/// follow a number does not begin a step.
+/// The end of the whole number that begins at a place, if the reader would take it for one. What must not follow a number
+/// does not begin a step.
 #[inline]
-fn whole_from(bytes: &[u8], start: usize) -> Option<usize> {
+fn whole_from(text: &str, start: usize) -> Option<usize> {
+    let bytes = text.as_bytes();
     let negative = bytes.get(start) == Some(&b'-');
     let first = start + usize::from(negative);
     let digits = digits_from(bytes, first);
     let leading_zero = bytes.get(first) == Some(&b'0') && (digits > 1 || negative);
-    ((1..=18).contains(&digits) && !leading_zero).then_some(first + digits)
+    let end = first + digits;
+    let fits = digits <= SHORT_DIGITS || fits_64_bits(text.get(start..end));
+    (digits > 0 && fits && !leading_zero).then_some(end)
 }
 
 /// Digits in a row, eight at a time.
@@ -482,13 +485,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_end_where_a_plain_walk_ends(text in "-?[0-9]{0,20}[-/:. \u{e9}a]?[0-9]{0,3}") {
+        fn numbers_end_where_a_plain_walk_ends(text in "-?[0-9]{0,21}[-/:. \u{e9}a]?[0-9]{0,3}") {
             let bytes = text.as_bytes();
             let first = usize::from(bytes.first() == Some(&b'-'));
             let digits = bytes.iter().skip(first).take_while(|byte| byte.is_ascii_digit()).count();
             let shown = text.get(..first + digits).unwrap();
-            let whole = (1..=18).contains(&digits) && shown.parse::<i64>().is_ok_and(|number| number.to_string() == shown);
-            prop_assert_eq!(whole_from(bytes, 0), whole.then_some(first + digits));
+            let whole = shown.parse::<i128>().is_ok_and(|number| {
+                number.to_string() == shown && (i128::from(i64::MIN)..=i128::from(u64::MAX)).contains(&number)
+            });
+            prop_assert_eq!(whole_from(&text, 0), whole.then_some(first + digits));
         }
     }
 }

@@ -4,18 +4,22 @@
 //! four bytes: a bitmap of grams over which the value slides. Whatever is found is compared in full, so a gram
 //! (or an attacker's value) can cost time but never makes a match.
 
+use std::sync::Arc;
+
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind, packed};
 use memchr::memmem::Finder;
 use regex_syntax::hir::{Class, Hir, HirKind};
 use rustc_hash::FxHashMap;
 
 use super::{
-    Variant,
     grams::Contained,
     node::{Node, Slots, Tests},
     profile::Profile,
 };
-use crate::fold::{escaped, folded};
+use crate::{
+    fold::{escaped, folded},
+    scan::set_bit,
+};
 
 /// How a literal stands in a folded value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,15 +42,15 @@ pub(crate) struct Literal {
 /// Where to look for what.
 #[derive(Debug, Default)]
 pub(crate) struct Plans {
-    /// Place in `plans` by slot, `NONE` for slots without.
-    by_slot: Vec<u16>,
+    /// Place in `plans` by slot, [`NO_PLAN`] for slots without.
+    by_slot: Vec<u32>,
     plans: Vec<Plan>,
     /// For every value of the event: keywords.
     pub(crate) any: Option<Plan>,
     /// Whether a record can hold a keyword at all.
     pub(crate) keywords: Keywords,
-    /// Variants without an anchor.
-    pub(crate) always: Vec<u32>,
+    /// Variants without an anchor: a bit for each variant.
+    pub(crate) always: Vec<u64>,
 }
 
 /// One search of a whole record for parts of all keywords: what it does not find, no value holds.
@@ -60,7 +64,7 @@ pub(crate) enum Keywords {
 }
 
 impl Keywords {
-    fn build(plan: &FxHashMap<Literal, Vec<u32>>, profile: &Profile) -> Keywords {
+    fn build(plan: &FxHashMap<&Literal, Vec<u32>>, profile: &Profile) -> Keywords {
         let parts: Option<Vec<Vec<u8>>> = plan.keys().map(|literal| part_of_keyword(literal, profile)).collect();
         let Some(mut parts) = parts else { return Keywords::Unknown };
         parts.sort();
@@ -97,7 +101,7 @@ fn part_of_keyword(literal: &Literal, profile: &Profile) -> Option<Vec<u8>> {
     Some(run.iter().skip(from).take(KEYWORD_PART_BYTES).copied().collect())
 }
 
-const NO_PLAN: u16 = u16::MAX;
+const NO_PLAN: u32 = u32::MAX;
 
 /// What to look for in one field.
 #[derive(Debug, Default)]
@@ -154,26 +158,67 @@ const GRAMS_MIN: usize = 3;
 /// Short texts from which an automaton is made.
 const SHORT_MIN: usize = 6;
 
-struct Wanted {
+/// A condition, its anchor, and what is left to decide of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Anchored {
+    /// Texts of which one is met if the condition holds; `None` if there are none.
+    pub(crate) anchor: Option<Arc<[Wanted]>>,
+    /// Holds, if the anchor is met, exactly if the condition does.
+    pub(crate) node: Arc<Node>,
+}
+
+/// A literal in a field.
+#[derive(Debug)]
+pub(crate) struct Wanted {
     slot: u32,
     literal: Literal,
     cost: f32,
 }
 
+impl Anchored {
+    /// Chooses the anchor. Where meeting it says as much as the test that it is of, that is not asked again; else it is
+    /// asked last, as it will hold.
+    pub(crate) fn of(node: Node, tests: &Tests) -> Anchored {
+        let Node::All(list) = node else {
+            let anchor = clause(&node, tests);
+            let node = if anchor.is_some() && is_exact(&node, tests) { Node::Const(true) } else { node };
+            return Anchored { anchor: anchor.map(Arc::from), node: Arc::new(node) };
+        };
+        let Some((at, anchor)) = best_clause(&list, tests) else {
+            return Anchored { anchor: None, node: Arc::new(Node::All(list)) };
+        };
+        let mut list = list.into_vec();
+        let of = list.remove(at);
+        if !is_exact(&of, tests) {
+            list.push(of);
+        }
+        Anchored { anchor: Some(anchor.into()), node: Arc::new(Node::all(list)) }
+    }
+}
+
+/// Whether a condition holds whenever one of its literals is met.
+fn is_exact(node: &Node, tests: &Tests) -> bool {
+    match node {
+        Node::Test(number) => tests.get(*number).is_some_and(|test| test.exact),
+        Node::Any(list) => list.iter().all(|node| is_exact(node, tests)),
+        Node::All(_) | Node::Not(_) | Node::Const(_) => false,
+    }
+}
+
 impl Plans {
-    pub(crate) fn build(variants: &[Variant], tests: &Tests, profile: &Profile) -> Plans {
-        let mut literals: FxHashMap<u32, FxHashMap<Literal, Vec<u32>>> = FxHashMap::default();
-        let mut always = Vec::new();
-        for (number, variant) in (0..).zip(variants) {
-            match clause(&variant.node, tests) {
-                None => always.push(number),
-                Some(wanted) => {
-                    for Wanted { slot, literal, .. } in wanted {
-                        let variants = literals.entry(slot).or_default().entry(literal).or_default();
-                        if variants.last() != Some(&number) {
-                            variants.push(number);
-                        }
-                    }
+    /// Plans for variants by number, given their anchors.
+    pub(crate) fn build(anchors: &[Option<Arc<[Wanted]>>], profile: &Profile) -> Plans {
+        let mut literals: FxHashMap<u32, FxHashMap<&Literal, Vec<u32>>> = FxHashMap::default();
+        let mut always = vec![0_u64; anchors.len().div_ceil(64)];
+        for (number, anchor) in (0..).zip(anchors) {
+            let Some(anchor) = anchor else {
+                set_bit(&mut always, number);
+                continue;
+            };
+            for Wanted { slot, literal, .. } in &**anchor {
+                let variants = literals.entry(*slot).or_default().entry(literal).or_default();
+                if variants.last() != Some(&number) {
+                    variants.push(number);
                 }
             }
         }
@@ -186,33 +231,24 @@ impl Plans {
         let mut by_slot = vec![NO_PLAN; len];
         let mut plans = Vec::new();
         for (slot, literals) in literals {
-            let entry = usize::try_from(slot).ok().and_then(|slot| by_slot.get_mut(slot));
-            match (entry, u16::try_from(plans.len())) {
-                (Some(entry), Ok(number)) if number != NO_PLAN => {
-                    *entry = number;
-                    plans.push(Plan::build(literals, profile));
-                }
-                // More fields in one route than any rule set has: those rules are always evaluated.
-                _ => always.extend(literals.into_values().flatten()),
+            if let Some(entry) = usize::try_from(slot).ok().and_then(|slot| by_slot.get_mut(slot)) {
+                *entry = u32::try_from(plans.len()).unwrap_or(NO_PLAN); // bounded by the rules' text
+                plans.push(Plan::build(literals, profile));
             }
         }
-        always.sort_unstable();
-        always.dedup();
         Plans { by_slot, plans, any, keywords, always }
     }
 
     pub(crate) fn of(&self, slot: u32) -> Option<&Plan> {
         let number = *self.by_slot.get(usize::try_from(slot).ok()?)?;
-        self.plans.get(usize::from(number))
+        self.plans.get(usize::try_from(number).ok()?)
     }
 }
 
 /// The cheapest set of literals of which one must be there if the condition holds.
 fn clause(node: &Node, tests: &Tests) -> Option<Vec<Wanted>> {
     match node {
-        Node::All(list) => {
-            list.iter().filter_map(|node| clause(node, tests)).min_by(|left, right| cost(left).total_cmp(&cost(right)))
-        }
+        Node::All(list) => best_clause(list, tests).map(|(_, wanted)| wanted),
         Node::Any(list) => {
             let mut all = Vec::new();
             for node in list {
@@ -235,12 +271,18 @@ fn clause(node: &Node, tests: &Tests) -> Option<Vec<Wanted>> {
     }
 }
 
+/// The part of an `All` that has the cheapest, and it.
+fn best_clause(list: &[Node], tests: &Tests) -> Option<(usize, Vec<Wanted>)> {
+    let clauses = list.iter().enumerate().filter_map(|(at, node)| Some((at, clause(node, tests)?)));
+    clauses.min_by(|(_, left), (_, right)| cost(left).total_cmp(&cost(right)))
+}
+
 fn cost(wanted: &[Wanted]) -> f32 {
     wanted.iter().map(|wanted| wanted.cost).sum()
 }
 
 impl Plan {
-    fn build(literals: FxHashMap<Literal, Vec<u32>>, profile: &Profile) -> Plan {
+    fn build(literals: FxHashMap<&Literal, Vec<u32>>, profile: &Profile) -> Plan {
         let mut plan = Plan::default();
         let mut literals: Vec<_> = literals.into_iter().collect();
         literals.sort();
@@ -248,8 +290,8 @@ impl Plan {
             literals.iter().filter(|(literal, _)| literal.kind == Kind::Contains && literal.text.len() >= 4).count(); // escaped, a few more
         let mut grams = Vec::new();
         for (Literal { kind, text }, variants) in literals {
-            plan.needs_text |= kind != Kind::Present;
-            let text: Box<str> = escaped(&text).into();
+            plan.needs_text |= *kind != Kind::Present;
+            let text: Box<str> = escaped(text).into();
             let bytes = text.as_bytes();
             match kind {
                 Kind::Present => plan.present.extend(variants),
@@ -270,7 +312,7 @@ impl Plan {
                 }
                 Kind::StartsWith | Kind::EndsWith | Kind::Contains => {
                     let finder = Finder::new(&*text).into_owned();
-                    plan.searched.push((kind, text, finder, variants));
+                    plan.searched.push((*kind, text, finder, variants));
                 }
             }
         }

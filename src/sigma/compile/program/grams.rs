@@ -18,8 +18,8 @@ const VECTOR_BYTES_MIN: usize = 64;
 /// Bytes of a text that are sought so.
 const VECTOR_TEXT_BYTES: usize = 12;
 /// Bits of the bitmap: at least so many for each gram, within these bounds.
-const BITS_PER_GRAM: usize = 16;
-const BITMAP_BITS: std::ops::RangeInclusive<u32> = 9..=18;
+const BITS_PER_GRAM: usize = 64;
+const BITMAP_BITS: std::ops::RangeInclusive<u32> = 9..=20;
 
 /// The texts of one field that a value may contain, each of four bytes or more, with what they stand for.
 #[derive(Debug)]
@@ -123,7 +123,7 @@ impl Grams {
             let (grams, _) = block.as_chunks::<GRAM_BYTES>();
             let known = grams.iter().fold(false, |any, gram| any | self.knows(u32::from_le_bytes(*gram)));
             if known {
-                (0..4).for_each(|gram| self.check(bytes, number * 16 + gram * GRAM_BYTES, met));
+                (0..4).for_each(|gram| self.check_known(bytes, number * 16 + gram * GRAM_BYTES, met));
             }
         }
         let begin = bytes.len() - rest.len();
@@ -140,11 +140,11 @@ impl Grams {
         while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
             let eight = u64::from_le_bytes(*eight);
             if (0..4).fold(false, |any, from: u32| any | self.knows(low(eight >> (8 * from)))) {
-                (at..at + 4).for_each(|at| self.check(bytes, at, met));
+                (at..at + 4).for_each(|at| self.check_known(bytes, at, met));
             }
             at += 4;
         }
-        (at..bytes.len().saturating_sub(GRAM_BYTES - 1)).for_each(|at| self.check(bytes, at, met));
+        (at..bytes.len().saturating_sub(GRAM_BYTES - 1)).for_each(|at| self.check_known(bytes, at, met));
     }
 
     #[inline]
@@ -153,13 +153,17 @@ impl Grams {
         self.bitmap.get(word).is_some_and(|word| word & bit != 0)
     }
 
+    #[inline]
+    fn check_known(&self, bytes: &[u8], at: usize, met: &mut impl FnMut(&[u32])) {
+        if self.knows(gram_at(bytes, at)) {
+            self.check(bytes, at, met);
+        }
+    }
+
     /// Gives what the texts stand for that have the gram at a place and stand there.
     #[cold]
     fn check(&self, bytes: &[u8], at: usize, met: &mut impl FnMut(&[u32])) {
         let gram = gram_at(bytes, at);
-        if !self.knows(gram) {
-            return;
-        }
         for known in self.by_gram.get(&gram).map(Vec::as_slice).unwrap_or_default() {
             let Some((text, variants)) = self.texts.get(known.text) else { continue };
             let from = at.checked_sub(known.at).and_then(|begin| bytes.get(begin..));

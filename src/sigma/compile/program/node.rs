@@ -115,8 +115,30 @@ pub(crate) struct CompiledTest {
     /// If the test holds, one of these is met by a folded value; `None` if it can hold without any value. Each with the
     /// share of events in which it is expected.
     pub(crate) necessary: Option<Vec<(Literal, f32)>>,
+    /// It holds whenever one of them is met.
+    pub(crate) exact: bool,
     /// How often it is expected to hold.
-    pub(crate) probability: f32,
+    probability: f32,
+}
+
+impl CompiledTest {
+    /// What asking it costs, against comparing one short text.
+    fn price(&self) -> f32 {
+        let price = match &self.op {
+            Op::Null | Op::Exists(_) => 0.5,
+            Op::Text { op: TextOp::Equal(_) | TextOp::StartsWith(_) | TextOp::EndsWith(_), cased: false } => 1.0,
+            Op::Text { op: TextOp::Anything, .. } => 1.0,
+            Op::OneOf(_) => 2.0,
+            Op::Compare(..) | Op::Time(..) | Op::Cidr(_) => 3.0,
+            Op::Text { op: TextOp::Contains(_), .. } | Op::Field { .. } => 4.0,
+            Op::Text { .. } => 6.0,
+            Op::ContainsOneOf(_) => 6.0,
+            Op::Regex(_) => 30.0,
+            Op::External(_) => 100.0,
+        };
+        // Any value of the event may hold a keyword.
+        if self.slot == Slots::ANY { price * 30.0 } else { price }
+    }
 }
 
 /// What a value must be like.
@@ -179,9 +201,7 @@ impl Node {
                         node => flat.push(node),
                     }
                 }
-                // What holds most rarely is asked first.
-                flat.sort_by(|left, right| left.probability(tests).total_cmp(&right.probability(tests)));
-                joined(flat, Node::All, true)
+                Node::all(in_order(flat, tests, |worth| worth.price / (1.0 - worth.probability).max(0.001)))
             }
             Expr::Any(list) => {
                 let mut flat = Vec::new();
@@ -195,7 +215,7 @@ impl Node {
                         node => flat.push(node),
                     }
                 }
-                flat.sort_by(|left, right| right.probability(tests).total_cmp(&left.probability(tests)));
+                let flat = in_order(flat, tests, |worth| worth.price / worth.probability.max(0.001));
                 joined(flat, Node::Any, false)
             }
             Expr::Not(expr) => match Node::build(expr, slots, tests, profile) {
@@ -217,15 +237,60 @@ impl Node {
         }
     }
 
-    fn probability(&self, tests: &Tests) -> f32 {
+    /// All of these.
+    pub(crate) fn all(list: Vec<Node>) -> Node {
+        joined(list, Node::All, true)
+    }
+
+    /// What it is expected to cost and to be.
+    fn worth(&self, tests: &Tests) -> Worth {
         match self {
-            Node::All(list) => list.iter().map(|node| node.probability(tests)).fold(1.0, f32::min),
-            Node::Any(list) => list.iter().map(|node| node.probability(tests)).sum::<f32>().min(1.0),
-            Node::Not(node) => 1.0 - node.probability(tests),
-            Node::Test(number) => tests.get(*number).map_or(1.0, |test| test.probability),
-            Node::Const(value) => f32::from(u8::from(*value)),
+            Node::All(list) => {
+                let mut sum = Worth { price: 0.0, probability: 1.0 };
+                let mut asked = 1.0;
+                for worth in list.iter().map(|node| node.worth(tests)) {
+                    sum.price += asked * worth.price;
+                    asked *= worth.probability;
+                    sum.probability = sum.probability.min(worth.probability);
+                }
+                sum
+            }
+            Node::Any(list) => {
+                let mut sum = Worth { price: 0.0, probability: 0.0 };
+                for worth in list.iter().map(|node| node.worth(tests)) {
+                    sum.price += (1.0 - sum.probability) * worth.price;
+                    sum.probability = (sum.probability + worth.probability).min(1.0);
+                }
+                sum
+            }
+            Node::Not(node) => {
+                let Worth { price, probability } = node.worth(tests);
+                Worth { price, probability: 1.0 - probability }
+            }
+            Node::Test(number) => {
+                let test = tests.get(*number);
+                test.map_or(Worth { price: 1.0, probability: 1.0 }, |test| Worth {
+                    price: test.price(),
+                    probability: test.probability,
+                })
+            }
+            Node::Const(value) => Worth { price: 0.0, probability: f32::from(u8::from(*value)) },
         }
     }
+}
+
+/// What a condition is expected to cost, and in which share of events it is expected to hold.
+#[derive(Clone, Copy, Debug)]
+struct Worth {
+    price: f32,
+    probability: f32,
+}
+
+/// Conditions in the order in which deciding all of them is expected to cost least: by what an answer that ends it costs.
+fn in_order(list: Vec<Node>, tests: &Tests, rank: impl Fn(Worth) -> f32) -> Vec<Node> {
+    let mut ranked: Vec<(f32, Node)> = list.into_iter().map(|node| (rank(node.worth(tests)), node)).collect();
+    ranked.sort_by(|(left, _), (right, _)| left.total_cmp(right));
+    ranked.into_iter().map(|(_, node)| node).collect()
 }
 
 fn joined(mut list: Vec<Node>, join: fn(Box<[Node]>) -> Node, empty: bool) -> Node {
@@ -303,7 +368,7 @@ fn add_set(set: Set<'_>, slots: &mut Slots, tests: &mut Tests, profile: &Profile
             Kind::Contains => Op::ContainsOneOf(Box::new(OneOfTexts::build(texts, profile))),
             _ => Op::OneOf(texts.iter().map(|text| text.as_str().into()).collect()),
         };
-        CompiledTest { slot, op, necessary: Some(necessary), probability }
+        CompiledTest { slot, op, necessary: Some(necessary), exact: true, probability }
     })
 }
 
@@ -363,9 +428,9 @@ fn add_test(test: &Test, slots: &mut Slots, tests: &mut Tests, profile: &Profile
             Some((literals, probability)) => (Some(literals), probability),
             None => (None, 0.5),
         };
-        // Regular expressions and keywords cost more: they are asked late.
-        let dear = if slot == Slots::ANY || matches!(op, Op::Regex(_) | Op::External(_)) { 0.3 } else { 0.0 };
-        CompiledTest { slot, op, necessary, probability: probability + dear }
+        let glob = matches!(op, Op::Text { op: TextOp::Glob(_), .. });
+        let exact = !glob && matches!(op, Op::Text { cased: false, .. });
+        CompiledTest { slot, op, necessary, exact, probability }
     })
 }
 
