@@ -1,17 +1,25 @@
 //! Alerts: the episodes of rules that tell people, with the rule's words added.
 //!
 //! In: changes of episodes, episodes born final, what became of ids, and rules. Out: changes of alerts, and of the ids'
-//! lineage what concerns alerts. Key: alert id. Memory: one entry per alert.
-//! Output appears when the epoch is complete.
+//! lineage what concerns alerts. Key: alert id. Output appears when the epoch is complete.
 //!
 //! A sealed alert is final: neither its episode nor its rule's new title changes it, and it stays when its rule goes.
+//! Memory: one entry per alert, until it leaves: a sealed alert is taken out of the graph once the limit is so far ahead
+//! of it that it weighs nothing in any risk any more. That is no withdrawal: whoever tells people passes over it
+//! ([`leaves`]), and incidents keep it until they close.
+//!
+//! After a restart the sealed alerts of before are recalled as they were. What the facts log's detections give again of
+//! them is passed over, since the log may hold parts of an episode only.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use cf_types::{Alert, AlertId, AlertState, Episode, EpisodeRule, Epoch, Lineage, Score};
+use cf_types::{
+    Alert, AlertId, AlertState, Cell, EntityRisk, Episode, EpisodeRule, Epoch, Lineage, Score,
+    risk::{Hour, hour_of},
+};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::{StreamVec, channels::pact::Exchange};
 
@@ -29,11 +37,30 @@ pub(crate) enum Change {
     Born(Episode),
     /// What became of an id.
     Lineage(Lineage),
+    /// An alert that was sealed before a restart.
+    Recalled(Alert),
+}
+
+/// What every worker is told alike.
+#[derive(Clone)]
+pub(crate) enum Beside {
+    /// The rules from this epoch on.
+    Rules(Arc<dyn Rules>),
+    /// The limit after this epoch.
+    Limit(Cell),
+    /// In this epoch stands what was before a restart.
+    Recalling,
+}
+
+/// Whether a change of an alert is its end as state, not its withdrawal: what is sealed is final.
+pub(crate) fn leaves(alert: &Alert, diff: isize) -> bool {
+    diff < 0 && alert.state == AlertState::Sealed
 }
 
 impl Change {
     fn id(&self) -> AlertId {
         match self {
+            Change::Recalled(alert) => alert.id,
             Change::Episode(episode, _) | Change::Born(episode) => episode.id(),
             Change::Lineage(lineage) => subject(lineage),
         }
@@ -50,12 +77,25 @@ pub(crate) enum Told {
 /// Makes alerts of episodes.
 pub(crate) fn alerts<'s>(
     changes: StreamVec<'s, Epoch, Change>,
-    rules: StreamVec<'s, Epoch, Arc<dyn Rules>>,
+    beside: StreamVec<'s, Epoch, Beside>,
 ) -> StreamVec<'s, Epoch, Told> {
     let by_id = Exchange::new(|change: &Change| spread(&change.id().0));
     let mut state = Alerts::default();
-    per_epoch_with(changes, by_id, rules, "Alerts", move |_epoch, changes, rules, out| {
-        state.epoch(changes, rules.last().map(|rules| rules.episode_rules()), out);
+    per_epoch_with(changes, by_id, beside, "Alerts", move |_epoch, changes, beside, out| {
+        let (mut rules, mut limit, mut recalling) = (None, None, false);
+        for beside in beside {
+            match beside {
+                Beside::Rules(new) => rules = Some(new),
+                Beside::Limit(cell) => limit = limit.max(Some(cell)),
+                Beside::Recalling => recalling = true,
+            }
+        }
+        // Before what comes: whoever comes with this epoch stays for it.
+        if let Some(limit) = limit {
+            state.leave(limit, out);
+        }
+        state.recalling = recalling;
+        state.epoch(changes, rules.as_ref().map(|rules| rules.episode_rules()), out);
     })
 }
 
@@ -64,6 +104,9 @@ pub(crate) fn alerts<'s>(
 struct Alerts {
     rules: BTreeMap<Arc<str>, Arc<EpisodeRule>>,
     entries: BTreeMap<AlertId, Entry>,
+    /// The sealed alerts by the hour of their anchor.
+    sealed: BTreeMap<Hour, Vec<AlertId>>,
+    recalling: bool,
 }
 
 #[derive(Default)]
@@ -71,6 +114,8 @@ struct Entry {
     episodes: BTreeMap<Episode, isize>,
     /// Nothing changes it any more.
     sealed: bool,
+    /// It is among those that leave when their time has come.
+    leaving: bool,
     told: Option<Alert>,
 }
 
@@ -82,6 +127,7 @@ impl Alerts {
             touched.extend(self.entries.keys().copied());
         }
         let (mut born, mut lineages, mut sealed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let mut recalled = BTreeMap::new();
         for change in changes {
             let id = change.id();
             touched.insert(id);
@@ -99,6 +145,9 @@ impl Alerts {
                     }
                     lineages.insert(lineage);
                 }
+                Change::Recalled(alert) => {
+                    recalled.insert(id, alert);
+                }
             }
         }
         for episode in born {
@@ -110,7 +159,10 @@ impl Alerts {
             .copied()
             .collect();
         for id in touched {
-            self.tell(id, sealed.contains(&id), out);
+            match recalled.remove(&id) {
+                Some(alert) => self.recall(alert, out),
+                None => self.tell(id, sealed.contains(&id), out),
+            }
             if self.entries.get(&id).is_some_and(|entry| entry.told.is_some()) {
                 alerting.insert(id);
             }
@@ -135,13 +187,40 @@ impl Alerts {
         let final_before = entry.told.as_ref().is_some_and(|alert| alert.state == AlertState::Sealed);
         entry.sealed |= seal;
         let now = if final_before { entry.told.clone() } else { entry.content(id, &self.rules) };
+        // What was sealed before a restart is what is recalled, and nothing else.
+        let now = now.filter(|alert| !self.recalling || alert.state == AlertState::Open);
         if now != entry.told {
             out.extend(entry.told.take().map(|alert| Told::Alert(alert, -1)));
             out.extend(now.clone().map(|alert| Told::Alert(alert, 1)));
             entry.told = now;
         }
-        if entry.told.is_none() && entry.episodes.is_empty() {
+        if entry.told.is_none() && (entry.episodes.is_empty() || (entry.sealed && self.recalling)) {
             self.entries.remove(&id);
+        } else if entry.sealed && !entry.leaving {
+            entry.leaving = true;
+            let anchor = entry.episodes.keys().next().map(|episode| episode.anchor);
+            self.sealed.entry(hour_of(anchor.unwrap_or(Cell::MIN))).or_default().push(id);
+        }
+    }
+
+    /// Takes a sealed alert in as it was.
+    fn recall(&mut self, alert: Alert, out: &mut Vec<Told>) {
+        self.sealed.entry(hour_of(alert.anchor)).or_default().push(alert.id);
+        let entry = Entry { episodes: BTreeMap::new(), sealed: true, leaving: true, told: Some(alert.clone()) };
+        if let Some(Entry { told: Some(told), .. }) = self.entries.insert(alert.id, entry) {
+            out.push(Told::Alert(told, -1));
+        }
+        out.push(Told::Alert(alert, 1));
+    }
+
+    /// Takes the sealed alerts out that weigh nothing any more.
+    fn leave(&mut self, limit: Cell, out: &mut Vec<Told>) {
+        let first = hour_of(limit).saturating_sub(EntityRisk::SPAN_HOURS).saturating_add(1);
+        while let Some(hour) = self.sealed.first_entry().filter(|hour| *hour.key() < first) {
+            let mut ids = hour.remove();
+            ids.sort_unstable();
+            let told = ids.into_iter().filter_map(|id| self.entries.remove(&id)?.told);
+            out.extend(told.map(|alert| Told::Alert(alert, -1)));
         }
     }
 }

@@ -6,7 +6,8 @@
 //! done about it is the reconciler's.
 //!
 //! A sealed alert's wishes stay as they were: a new policy does not reach back behind the horizon, and an alert that is
-//! sealed at birth wants nothing done. They go when the alert goes.
+//! sealed at birth wants nothing done. They go when the alert is withdrawn; when a sealed one leaves the graph, they stay
+//! as they are, and what was done for it lasts as long as it was meant to.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +24,10 @@ use timely::dataflow::{
     operators::vec::{Broadcast, Map},
 };
 
-use crate::epochs::{at_epoch, changes, per_epoch_with, spread};
+use crate::{
+    alert::leaves,
+    epochs::{at_epoch, changes, per_epoch_with, spread},
+};
 
 /// Meets alerts with policies.
 pub(crate) fn desire<'s>(
@@ -68,6 +72,9 @@ impl Desire {
         policies: Vec<((Tenant, Policy), isize)>,
     ) -> Vec<(DesiredAction, isize)> {
         let mut touched: BTreeSet<AlertId> = BTreeSet::new();
+        for (alert, _) in alerts.iter().filter(|(alert, diff)| leaves(alert, *diff)) {
+            self.entries.remove(&alert.id);
+        }
         if !policies.is_empty() {
             touched.extend(self.entries.keys());
         }
@@ -75,7 +82,8 @@ impl Desire {
             *self.policies.entry(policy).or_default() += diff;
         }
         self.policies.retain(|_, times| *times != 0);
-        for (alert, diff) in alerts.into_iter().filter(|(alert, _)| targets(alert).next().is_some()) {
+        let wanting = |(alert, diff): &(Alert, isize)| targets(alert).next().is_some() && !leaves(alert, *diff);
+        for (alert, diff) in alerts.into_iter().filter(wanting) {
             touched.insert(alert.id);
             *self.entries.entry(alert.id).or_default().alerts.entry(alert).or_default() += diff;
         }

@@ -11,8 +11,9 @@
 
 use std::sync::{Arc, mpsc::Sender};
 
-use cf_types::{Detection, Epoch, EpochOutput, Event, Fact, Row, Time};
+use cf_types::{Alert, Detection, Epoch, EpochOutput, Event, Fact, Hub, Row, Tenant, Time};
 use differential_dataflow::input::InputSession;
+use serde::{Deserialize, Serialize};
 use timely::{
     dataflow::{
         InputHandle, ProbeHandle, StreamVec,
@@ -32,7 +33,7 @@ use crate::{
     desire::desire,
     detect::{Detected, Given, Matched, Rules, detect},
     epochs::{at_epoch, changes},
-    incident::incidents,
+    incident::{self, IncidentOptions, incidents},
     risk::risk,
     sink::{Change, sink},
     suppress::suppress,
@@ -49,16 +50,34 @@ pub struct GraphOptions {
     pub max_ahead_s: i64,
     /// How far behind its newest event a source's watermark lies, in seconds.
     pub disorder_s: i64,
-    /// The longest gap between two alerts of one entity that still connects them, in seconds of event time.
-    pub incident_window_s: i64,
+    /// What connects alerts to incidents.
+    pub incidents: IncidentOptions,
 }
 
 impl Default for GraphOptions {
-    /// A day of corrections; clocks may be five minutes wrong and shippers a minute late; a day without an alert ends
-    /// an incident.
+    /// A day of corrections; clocks may be five minutes wrong and shippers a minute late.
     fn default() -> GraphOptions {
-        GraphOptions { horizon_s: Some(86_400), max_ahead_s: 300, disorder_s: 60, incident_window_s: 86_400 }
+        let incidents = IncidentOptions::default();
+        GraphOptions { horizon_s: Some(86_400), max_ahead_s: 300, disorder_s: 60, incidents }
     }
+}
+
+/// What a restart knows of before, beside the detections of the horizon.
+#[derive(Clone, Debug, Default)]
+pub struct Recalled {
+    /// The alerts that were sealed, as they were told: those that still weigh in a risk, and those of incidents that were
+    /// not closed.
+    pub alerts: Vec<Alert>,
+    /// The hubs of the incidents that were not closed.
+    pub hubs: Vec<(Tenant, Hub)>,
+}
+
+/// The same on its way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Recall {
+    Begin,
+    Alert(Alert),
+    Hub(Tenant, Hub),
 }
 
 /// What one worker is given of one epoch.
@@ -81,6 +100,8 @@ pub struct Batch {
     pub limit: Option<Time>,
     /// How far each source's events reached before a restart; on worker 0.
     pub newest: Vec<(Arc<str>, Time)>,
+    /// What was sealed before a restart, in the epoch of the detections that are recalled; on worker 0.
+    pub sealed: Option<Recalled>,
 }
 
 /// One worker's hold of the graph: its inputs and how far the output is.
@@ -89,6 +110,7 @@ pub struct Graph {
     rules: InputHandle<Epoch, timely::container::CapacityContainerBuilder<Vec<Arc<dyn Rules>>>>,
     recalled: InputHandle<Epoch, timely::container::CapacityContainerBuilder<Vec<Detection>>>,
     signals: InputHandle<Epoch, timely::container::CapacityContainerBuilder<Vec<Option<Signal>>>>,
+    sealed: InputHandle<Epoch, timely::container::CapacityContainerBuilder<Vec<Recall>>>,
     facts: InputSession<Epoch, Fact, isize>,
     probe: ProbeHandle<Epoch>,
     begun: Option<Epoch>,
@@ -97,8 +119,8 @@ pub struct Graph {
 impl Graph {
     /// Builds the graph; on every worker alike. `output` is for worker 0: all changes come there.
     pub fn build(worker: &mut Worker, options: &GraphOptions, output: Option<Sender<EpochOutput>>) -> Graph {
-        let (mut given, mut rules, mut recalled, mut signals) =
-            (InputHandle::new(), InputHandle::new(), InputHandle::new(), InputHandle::new());
+        let (mut given, mut rules, mut recalled, mut signals, mut sealed) =
+            (InputHandle::new(), InputHandle::new(), InputHandle::new(), InputHandle::new(), InputHandle::new());
         let mut facts = InputSession::new();
         let probe = ProbeHandle::new();
         let micros = |seconds: i64| seconds.saturating_mul(1_000_000);
@@ -107,6 +129,7 @@ impl Graph {
             let rules: StreamVec<'_, Epoch, Arc<dyn Rules>> = rules.to_stream(scope);
             let recalled: StreamVec<'_, Epoch, Detection> = recalled.to_stream(scope);
             let signals: StreamVec<'_, Epoch, Option<Signal>> = signals.to_stream(scope);
+            let sealed: StreamVec<'_, Epoch, Recall> = sealed.to_stream(scope);
             // Two facts with the same words are one.
             let facts = facts.to_collection(scope).distinct();
 
@@ -141,22 +164,36 @@ impl Graph {
             }
             found.push(deduped.clone().flat_map(born));
 
-            let told = alerts(scope.concatenate(found), rules);
-            let remaining = suppress(at_epoch(told.clone().flat_map(alert_row)), facts.clone());
+            found.push(sealed.clone().flat_map(sealed_alert).map(alert::Change::Recalled));
+            let beside = [
+                rules.clone().map(alert::Beside::Rules),
+                limits.clone().map(alert::Beside::Limit),
+                sealed.clone().filter(|row| matches!(row, Recall::Begin)).broadcast().map(|_| alert::Beside::Recalling),
+            ];
+            let told = alerts(scope.concatenate(found), scope.concatenate(beside));
+            let recalled = sealed.clone().flat_map(sealed_alert).map(|alert| alert.id);
+            let remaining = suppress(at_epoch(told.clone().flat_map(alert_row)), facts.clone(), recalled);
             let alerts = at_epoch(remaining.clone().flat_map(alert_row));
+            let beside = [
+                rules.map(|rules| incident::Beside::Reach(longest(rules.episode_rules()))),
+                limits.map(incident::Beside::Limit),
+                sealed.flat_map(settled_hub).broadcast(),
+            ];
             let rows = [
-                alerts.clone().map(Row::Alert),
                 risk(alerts.clone()).map(Row::Risk),
-                incidents(alerts.clone(), options.incident_window_s).map(Row::Incident),
-                desire(alerts, facts).map(Row::Desired),
+                incidents(alerts.clone(), scope.concatenate(beside), options.incidents.clone()).map(Row::Incident),
+                desire(alerts.clone(), facts).map(Row::Desired),
             ];
 
             let rows = rows.map(|rows| changes(rows).map(|(row, diff)| Change::Row(row, diff)));
+            // An alert that only leaves the graph stays what it was.
+            let shown = changes(alerts).filter(|(alert, diff)| !alert::leaves(alert, *diff));
+            let shown = shown.map(|(alert, diff)| Change::Row(Row::Alert(alert), diff));
             let lineage = told.concat(remaining).flat_map(lineage);
-            let other = [begun, deduped.flat_map(account), lineage, watermarks.map(Change::Watermark)];
+            let other = [begun, shown, deduped.flat_map(account), lineage, watermarks.map(Change::Watermark)];
             sink(scope.concatenate(rows.into_iter().chain(other)), output).probe_with(&probe);
         });
-        Graph { given, rules, recalled, signals, facts, probe, begun: None }
+        Graph { given, rules, recalled, signals, sealed, facts, probe, begun: None }
     }
 
     /// Gives this worker's share of an epoch. Earlier epochs are closed by it, as by [`Graph::advance_to`].
@@ -167,7 +204,7 @@ impl Graph {
     ///
     /// If the epoch was closed already, or rules come after the first batch of their epoch.
     pub fn feed(&mut self, batch: Batch) {
-        let Batch { epoch, rules, facts, events, recalled, idle, limit, newest } = batch;
+        let Batch { epoch, rules, facts, events, recalled, idle, limit, newest, sealed } = batch;
         assert!(epoch >= *self.given.time(), "epoch {epoch} was closed");
         assert!(rules.is_none() || self.begun != Some(epoch), "rules came after the begin of epoch {epoch}");
         self.advance_to(epoch);
@@ -189,6 +226,11 @@ impl Graph {
         idle.into_iter().for_each(|source| self.signals.send(Some(Signal::Idle(source))));
         newest.into_iter().for_each(|(source, time)| self.signals.send(Some(Signal::Seen(source, time))));
         limit.into_iter().for_each(|time| self.signals.send(Some(Signal::Restored(time))));
+        if let Some(Recalled { alerts, hubs }) = sealed {
+            self.sealed.send(Recall::Begin);
+            alerts.into_iter().for_each(|alert| self.sealed.send(Recall::Alert(alert)));
+            hubs.into_iter().for_each(|(tenant, hub)| self.sealed.send(Recall::Hub(tenant, hub)));
+        }
     }
 
     /// Closes all epochs before `epoch`: nothing more comes for them from this worker. An epoch is complete when every
@@ -199,6 +241,7 @@ impl Graph {
             self.rules.advance_to(epoch);
             self.recalled.advance_to(epoch);
             self.signals.advance_to(epoch);
+            self.sealed.advance_to(epoch);
             self.facts.advance_to(epoch);
             self.facts.flush();
         }
@@ -251,7 +294,26 @@ fn account(deduped: Deduped) -> Option<Change> {
     }
 }
 
-fn alert_row(told: Told) -> Option<(cf_types::Alert, isize)> {
+fn sealed_alert(row: Recall) -> Option<Alert> {
+    match row {
+        Recall::Alert(alert) => Some(alert),
+        Recall::Begin | Recall::Hub(..) => None,
+    }
+}
+
+fn settled_hub(row: Recall) -> Option<incident::Beside> {
+    match row {
+        Recall::Hub(tenant, hub) => Some(incident::Beside::Hub(tenant, hub)),
+        Recall::Begin | Recall::Alert(_) => None,
+    }
+}
+
+/// The longest timespan: how far before the limit an alert may still begin.
+fn longest(rules: &[Arc<cf_types::EpisodeRule>]) -> cf_types::Cell {
+    rules.iter().map(|rule| rule.timespan).max().unwrap_or(0)
+}
+
+fn alert_row(told: Told) -> Option<(Alert, isize)> {
     match told {
         Told::Alert(alert, diff) => Some((alert, diff)),
         Told::Lineage(_) => None,

@@ -29,4 +29,5 @@ mod sink;
 
 pub use chain::{begun, too_deep};
 pub use detect::{Matcher, Rules};
-pub use graph::{Batch, Graph, GraphOptions};
+pub use graph::{Batch, Graph, GraphOptions, Recalled};
+pub use incident::IncidentOptions;

@@ -25,14 +25,17 @@ use crate::{
     epochs::{changes, per_epoch, spread},
 };
 
-/// Withdraws what allow facts forbid.
+/// Withdraws what allow facts forbid. `recalled` names the alerts that were sealed before a restart: they were told, and
+/// no fact that came after that changes it.
 pub(crate) fn suppress<'s>(
     alerts: VecCollection<'s, Epoch, Alert, isize>,
     facts: VecCollection<'s, Epoch, Fact, isize>,
+    recalled: StreamVec<'s, Epoch, AlertId>,
 ) -> StreamVec<'s, Epoch, Told> {
     let forbidden = forbidden(alerts.clone(), facts);
     let alerts = changes(alerts).map(|(alert, diff)| Change::Alert(alert, diff));
     let forbidden = changes(forbidden).map(|((id, fact), diff)| Change::Forbidden(id, fact, diff));
+    let alerts = alerts.concat(recalled.map(Change::Recalled));
     let by_id = Exchange::new(|change: &Change| spread(&change.id().0));
     let mut state = Suppress::default();
     per_epoch(alerts.concat(forbidden), by_id, "Suppress", move |_epoch, changes, out| state.epoch(changes, out))
@@ -86,13 +89,14 @@ fn masked(network: IpNet) -> IpNet {
 enum Change {
     Alert(Alert, isize),
     Forbidden(AlertId, Fact, isize),
+    Recalled(AlertId),
 }
 
 impl Change {
     fn id(&self) -> AlertId {
         match self {
             Change::Alert(alert, _) => alert.id,
-            Change::Forbidden(id, ..) => *id,
+            Change::Forbidden(id, ..) | Change::Recalled(id) => *id,
         }
     }
 }
@@ -108,8 +112,10 @@ struct Entry {
     alerts: BTreeMap<Alert, isize>,
     facts: BTreeMap<Fact, isize>,
     told: Option<Alert>,
-    /// It is sealed: what was told stays.
+    /// It is sealed: what was told stays, until the alert leaves the graph.
     decided: bool,
+    /// It was told before a restart.
+    recalled: bool,
 }
 
 impl Suppress {
@@ -121,6 +127,7 @@ impl Suppress {
             match change {
                 Change::Alert(alert, diff) => *entry.alerts.entry(alert).or_default() += diff,
                 Change::Forbidden(_, fact, diff) => *entry.facts.entry(fact).or_default() += diff,
+                Change::Recalled(_) => entry.recalled = true,
             }
         }
         for id in touched {
@@ -137,11 +144,11 @@ impl Entry {
     fn tell(&mut self, out: &mut Vec<Told>) {
         self.alerts.retain(|_, times| *times != 0);
         self.facts.retain(|_, times| *times != 0);
-        if self.decided {
+        let alert = self.alerts.keys().next();
+        if self.decided && alert.is_some() {
             return;
         }
-        let alert = self.alerts.keys().next();
-        let fact = self.facts.keys().next();
+        let fact = self.facts.keys().next().filter(|_| !self.recalled);
         if let (Some(alert), Some(_), Some(fact)) = (alert, &self.told, fact) {
             out.push(Told::Lineage(Lineage::Suppressed { alert: alert.id, fact: fact.clone() }));
         }

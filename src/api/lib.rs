@@ -7,6 +7,8 @@
 //! | `GET /api/v1/metrics`, `/metrics` | the text format of Prometheus |
 //! | `GET /api/v1/facts`, `/facts/{kind}`; `POST`, `DELETE /facts/{kind}` | the control log's facts |
 //! | `GET`, `POST /api/v1/rules`; `GET`, `PUT`, `DELETE /rules/{id}` | the rules in force ([`rules`]) |
+//! | `GET /api/v1/alerts/{id}/explain` | why there is an alert, down to its events ([`engine`]) |
+//! | `POST /api/v1/reload` | settings, rules and sources are read anew ([`engine`]) |
 //! | `GET /api/v1/incidents`, `/incidents/{number}`, `/alerts` | what the ledger says |
 //!
 //! Every error is `{"error": {"code": .., "message": ..}}`. Bad input never gives a 5xx; those say that this process or
@@ -30,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 mod body;
+pub mod engine;
 mod error;
 mod events;
 mod facts;
@@ -40,6 +43,7 @@ pub mod rules;
 mod serve;
 mod views;
 
+pub use engine::Engine;
 pub use error::ApiError;
 pub use health::{Condition, Health};
 pub use metrics::Page;
@@ -94,6 +98,7 @@ pub struct ApiState {
     pub(crate) options: ApiOptions,
     pub(crate) bodies: Arc<Semaphore>,
     pub(crate) rules: Option<Arc<dyn Rules>>,
+    pub(crate) engine: Option<Arc<dyn Engine>>,
 }
 
 impl ApiState {
@@ -121,6 +126,7 @@ impl ApiState {
             options,
             bodies: Arc::new(Semaphore::new(kib)),
             rules: None,
+            engine: None,
         }
     }
 
@@ -128,6 +134,15 @@ impl ApiState {
     #[must_use]
     pub fn with_rules(mut self, rules: Arc<dyn Rules>) -> ApiState {
         self.rules = Some(rules);
+        self
+    }
+}
+
+impl ApiState {
+    /// With the engine itself; without it the routes that ask it are not found.
+    #[must_use]
+    pub fn with_engine(mut self, engine: Arc<dyn Engine>) -> ApiState {
+        self.engine = Some(engine);
         self
     }
 }
@@ -140,6 +155,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/incidents", get(views::incidents))
         .route("/api/v1/incidents/{number}", get(views::incident))
         .route("/api/v1/alerts", get(views::alerts))
+        .route("/api/v1/alerts/{id}/explain", get(engine::explain))
+        .route("/api/v1/reload", post(engine::reload))
         .route("/api/v1/rules", get(rules::list).post(rules::make))
         .route("/api/v1/rules/{id}", get(rules::show).put(rules::put).delete(rules::remove))
         .route_layer(middleware::from_fn(guard::local_name));

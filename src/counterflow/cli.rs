@@ -47,6 +47,9 @@ pub(crate) enum Command {
     Alerts(AlertsArguments),
     /// List actions: planned, in force, undone
     Actions(LedgerArguments),
+    /// Say why there is an alert, down to its events, or why there is none
+    #[command(subcommand)]
+    Explain(ExplainCommand),
     /// Add, remove or list facts: what can change while running
     #[command(subcommand)]
     Facts(FactsCommand),
@@ -133,6 +136,9 @@ pub(crate) struct ReplayArguments {
     #[arg(long)]
     pub(crate) revisions: bool,
 
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
+
     /// Year of times that have none; default: that of the file's modification time
     #[arg(long, value_name = "YEAR", value_parser = clap::value_parser!(i16).range(1970..=9998))]
     pub(crate) year: Option<i16>,
@@ -140,6 +146,26 @@ pub(crate) struct ReplayArguments {
     /// Files to read (JSON, text, EVTX; .gz and .zst too); `-` is standard input
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
+}
+
+/// The same graph in several processes. Each is given the same words but `--process`.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterArguments {
+    /// File with the address of each process, HOST:PORT, one a line; the first prints the alerts
+    #[arg(long, value_name = "FILE")]
+    pub(crate) processes: Option<PathBuf>,
+
+    /// Which of them this one is, from 0
+    #[arg(long, value_name = "I", default_value_t = 0, requires = "processes")]
+    pub(crate) process: usize,
+
+    /// File with the secret that the processes prove to each other; without it only loopback addresses are taken
+    #[arg(long, value_name = "FILE", requires = "processes")]
+    pub(crate) cluster_secret: Option<PathBuf>,
+
+    /// How long a missing process is waited for (1s, 30s, 2m)
+    #[arg(long, value_name = "SPAN", value_parser = span, default_value = "30s")]
+    pub(crate) wait_for_peers: i64,
 }
 
 #[derive(Debug, Args)]
@@ -405,6 +431,40 @@ pub(crate) struct AlertsArguments {
     /// Only those of this incident
     #[arg(long, value_name = "NUMBER")]
     pub(crate) incident: Option<i64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExplainCommand {
+    /// Lead from an alert to its rule, its revisions, the facts that touched it and its events
+    Alert {
+        /// Folder of the engine or of `replay --data`
+        #[arg(long, value_name = "DIR", default_value = "data")]
+        data: PathBuf,
+        /// All events, not only the first and last 20
+        #[arg(long)]
+        all: bool,
+        /// Id of the alert or of its thread
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Say what was lacking for an alert of a rule about an entity
+    Missing {
+        /// Folder of the engine or of `replay --data`
+        #[arg(long, value_name = "DIR", default_value = "data")]
+        data: PathBuf,
+        /// Begin of the time looked at, e.g. 2026-01-05T14:00:00Z
+        #[arg(long, value_name = "TIME")]
+        from: cf_types::Time,
+        /// End of the time looked at
+        #[arg(long, value_name = "TIME")]
+        to: cf_types::Time,
+        /// Id or title of the rule
+        #[arg(value_name = "RULE")]
+        rule: String,
+        /// Whom it is about: KIND:VALUE, or a value of its group
+        #[arg(value_name = "ENTITY")]
+        entity: String,
+    },
 }
 
 #[derive(Debug, Args)]

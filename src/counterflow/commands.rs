@@ -4,6 +4,7 @@ mod bench;
 mod completions;
 mod config;
 mod detect;
+mod explain;
 mod facts;
 mod incidents;
 mod replay;
@@ -41,6 +42,7 @@ pub(crate) fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Incidents(arguments) => incidents::run(cli, arguments),
         Command::Alerts(arguments) => incidents::alerts(cli, arguments),
         Command::Actions(arguments) => incidents::actions(cli, arguments),
+        Command::Explain(arguments) => explain::run(cli, arguments),
         Command::Facts(arguments) => facts::run(cli, arguments),
         Command::Config(arguments) => config::run(cli, arguments),
         Command::Bench(arguments) => bench::run(cli, arguments),

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
+use cf_engine::Tap;
 use cf_history::{
     ActionStep, AlertRevision, Batch, BatchBuilder, EpochEntry, EventBatch, IncidentRevision, Row, Writer,
 };
@@ -18,7 +19,11 @@ use cf_types::{
 use serde::Deserialize;
 use tokio::runtime::Runtime;
 
-use crate::{engine::Tap, members::Members, rules::LoadedRules};
+use crate::{
+    members::Members,
+    rulebook::{Shelf, by_file},
+    rules::LoadedRules,
+};
 
 /// Version of the engine, part of every epoch record.
 pub(crate) const ENGINE: &str = env!("CARGO_PKG_VERSION");
@@ -47,6 +52,12 @@ impl Store {
         }
         let mut store = Store::open(runtime, ledger, data, Routes::default())?;
         store.rules = loaded.rules.hash().to_owned();
+        store.members.set_rules(loaded.rules.episode_rules());
+        // For those who want to know later what an alert is from.
+        store.runtime.block_on(async {
+            let mut shelf = Shelf::open(store.ledger.clone()).await?;
+            shelf.put_texts(&loaded.rules, &by_file(&loaded.texts)).await
+        })?;
         Ok(store)
     }
 

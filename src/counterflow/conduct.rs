@@ -15,15 +15,17 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use cf_dataflows::Recalled;
+use cf_engine::{Engine, EpochInput};
 use cf_ledger::facts_log::{FactsLog, Loaded};
-use cf_ledger::{ControlEntry, Present};
+use cf_ledger::{ControlEntry, Present, Sealed};
 use cf_sigma::{RuleSet, Text};
 use cf_spool::{ReadError, Spool, SpoolReader};
-use cf_types::{Epoch, EpochOutput, EpochRecord, Fact, Record, Time, clock};
+use cf_types::{EntityRisk, Epoch, EpochOutput, EpochRecord, Fact, Record, Time, clock};
 
 use crate::{
     commit::{ENGINE, Store},
-    engine::{Engine, EpochInput},
+    live::{self, Waiting},
     reload::Swap,
     rulebook::Shelf,
     rules,
@@ -60,6 +62,8 @@ pub(crate) struct Conductor {
     pub(crate) idle_after: Duration,
     pub(crate) horizon_s: i64,
     pub(crate) status: Arc<Status>,
+    /// Where changed settings wait.
+    pub(crate) live: Arc<Waiting>,
     /// Whether a rebuilt state that differs much from the ledger may win.
     pub(crate) accept_differences: bool,
     /// What the facts log held at the start.
@@ -156,6 +160,7 @@ impl Conductor {
             let record = records.pop_front().filter(|record| record.epoch == last).with_context(|| {
                 format!("the ledger has no epoch {last}, where the facts log ends; restore both from one backup")
             })?;
+            self.store.members.set_rules(self.rules.episode_rules());
             self.store.members.add(&loaded.detections);
             let mut input = self.input_of(&record, &mut state, None)?;
             input.recalled = loaded.detections;
@@ -166,6 +171,7 @@ impl Conductor {
             // A damaged log does not know its watermark any more; the ledger does.
             let kept = self.store.runtime.block_on(async { self.store.ledger.reader().await?.epoch(last).await })?;
             input.watermark = loaded.watermark.or(kept.and_then(|(_, watermark)| watermark));
+            input.sealed = Some(self.sealed_upto(last, input.watermark)?);
             self.engine.feed(input)?;
             self.take(&record, &mut present, false)?;
             state.row = record.ends.get("spool").copied().unwrap_or(0);
@@ -204,6 +210,17 @@ impl Conductor {
             waiting: Vec::new(),
             looked_at_control: Instant::now(),
         })
+    }
+
+    /// What was sealed up to an epoch and still weighs in risk and incidents: the ledger's, since sealed is final.
+    fn sealed_upto(&self, last: Epoch, watermark: Option<Time>) -> Result<Recalled> {
+        // As far back as risk reaches, and an hour for its buckets.
+        let span = (EntityRisk::SPAN_HOURS + 1) * 3_600;
+        let limit = watermark.map(|watermark| watermark.cell().saturating_sub(self.horizon_s));
+        let floor = limit.map_or(i64::MIN, |limit| limit.saturating_sub(span));
+        let Sealed { alerts, hubs } = self.store.runtime.block_on(self.store.ledger.sealed_upto(last, floor))?;
+        tracing::info!(sealed = alerts.len(), "sealed alerts are recalled");
+        Ok(Recalled { alerts, hubs })
     }
 
     /// The records of the epochs from `first` up to, without, `upper`.
@@ -439,6 +456,9 @@ impl Conductor {
         let mut input =
             EpochInput { epoch: cut.epoch, records: std::mem::take(&mut cut.gathered), ..EpochInput::default() };
         let begun = self.change_rules(cut, &mut input);
+        let live::Changed { sources, idle_after } = self.live.take();
+        input.sources = sources;
+        self.idle_after = idle_after.unwrap_or(self.idle_after);
         input.facts = facts_of(&cut.waiting)?;
         self.store.receipts(cut.epoch, &cut.waiting)?;
         if let Some(last) = cut.waiting.last() {
@@ -495,6 +515,7 @@ impl Conductor {
         let begun =
             before.as_ref().map(|before| cf_dataflows::begun(before.episode_rules(), self.rules.episode_rules()));
         self.rules.hash().clone_into(&mut cut.rules);
+        self.store.members.set_rules(self.rules.episode_rules());
         input.rules = Some(Arc::clone(&self.rules));
         self.swap.bind(&self.rules, cut.epoch, before.as_deref());
         begun.unwrap_or_default().iter().map(ToString::to_string).collect()

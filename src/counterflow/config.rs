@@ -9,11 +9,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use cf_dataflows::IncidentOptions;
 use cf_ingest::{SourceOptions, SourceTable};
 use cf_response::ResponseSettings;
 use cf_settings::{Foreign, Loaded, Lookup};
 use cf_sigma::{LogSources, Pipeline, Pipelines, Problem};
-use cf_types::{ActionKind, Level, fact::Policy};
+use cf_types::{ActionKind, Entity, EntityKind, Level, fact::Policy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -178,6 +179,11 @@ pub(crate) struct DetectionSettings {
     pub(crate) fold_window_s: u32,
     /// Alerts that share an entity at most this many seconds apart are one incident.
     pub(crate) incident_window_s: u32,
+    /// A host, user or address that alerts of one day name together with more than this many others connects no alerts of
+    /// the next day: behind it stands a gateway, a scanner or a shared service. Two shared ones still connect.
+    pub(crate) incident_hub_neighbours_max: u32,
+    /// Entities that never connect alerts, each as KIND:VALUE: `host:proxy1`, `user:backup`, `address:10.0.0.1`.
+    pub(crate) incident_unlinked: Vec<String>,
     /// A source that has been silent for this many seconds does not hold the watermark back.
     pub(crate) idle_after_s: u32,
     /// How often rule files are looked at, in seconds: what changed is in force from the next epoch on. 0: only at a start
@@ -194,9 +200,30 @@ impl Default for DetectionSettings {
             disorder_s: 5,
             fold_window_s: 3_600,
             incident_window_s: 86_400,
+            incident_hub_neighbours_max: 50,
+            incident_unlinked: Vec::new(),
             idle_after_s: 30,
             rule_watch_s: 1,
         }
+    }
+}
+
+impl DetectionSettings {
+    /// What connects alerts to incidents.
+    pub(crate) fn incidents(&self) -> Result<IncidentOptions> {
+        let entity = |text: &String| {
+            let wrong =
+                || format!("detection.incident_unlinked: {text:?} is no entity; write KIND:VALUE, e.g. host:proxy1");
+            let (kind, value) = text.split_once(':').with_context(wrong)?;
+            let kind: EntityKind = serde_json::from_value(kind.into()).with_context(wrong)?;
+            Entity::of(kind, value).with_context(wrong)
+        };
+        Ok(IncidentOptions {
+            window: i64::from(self.incident_window_s),
+            hub_neighbours_max: self.incident_hub_neighbours_max,
+            unlinked: Arc::new(self.incident_unlinked.iter().map(entity).collect::<Result<_>>()?),
+            ..IncidentOptions::default()
+        })
     }
 }
 

@@ -86,6 +86,7 @@ impl Edge {
         sockets: Sockets,
         conductor: &Conductor,
         reload: &Arc<Reload>,
+        engine: Arc<dyn cf_api::Engine>,
     ) -> Result<Edge> {
         let runtime = Arc::clone(&conductor.store.runtime);
         let (stopper, stop) = Stopper::new();
@@ -115,7 +116,7 @@ impl Edge {
             let page = page(&conductor.status, spool, reload, counts);
             let rules: Arc<dyn cf_api::Rules> = Arc::<Reload>::clone(reload);
             let state = ApiState::new(Arc::clone(spool), reader, data.to_owned(), health, page, options.clone());
-            let state = state.with_rules(rules);
+            let state = state.with_rules(rules).with_engine(engine);
             receiving.push(runtime.spawn(async move {
                 report("http", serve(listener, router(state), &options, stop).await);
             }));

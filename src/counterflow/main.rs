@@ -1,15 +1,17 @@
 //! The `counterflow` binary: subcommands, settings, wiring, telemetry. No domain logic lives here.
 
+mod below;
 mod cli;
 mod commands;
 mod commit;
 mod conduct;
 mod config;
 mod edge;
-mod engine;
 mod input;
+mod live;
 mod members;
 mod output;
+mod provenance;
 mod reload;
 mod rulebook;
 mod rules;

@@ -1,20 +1,33 @@
-//! Which events belong to which alert: looked up by rule, group and extent, since the graph keeps counts only.
+//! Which events belong to which alert: looked up by rule, group and extent, since the graph keeps counts only. Of a
+//! chained correlation these are the events of the episodes that it stands on ([`crate::below`]).
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::Bound,
     sync::Arc,
 };
 
-use cf_types::{Alert, Cell, Detection, EventId, Group, Member, Position, Time};
+use cf_types::{Alert, Cell, Detection, EpisodeRule, EventId, Group, Member, Position, Time};
+
+use crate::below::{Chains, Counted, Items};
 
 /// The detections of the horizon, by rule and group, in the order of event time.
 ///
-/// Memory: about 150 bytes a member; entries leave by [`Members::forget_before`]. A group that has more than
-/// [`Members::PER_GROUP_MAX`] members keeps the first and the last of them: their number is the graph's and stays exact.
+/// Memory: about 150 bytes a member, twice that for members of correlations; entries leave by
+/// [`Members::forget_before`]. A group that has more than [`Members::PER_GROUP_MAX`] members keeps the first and the last
+/// of them: their number is the graph's and stays exact.
 #[derive(Default)]
 pub(crate) struct Members {
-    groups: HashMap<(Arc<str>, Group), BTreeSet<Member>>,
+    chains: Chains,
+    rules: HashMap<Arc<str>, HashMap<Group, Held>>,
+}
+
+/// The members of one group.
+#[derive(Default)]
+struct Held {
+    members: BTreeSet<Member>,
+    /// Of a correlation: what each counts as.
+    counted: BTreeMap<Member, BTreeSet<(u16, Option<Arc<str>>)>>,
 }
 
 /// What an alert shows of its members.
@@ -32,15 +45,27 @@ impl Members {
     /// More members of one group than these are not held one by one.
     pub(crate) const PER_GROUP_MAX: usize = 1_000_000;
 
+    /// From now on these are the rules.
+    pub(crate) fn set_rules(&mut self, rules: &[Arc<EpisodeRule>]) {
+        self.chains = Chains::new(rules);
+    }
+
     /// Adds an epoch's detections.
     pub(crate) fn add(&mut self, detections: &[Detection]) {
         for detection in detections {
             for item in &detection.items {
-                let members = self.groups.entry((Arc::clone(&item.rule), item.group.clone())).or_default();
-                members.insert(detection.member.clone());
-                if members.len() > Self::PER_GROUP_MAX {
-                    let middle = members.iter().nth(Self::PER_GROUP_MAX / 2).cloned();
-                    middle.map(|member| members.remove(&member));
+                let groups = self.rules.entry(Arc::clone(&item.rule)).or_default();
+                let held = groups.entry(item.group.clone()).or_default();
+                held.members.insert(detection.member.clone());
+                if self.chains.rule(&item.rule).is_some() {
+                    let counted = held.counted.entry(detection.member.clone()).or_default();
+                    counted.insert((item.reference, item.value.clone()));
+                }
+                if held.members.len() > Self::PER_GROUP_MAX
+                    && let Some(middle) = held.members.iter().nth(Self::PER_GROUP_MAX / 2).cloned()
+                {
+                    held.members.remove(&middle);
+                    held.counted.remove(&middle);
                 }
             }
         }
@@ -48,49 +73,74 @@ impl Members {
 
     /// The members of an alert: the first `ends` and the last `ends` of its extent.
     pub(crate) fn of(&self, alert: &Alert, ends: usize) -> Extent {
-        let Some(members) = self.groups.get(&(Arc::clone(&alert.rule), alert.group.clone())) else {
-            return Extent::default();
-        };
-        let range = || {
-            members.range((
-                Bound::Included(floor(alert.anchor)),
-                Bound::Excluded(floor(alert.last_cell.saturating_add(1))),
-            ))
-        };
-        let mut inline: Vec<Member> = range().take(ends).cloned().collect();
+        let extent = (alert.anchor, alert.last_cell);
+        let lookup = |rule: &str, from: Cell, to: Cell| self.items(rule, from, to);
+        let below = self.chains.below(&alert.tenant, &alert.rule, &alert.group, extent, &lookup);
+        let own = (&alert.rule, &alert.group, alert.anchor, alert.last_cell);
+        let below = below.iter().map(|one| (&one.key.rule, &one.key.group, one.anchor, one.last_cell));
+        let (mut head, mut tail) = (BTreeSet::new(), BTreeSet::new());
+        for (rule, group, from, to) in std::iter::once(own).chain(below) {
+            let Some(held) = self.rules.get(rule).and_then(|groups| groups.get(group)) else { continue };
+            let range = || held.members.range(between(from, to));
+            head.extend(range().take(ends));
+            tail.extend(range().rev().take(ends));
+        }
+        let mut inline: Vec<Member> = head.iter().take(ends).copied().cloned().collect();
         let after = inline.last().cloned();
-        let mut tail: Vec<Member> = range()
-            .rev()
-            .take(ends)
-            .take_while(|member| after.as_ref().is_none_or(|last| *member > last))
-            .cloned()
-            .collect();
-        tail.reverse();
-        inline.extend(tail);
+        let behind = |member: &&&Member| after.as_ref().is_none_or(|last| **member > last);
+        let mut rest: Vec<Member> = tail.iter().rev().take(ends).take_while(behind).copied().cloned().collect();
+        rest.reverse();
+        inline.extend(rest);
         // The same event may stand for two references of one rule: it is one member.
         inline.dedup_by(|a, b| a.id == b.id);
         inline.sort_by_cached_key(|member| (member.time, member.shown_id()));
-        Extent { first: range().next().map(|m| m.time), last: range().next_back().map(|m| m.time), inline }
+        Extent { first: head.first().map(|member| member.time), last: tail.last().map(|member| member.time), inline }
+    }
+
+    /// The items of a correlation between two cells.
+    fn items(&self, rule: &str, from: Cell, to: Cell) -> Items {
+        let mut items = Items::new();
+        for (group, held) in self.rules.get(rule).into_iter().flatten() {
+            let range = held.counted.range(between(from, to));
+            let counted = range.flat_map(|(member, counted)| {
+                let cell = member.time.cell();
+                counted.iter().map(move |(reference, value)| Counted {
+                    cell,
+                    reference: *reference,
+                    value: value.clone(),
+                })
+            });
+            items.insert(group.clone(), counted.collect());
+        }
+        items
     }
 
     /// Forgets the members of rules that begin empty.
     pub(crate) fn forget_rules(&mut self, rules: &[String]) {
-        if !rules.is_empty() {
-            let rules: BTreeSet<&str> = rules.iter().map(String::as_str).collect();
-            self.groups.retain(|(rule, _), _| !rules.contains(&**rule));
+        for rule in rules {
+            self.rules.remove(rule.as_str());
         }
     }
 
     /// Forgets what lies before a cell: no alert that can still change reaches there.
     pub(crate) fn forget_before(&mut self, cell: Cell) {
         let floor = floor(cell);
-        self.groups.retain(|_, members| {
-            if members.first().is_some_and(|first| *first < floor) {
-                *members = members.split_off(&floor);
-            }
-            !members.is_empty()
+        self.rules.retain(|_, groups| {
+            groups.retain(|_, held| {
+                if held.members.first().is_some_and(|first| *first < floor) {
+                    held.members = held.members.split_off(&floor);
+                    held.counted = held.counted.split_off(&floor);
+                }
+                !held.members.is_empty()
+            });
+            !groups.is_empty()
         });
     }
+}
+
+/// The members whose cells lie in an extent.
+fn between(from: Cell, to: Cell) -> (Bound<Member>, Bound<Member>) {
+    (Bound::Included(floor(from)), Bound::Excluded(floor(to.saturating_add(1))))
 }
 
 /// The smallest member of a cell.

@@ -22,6 +22,7 @@ use cf_api::rules::{
 use cf_ledger::Ledger;
 use cf_sigma::{Problem, RuleInfo, RuleSet, RuleStats, Severity, Text};
 use cf_types::{Epoch, clock};
+use serde_json::{Value, json};
 use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
@@ -119,8 +120,8 @@ fn added(one: RuleStats, other: RuleStats) -> RuleStats {
 
 /// What can be asked of the thread.
 enum Asked {
-    /// Look at the files now.
-    Look,
+    /// Look at the files now, and say what holds then.
+    Look(oneshot::Sender<()>),
     Change(RuleChange, oneshot::Sender<Result<RuleChanged, RuleRefused>>),
     End,
 }
@@ -168,10 +169,20 @@ impl Reload {
         &self.swap
     }
 
-    /// Looks at the files at once.
-    pub(crate) fn look(&self) {
-        // A full queue looks anyway, or is being ended.
-        drop(self.asked.try_send(Asked::Look));
+    /// Looks at the files at once; gives what is in force when they have been looked at, and what is wrong.
+    pub(crate) async fn look_now(&self) -> Value {
+        let (done, looked) = oneshot::channel();
+        let asked = self.asked.try_send(Asked::Look(done)).is_ok();
+        let looked = asked && looked.await.is_ok();
+        let book = self.book();
+        let shown = |problem: &Problem| problem.to_string();
+        json!({
+            "looked": looked, "rule_set": book.set.hash(), "rules": book.set.rules().len(),
+            "problems": book.all_problems().filter(|problem| problem.severity == Severity::Error).map(shown)
+                .collect::<Vec<_>>(),
+            // Files that are broken now: what they said before stays in force.
+            "held": book.held.keys().collect::<Vec<_>>(),
+        })
     }
 
     /// Ends the thread after what it has begun.
@@ -330,7 +341,7 @@ impl Work {
                 false => waiting.recv_timeout(pause),
             };
             match asked {
-                Ok(Asked::Look) | Err(RecvTimeoutError::Timeout) => {
+                looked @ (Ok(Asked::Look(_)) | Err(RecvTimeoutError::Timeout)) => {
                     let begin = Instant::now();
                     if let Err(error) = self.look() {
                         tracing::error!(
@@ -340,6 +351,9 @@ impl Work {
                     }
                     // A folder that is slow to look at is looked at less often.
                     pause = self.watch.every.max(begin.elapsed() * LOOKING_PART);
+                    if let Ok(Asked::Look(done)) = looked {
+                        let _gone = done.send(()); // whoever waited may be gone
+                    }
                 }
                 Ok(Asked::Change(change, answer)) => {
                     // Whoever asked may be gone; the change holds all the same.

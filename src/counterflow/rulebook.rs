@@ -202,7 +202,7 @@ impl RuleBook {
     }
 }
 
-fn by_file(texts: &[Text]) -> BTreeMap<Arc<str>, Arc<str>> {
+pub(crate) fn by_file(texts: &[Text]) -> BTreeMap<Arc<str>, Arc<str>> {
     texts.iter().map(|text| (Arc::clone(&text.file), Arc::from(text.text.as_str()))).collect()
 }
 
@@ -256,10 +256,15 @@ impl Shelf {
 
     /// Keeps a set, durably.
     pub(crate) async fn put(&mut self, book: &RuleBook) -> Result<()> {
+        self.put_texts(&book.set, &book.texts).await
+    }
+
+    /// The same for a set whose texts never change.
+    pub(crate) async fn put_texts(&mut self, set: &RuleSet, texts: &BTreeMap<Arc<str>, Arc<str>>) -> Result<()> {
         let mut files = Vec::new();
         let mut new: BTreeMap<String, &Arc<str>> = BTreeMap::new();
-        for file in book.set.files() {
-            let Some(text) = book.texts.get(file) else { continue };
+        for file in set.files() {
+            let Some(text) = texts.get(file) else { continue };
             let hash = format!("{TEXT_PREFIX}{}", digest(&[text.as_bytes()]));
             if !self.texts.contains(&hash) {
                 new.insert(hash.clone(), text);
@@ -268,7 +273,7 @@ impl Shelf {
         }
         let list = serde_json::to_vec(&serde_json::json!({ "files": files }))?;
         let mut rows: Vec<(&str, &[u8])> = new.iter().map(|(hash, text)| (hash.as_str(), text.as_bytes())).collect();
-        rows.push((book.set.hash(), &list));
+        rows.push((set.hash(), &list));
         self.ledger.rule_sets_put(&rows, clock::now()).await?;
         self.texts.extend(new.into_keys());
         Ok(())
@@ -277,21 +282,39 @@ impl Shelf {
     /// The texts of a kept set, in order; `None` if it is not there.
     pub(crate) async fn get(ledger: &Ledger, hash: &str) -> Result<Option<Vec<Text>>> {
         let Some(body) = ledger.rule_set_get(hash).await? else { return Ok(None) };
-        let files = match serde_json::from_slice(&body).context("a rule set in the ledger is damaged")? {
-            Kept::Texts(texts) => {
-                return Ok(Some(texts.into_iter().map(|(file, text)| Text { file: file.into(), text }).collect()));
-            }
-            Kept::Hashes { files } => files,
-        };
-        let mut texts = Vec::with_capacity(files.len());
-        for (file, hash) in files {
-            let text = ledger.rule_set_get(&hash).await?;
-            let text = text.with_context(|| format!("the ledger lacks the text {hash} of rule file {file}"))?;
-            let text = String::from_utf8(text).context("a rule text in the ledger is damaged")?;
+        let mut texts = Vec::new();
+        for (file, kept) in files(&body)? {
+            let text = match kept {
+                KeptText::Text(text) => text,
+                KeptText::Hash(hash) => {
+                    let text = ledger.rule_set_get(&hash).await?;
+                    let text = text.with_context(|| format!("the ledger lacks the text {hash} of rule file {file}"))?;
+                    String::from_utf8(text).context("a rule text in the ledger is damaged")?
+                }
+            };
             texts.push(Text { file: file.into(), text });
         }
         Ok(Some(texts))
     }
+}
+
+/// A text of a kept rule set, or where it is kept.
+pub(crate) enum KeptText {
+    Text(String),
+    Hash(String),
+}
+
+/// The files of a kept rule set, in order.
+pub(crate) fn files(body: &[u8]) -> Result<Vec<(String, KeptText)>> {
+    Ok(match serde_json::from_slice(body).context("a rule set in the ledger is damaged")? {
+        Kept::Texts(texts) => texts.into_iter().map(|(file, text)| (file, KeptText::Text(text))).collect(),
+        Kept::Hashes { files } => files.into_iter().map(|(file, hash)| (file, KeptText::Hash(hash))).collect(),
+    })
+}
+
+/// Names a version of a rule file.
+pub(crate) fn text_hash(text: &str) -> String {
+    digest(&[text.as_bytes()])
 }
 
 fn digest(parts: &[&[u8]]) -> String {

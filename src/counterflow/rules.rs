@@ -31,6 +31,8 @@ pub(crate) struct LoadedRules {
     pub(crate) rules: Arc<RuleSet>,
     /// What did not, and what was doubtful.
     pub(crate) problems: Vec<Problem>,
+    /// The texts that it is from.
+    pub(crate) texts: Vec<Text>,
 }
 
 impl LoadedRules {
@@ -45,7 +47,7 @@ impl LoadedRules {
 pub(crate) fn load(paths: &[PathBuf], options: &RuleOptions) -> Result<LoadedRules> {
     let texts = read(paths)?;
     let (rules, problems) = compile(&texts, options);
-    Ok(LoadedRules { rules, problems })
+    Ok(LoadedRules { rules, problems, texts })
 }
 
 /// Reads texts of all kinds.

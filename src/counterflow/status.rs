@@ -11,7 +11,7 @@ use std::{
 use cf_ledger::{AlertEvent, Applied};
 use cf_types::{Epoch, EpochOutput, EpochRecord, Event, Reject, Time};
 
-use crate::engine::Tap;
+use cf_engine::Tap;
 
 /// Counters and gauges of one running engine.
 #[derive(Default)]

@@ -64,11 +64,20 @@ impl Ledger {
                 .iter()
                 .filter_map(|row| Some((row.try_get(0).ok()?, id(&row.try_get::<String, _>(1).ok()?)?)))
                 .collect();
+            let content: Option<String> = sqlx::query_scalar("SELECT content FROM incident_contents WHERE number = ?")
+                .bind(number)
+                .fetch_optional(&mut *writer)
+                .await
+                .map_err(&store)?;
+            let content: Option<Incident> = content
+                .map(|content| serde_json::from_str(&content).map_err(LedgerError::damaged("an incident")))
+                .transpose()?;
             let incident = Incident {
                 tenant: cf_types::Tenant::new(&text(1)?),
                 id: text(2)?.parse::<IncidentId>().unwrap_or_default(),
                 alerts,
                 entities: serde_json::from_str(&text(5)?).map_err(LedgerError::damaged("an incident's entities"))?,
+                ..content.unwrap_or_default()
             };
             applied.incidents.push(IncidentChange {
                 number,

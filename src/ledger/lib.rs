@@ -22,7 +22,9 @@ pub mod routes;
 
 pub mod facts_log;
 pub mod outbox;
+pub mod provenance;
 pub mod read;
+pub mod recall;
 
 pub use apply::{AlertChange, AlertEvent, Applied, IncidentChange};
 pub use audit::{AuditFault, AuditRecord};
@@ -33,6 +35,7 @@ pub use members::{MemberRef, MemberSummary, MembersOf};
 pub use outbox::{ActionInForce, Intent, IntentKind, Operation, Outcome, Try};
 pub use present::{Difference, Present};
 pub use read::Reader;
+pub use recall::Sealed;
 pub use routes::{Route, Routes};
 
 #[cfg(test)]

@@ -1,8 +1,14 @@
 //! What people and programs may read: beside a running and beside a stopped engine.
 
-use std::{path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
-use cf_types::{Entity, EntityRisk, Epoch, EpochRecord, Fact, Tenant, Time};
+use cf_types::{
+    Entity, EntityRisk, Epoch, EpochRecord, Fact, Hub, Incident, IncidentKind, IncidentSeverity, Tactic, Tenant, Time,
+};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::{
@@ -15,7 +21,7 @@ use crate::{AuditFault, AuditRecord, ControlEntry, Engine, LedgerError, MemberSu
 /// A reader of a data folder's ledger; clones share its few connections.
 #[derive(Clone, Debug)]
 pub struct Reader {
-    pool: SqlitePool,
+    pub(crate) pool: SqlitePool,
 }
 
 /// An alert with what the ledger knows of it.
@@ -81,6 +87,9 @@ pub struct IncidentView {
     pub alerts: i64,
     /// Its entities.
     pub entities: Vec<Entity>,
+    /// What kind of attack it is, how urgent, how far along the kill chain, and which of its entities did not connect.
+    #[serde(flatten)]
+    pub content: IncidentContent,
     /// Begin of its first alert, event time.
     pub first: Option<Time>,
     /// End of its last alert, event time.
@@ -91,12 +100,41 @@ pub struct IncidentView {
     pub changed_at: Time,
 }
 
+/// What an incident's alerts say of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct IncidentContent {
+    /// `phishing`, `malware`, `brute_force`, ...
+    #[serde(rename = "type")]
+    pub kind: IncidentKind,
+    /// `SEV1` (most urgent) to `SEV4`.
+    pub severity: IncidentSeverity,
+    /// Tactics of its alerts in the order of the kill chain.
+    pub tactics: Vec<Tactic>,
+    /// Entities that were hubs on the day before, so that they did not connect on their own.
+    pub hubs: Vec<Hub>,
+}
+
+/// A step of the kill chain, with the alerts that show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KillChainStep {
+    /// Which tactic.
+    pub tactic: Tactic,
+    /// Begin of its first alert, event time.
+    pub first: Option<Time>,
+    /// Titles of its alerts, each once, by first event.
+    pub titles: Vec<String>,
+    /// How many alerts.
+    pub alerts: usize,
+}
+
 /// An incident with its story.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct IncidentStory {
     /// The incident.
     #[serde(flatten)]
     pub incident: IncidentView,
+    /// What was done in the order of ATT&CK's tactics; withdrawn and superseded alerts do not count.
+    pub kill_chain: Vec<KillChainStep>,
     /// Its alerts by first event.
     pub alert_list: Vec<AlertView>,
     /// What happened, in time order.
@@ -276,7 +314,8 @@ impl Reader {
         let mut alert_list = self.alerts(&filter).await?;
         alert_list.sort_by_key(|alert| (first_of(alert), alert.alert_id.clone()));
         let timeline = self.timeline(incident.number, &alert_list).await?;
-        Ok(Some(IncidentStory { incident, alert_list, timeline }))
+        let kill_chain = kill_chain(&alert_list);
+        Ok(Some(IncidentStory { incident, kill_chain, alert_list, timeline }))
     }
 
     async fn incidents_where(
@@ -308,11 +347,14 @@ impl Reader {
         .fetch_all(&self.pool)
         .await
         .map_err(&store)?;
+        let mut contents = self.incident_contents(number).await?;
         rows.iter()
             .map(|row| {
                 let entities: String = row.try_get("entities").map_err(&store)?;
+                let number = row.try_get("number").map_err(&store)?;
                 Ok(IncidentView {
-                    number: row.try_get("number").map_err(&store)?,
+                    number,
+                    content: contents.remove(&number).unwrap_or_default(),
                     tenant: row.try_get("tenant").map_err(&store)?,
                     state: row.try_get("state").map_err(&store)?,
                     redirect: row.try_get("redirect").map_err(&store)?,
@@ -326,6 +368,28 @@ impl Reader {
                     opened_at: time(row, "opened_at").map_err(&store)?,
                     changed_at: time(row, "changed_at").map_err(&store)?,
                 })
+            })
+            .collect()
+    }
+
+    async fn incident_contents(&self, number: Option<i64>) -> Result<BTreeMap<i64, IncidentContent>, LedgerError> {
+        let store = LedgerError::store("read what incidents are");
+        let mut connection = self.pool.acquire().await.map_err(&store)?;
+        if !schema::has_table(&mut connection, "incident_contents").await? {
+            return Ok(BTreeMap::new());
+        }
+        let rows: Vec<(i64, String)> =
+            sqlx::query_as("SELECT number, content FROM incident_contents WHERE ?1 IS NULL OR number = ?1")
+                .bind(number)
+                .fetch_all(&mut *connection)
+                .await
+                .map_err(&store)?;
+        rows.into_iter()
+            .map(|(number, content)| {
+                let content: Incident =
+                    serde_json::from_str(&content).map_err(LedgerError::damaged("an incident's content"))?;
+                let Incident { kind, severity, tactics, hubs, .. } = content;
+                Ok((number, IncidentContent { kind, severity, tactics, hubs }))
             })
             .collect()
     }
@@ -610,6 +674,29 @@ fn intent_view(row: &SqliteRow) -> Result<IntentView, sqlx::Error> {
 fn receipt(row: &SqliteRow) -> Result<Option<Value>, sqlx::Error> {
     let text: Option<String> = row.try_get("receipt")?;
     Ok(text.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))))
+}
+
+/// What the alerts show of each tactic, in the order of the kill chain. An alert may show several.
+fn kill_chain(alerts: &[AlertView]) -> Vec<KillChainStep> {
+    let mut steps: BTreeMap<Tactic, KillChainStep> = BTreeMap::new();
+    for alert in alerts.iter().filter(|alert| matches!(alert.state.as_str(), "open" | "sealed")) {
+        let tags = alert.content.get("tags").and_then(Value::as_array).into_iter().flatten();
+        let tactics: BTreeSet<Tactic> = tags.filter_map(|tag| Tactic::of_tag(tag.as_str()?)).collect();
+        for tactic in tactics {
+            let step = steps.entry(tactic).or_insert_with(|| KillChainStep {
+                tactic,
+                first: first_of(alert),
+                titles: Vec::new(),
+                alerts: 0,
+            });
+            step.alerts += 1;
+            let title = alert.content.get("title").and_then(Value::as_str).unwrap_or_default();
+            if !step.titles.iter().any(|known| known == title) {
+                step.titles.push(title.to_owned());
+            }
+        }
+    }
+    steps.into_values().collect()
 }
 
 /// The begin of an alert, as the events show it.

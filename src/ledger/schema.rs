@@ -183,8 +183,24 @@ INSERT INTO engine VALUES (1, 0, 1, '00000000000000000000000000000000', 1, 0, ''
 
 /// Tables that came later: made in older files too. Who does not know them is not disturbed.
 const TABLES_SINCE: &str = "
+CREATE TABLE IF NOT EXISTS incident_contents(number INTEGER PRIMARY KEY, content TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS rule_since(rule TEXT PRIMARY KEY, epoch INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
+
+/// What an incident's alerts say of it, as it is kept beside its number: the pure content without alerts and entities,
+/// which have columns of their own.
+pub(crate) fn bare(incident: &cf_types::Incident) -> cf_types::Incident {
+    cf_types::Incident { alerts: Vec::new(), entities: Vec::new(), ..incident.clone() }
+}
+
+/// Whether a table is there: a file that only readers of this version have opened lacks those that came later.
+pub(crate) async fn has_table(connection: &mut SqliteConnection, name: &str) -> Result<bool, LedgerError> {
+    sqlx::query_scalar("SELECT count(*) > 0 FROM sqlite_schema WHERE type = 'table' AND name = ?")
+        .bind(name)
+        .fetch_one(connection)
+        .await
+        .map_err(LedgerError::store("look for a table"))
+}
 
 /// Options of a connection that writes. `create` is for the engine only.
 pub(crate) fn writing(dir: &Path, create: bool) -> SqliteConnectOptions {

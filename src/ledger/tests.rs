@@ -144,7 +144,7 @@ fn incident(alerts: &[&Alert], diff: i64) -> (Row, i64) {
     let mut ids: Vec<_> = alerts.iter().map(|alert| (alert.anchor, alert.id)).collect();
     ids.sort();
     let id = IncidentId::of(&Tenant::default(), ids[0].0, ids[0].1);
-    (Row::Incident(Incident { tenant: Tenant::default(), id, alerts: ids, entities: Vec::new() }), diff)
+    (Row::Incident(Incident { id, alerts: ids, ..Incident::default() }), diff)
 }
 
 fn desired(alert: &Alert, target: &str, diff: i64) -> (Row, i64) {

@@ -38,7 +38,7 @@ pub use event::{Event, LogSource, TimeBasis};
 pub use fact::{Fact, FactBody};
 pub use field::{Fields, Name, Scalar};
 pub use id::{ActionId, AlertId, AnchorKind, EventId, IncidentId, Tenant};
-pub use incident::Incident;
+pub use incident::{Hub, Incident, IncidentKind, IncidentSeverity, Tactic};
 pub use record::{Framing, Origin, Position, Record};
 pub use reject::{Reject, RejectCode};
 pub use risk::{EntityRisk, Score};

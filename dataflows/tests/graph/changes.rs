@@ -24,7 +24,7 @@ fn check(before: TestRules, after: TestRules) {
             inputs[at % 4].events.push(event.clone());
         }
         let outputs = run(workers, &bounded(), &inputs);
-        let expect = oracle::rows(&after, &events, &facts, bounded().incident_window_s);
+        let expect = oracle::rows(&after, &events, &facts, bounded().incidents.window);
         assert_same(&accumulate(&outputs), &expect, &format!("{workers} workers"));
         assert!(!outputs[2].rows.is_empty());
     }

@@ -2,17 +2,17 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use cf_dataflows::GraphOptions;
+use cf_dataflows::{GraphOptions, Recalled};
 use cf_types::{AlertState, EpochOutput, Lineage, RejectCode, Row};
 
 use crate::{
     assert_same,
-    site::{BEGIN, Input, Random, TestRules, accumulate, allow, event, policy, random_events, received, run},
+    site::{BEGIN, Input, Random, TestRules, accumulate, allow, bounded, event, policy, random_events, received, run},
     text,
 };
 
 fn options() -> GraphOptions {
-    GraphOptions { horizon_s: Some(1_000), max_ahead_s: 300, disorder_s: 10, incident_window_s: 700 }
+    GraphOptions { horizon_s: Some(1_000), max_ahead_s: 300, disorder_s: 10, ..bounded() }
 }
 
 /// One epoch per list of events.
@@ -199,5 +199,82 @@ fn recalled_detections_bring_the_open_alerts_back() {
         assert_eq!(open(&again), open(&whole), "{workers} workers");
         let detections = |outputs: &[EpochOutput]| outputs.iter().flat_map(|o| o.detections.clone()).count();
         assert_eq!(detections(&again), detections(&whole[cut..]), "recalled ones are not given out again");
+    }
+}
+
+#[test]
+fn a_sealed_alert_leaves_the_graph_when_it_weighs_nothing_and_its_incident_closes() {
+    let week = 7 * 86_400;
+    let mut inputs = epochs(&[
+        &[(0, 0, "scan h u 10.0.0.1")],
+        &[(2_000, 2_000, "ok h u -")],
+        // Below the limit: sealed at birth, at the same second and a week after.
+        &[(0, 2_000, "scan h u 10.0.0.1"), (week, week, "ok h u -")],
+        &[(week + 4_000, week + 4_000, "ok h u -")],
+        &[(week + 8_000, week + 8_000, "ok h u -"), (0, week + 8_000, "scan h u 10.0.0.2")],
+        &[(week + 9_000, week + 9_000, "ok h u -")],
+    ]);
+    inputs[0].facts = vec![(policy("block", cf_types::Level::Low, &[], 60), 1)];
+    for workers in [1, 2, 4] {
+        let outputs = run(workers, &options(), &inputs);
+        let kinds = |upto: usize| {
+            let rows = accumulate(&outputs[..upto]);
+            let of = |is: fn(&Row) -> bool| rows.iter().filter(|row| is(row)).count();
+            let alerts = of(|row| matches!(row, Row::Alert(alert) if alert.state == AlertState::Sealed));
+            let risks = of(|row| matches!(row, Row::Risk(_)));
+            (alerts, risks, of(|row| matches!(row, Row::Incident(_))), of(|row| matches!(row, Row::Desired(_))))
+        };
+        assert_eq!(kinds(2), (1, 1, 1, 1), "sealed");
+        assert_eq!(kinds(3), (1, 1, 1, 1), "its incident could still grow by what the limit before let in");
+        assert_eq!(kinds(4), (1, 0, 0, 1), "it has left; the alert and what was done for it stay");
+        assert_eq!(kinds(5), (2, 1, 1, 1), "what is sealed at birth is there for an epoch");
+        assert_eq!(kinds(6), (2, 0, 0, 1));
+    }
+}
+
+#[test]
+fn what_was_sealed_before_a_restart_counts_on_in_risk_and_incidents() {
+    for (workers, seed) in [(1, 31), (2, 32), (4, 33)] {
+        let mut random = Random(seed);
+        let mut events = random_events(&mut random, 300);
+        events.sort_by_key(|event| event.time);
+        let mut inputs: Vec<Input> =
+            events.chunks(20).map(|events| Input { events: events.to_vec(), ..Input::default() }).collect();
+        inputs[0].rules = Some(Arc::new(TestRules::new()));
+        let whole = run(workers, &options(), &inputs);
+        let cut = 11;
+        let before = accumulate(&whole[..cut]);
+        // The facts log has the detections, but of the oldest minutes; the ledger has the sealed alerts.
+        let open = before.iter().filter_map(|row| match row {
+            Row::Alert(alert) if alert.state == AlertState::Open => Some(alert.anchor),
+            _ => None,
+        });
+        let floor = open.min().unwrap() - 300;
+        let detections = whole[..cut].iter().flat_map(|output| output.detections.clone());
+        let sealed = before.iter().filter_map(|row| match row {
+            Row::Alert(alert) if alert.state == AlertState::Sealed => Some(alert.clone()),
+            _ => None,
+        });
+        let sealed = Recalled { alerts: sealed.collect(), hubs: Vec::new() };
+        assert!(sealed.alerts.len() > 5);
+        let mut restarted = vec![Input {
+            rules: inputs[0].rules.clone(),
+            // A fact that came after they were sealed changes nothing of them; it goes with the next epoch.
+            facts: vec![(allow("0.0.0.0/0"), 1)],
+            recalled: detections.filter(|detection| detection.member.time.cell() >= floor).collect(),
+            limit: whole[cut - 1].watermark,
+            sealed: Some(sealed),
+            ..Input::default()
+        }];
+        restarted.extend(inputs[cut..].iter().cloned());
+        restarted[1].facts = vec![(allow("0.0.0.0/0"), -1)];
+        let again = run(workers, &options(), &restarted);
+        let rows = |outputs: &[EpochOutput]| -> Vec<Row> {
+            accumulate(outputs).into_iter().filter(|row| !matches!(row, Row::Desired(_))).collect()
+        };
+        for more in 1..=inputs.len() - cut {
+            let what = format!("{workers} workers, {more} epochs after the restart");
+            assert_same(&rows(&again[..=more]), &rows(&whole[..cut + more]), &what);
+        }
     }
 }

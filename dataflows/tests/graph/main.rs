@@ -6,6 +6,8 @@
 #![allow(unreachable_pub)] // modules of a test
 
 mod changes;
+#[path = "../../incident/oracle.rs"]
+mod from_scratch;
 mod horizon;
 mod oracle;
 mod site;
@@ -53,7 +55,7 @@ fn every_epoch_equals_the_oracle() {
         for epoch in 0..EPOCHS {
             seen.extend(inputs[epoch].events.iter().cloned());
             let got = accumulate(&outputs[..=epoch]);
-            let expect = oracle::rows(&rules, &seen, &facts[epoch], bounded().incident_window_s);
+            let expect = oracle::rows(&rules, &seen, &facts[epoch], bounded().incidents.window);
             assert_same(&got, &expect, &format!("seed {seed}, epoch {epoch}"));
             let of = |rule: &str| got.iter().filter(|row| matches!(row, Row::Alert(a) if &*a.rule == rule)).count();
             (alerts, deep) = (alerts + got.len(), deep + of("again"));
@@ -72,7 +74,7 @@ fn workers_order_and_repeats_do_not_matter() {
         let mut events = random_events(&mut random, 300);
         events.sort_by_key(|event| event.time);
         let (inputs, facts) = inputs(&mut random, &rules, &events);
-        let expect = oracle::rows(&rules, &events, facts.last().unwrap(), bounded().incident_window_s);
+        let expect = oracle::rows(&rules, &events, facts.last().unwrap(), bounded().incidents.window);
         let base = run(1, &bounded(), &inputs);
         assert_same(&accumulate(&base), &expect, &format!("seed {seed}"));
 

@@ -7,10 +7,12 @@ use std::{
 
 use cf_types::{
     ActionId, Alert, AlertState, AnchorKind, DesiredAction, Entity, EntityKind, EntityRisk, Episode, EpisodeKey,
-    EpisodeRule, Event, Fact, FactBody, Incident, IncidentId, Predicate, Row, Score, risk::hour_of,
+    EpisodeRule, Event, Fact, FactBody, Incident, Predicate, Row, Score, risk::hour_of,
 };
 
-use crate::site::TestRules;
+use cf_dataflows::IncidentOptions;
+
+use crate::{from_scratch, site::TestRules};
 
 /// All rows, sorted.
 pub fn rows(rules: &TestRules, events: &[Event], facts: &BTreeSet<Fact>, window: i64) -> Vec<Row> {
@@ -172,36 +174,11 @@ fn risks(alerts: &[Alert]) -> Vec<EntityRisk> {
 }
 
 fn incidents(alerts: &[Alert], window: i64) -> Vec<Incident> {
-    let connects = |kind| matches!(kind, EntityKind::Host | EntityKind::User | EntityKind::Address);
-    let mut left: BTreeSet<usize> = (0..alerts.len()).collect();
-    let mut incidents = Vec::new();
-    // Linked are two that share an entity and are at most `window` apart: those between them on its chain, if any, are
-    // nearer still, so the components are the same as with links between neighbours only.
-    let linked = |a: &Alert, b: &Alert| {
-        (a.anchor - b.anchor).abs() <= window
-            && a.entities.iter().any(|entity| connects(entity.kind) && b.entities.contains(entity))
-    };
-    while let Some(start) = left.pop_first() {
-        let (mut members, mut open) = (vec![start], vec![start]);
-        while let Some(one) = open.pop() {
-            let near: Vec<usize> = left.iter().copied().filter(|other| linked(&alerts[one], &alerts[*other])).collect();
-            for other in near {
-                left.remove(&other);
-                members.push(other);
-                open.push(other);
-            }
-        }
-        let mut places: Vec<_> = members.iter().map(|one| (alerts[*one].anchor, alerts[*one].id)).collect();
-        places.sort();
-        let entities: BTreeSet<Entity> = members.iter().flat_map(|one| alerts[*one].entities.clone()).collect();
-        incidents.push(Incident {
-            tenant: Default::default(),
-            id: IncidentId::of(&Default::default(), places[0].0, places[0].1),
-            alerts: places,
-            entities: entities.into_iter().collect(),
-        });
-    }
-    incidents
+    let options = IncidentOptions { window, ..IncidentOptions::default() };
+    let neighbours = from_scratch::neighbours(alerts, &options);
+    from_scratch::incidents(alerts, &options, &|entity, day| {
+        neighbours.get(&(entity.clone(), day)).copied().unwrap_or(0)
+    })
 }
 
 fn desired(alerts: &[Alert], facts: &BTreeSet<Fact>) -> Vec<DesiredAction> {

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, mpsc},
 };
 
-use cf_dataflows::{Batch, Graph, GraphOptions, Matcher, Rules};
+use cf_dataflows::{Batch, Graph, GraphOptions, IncidentOptions, Matcher, Recalled, Rules};
 use cf_types::{
     ActionKind, Condition, Detection, EpisodeRule, EpochOutput, Event, Fact, FactBody, Fields, Group, Item, Level,
     LogSource, Member, Origin, Position, Predicate, Row, Tenant, Time, TimeBasis, fact::Policy, record::Framing,
@@ -233,11 +233,13 @@ pub struct Input {
     pub recalled: Vec<Detection>,
     pub idle: Vec<Arc<str>>,
     pub limit: Option<Time>,
+    pub sealed: Option<Recalled>,
 }
 
 /// Bounded input; a short incident window, so that there are several.
 pub fn bounded() -> GraphOptions {
-    GraphOptions { horizon_s: None, incident_window_s: 700, ..GraphOptions::default() }
+    let incidents = IncidentOptions { window: 700, ..IncidentOptions::default() };
+    GraphOptions { horizon_s: None, incidents, ..GraphOptions::default() }
 }
 
 /// Runs the graph over epochs 1, 2, ... with events dealt out to workers; gives all outputs.
@@ -251,7 +253,7 @@ pub fn run(workers: usize, options: &GraphOptions, inputs: &[Input]) -> Vec<Epoc
         let mut epoch = 0;
         for input in inputs.iter().cloned() {
             epoch += 1;
-            let Input { rules, facts, events, recalled, idle, limit } = input;
+            let Input { rules, facts, events, recalled, idle, limit, sealed } = input;
             let mine = |position: usize| position % peers == index;
             graph.feed(Batch {
                 epoch,
@@ -262,6 +264,7 @@ pub fn run(workers: usize, options: &GraphOptions, inputs: &[Input]) -> Vec<Epoc
                 idle: if index == 0 { idle } else { Vec::new() },
                 limit: limit.filter(|_| index == 0),
                 newest: Vec::new(),
+                sealed: sealed.filter(|_| index == 0),
             });
             graph.advance_to(epoch + 1);
             // Two epochs in flight, to meet both ways in which operators are called.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use cf_ledger::{Reader, read::AlertFilter, read::IncidentStory};
+use cf_types::Time;
 use serde_json::{Value, json};
 
 use crate::{
@@ -41,7 +42,10 @@ pub(crate) fn run(cli: &Cli, arguments: &IncidentsArguments) -> Result<Exit> {
             }
             return print(
                 cli,
-                &["number", "score", "level", "title", "alerts", "entities", "first", "last", "state"],
+                &[
+                    "number", "severity", "type", "score", "level", "title", "alerts", "entities", "first", "last",
+                    "state",
+                ],
                 rows,
             );
         };
@@ -62,15 +66,27 @@ fn names(entities: &[cf_types::Entity]) -> String {
 /// An incident for a person: what it is, then what happened when.
 fn tell(cli: &Cli, story: &IncidentStory) -> Result<Exit> {
     let incident = &story.incident;
-    let head = format!(
-        "incident {} ({}), score {}, {} alerts: {}\nentities: {}\n",
+    let mut head = format!(
+        "incident {} ({}), {}, {}, score {}, {} alerts: {}\nentities: {}\n",
         incident.number,
         incident.state,
+        incident.content.severity,
+        incident.content.kind,
         incident.score,
         incident.alerts,
         output::printable(incident.title.as_deref().unwrap_or("untitled")),
         output::printable(&names(&incident.entities)),
     );
+    for hub in &incident.content.hubs {
+        let (entity, day) = (output::printable(&hub.entity.to_string()), Time::from_seconds(hub.day * 86_400));
+        let before = format!("{} neighbours the day before", hub.neighbours);
+        head.push_str(&format!("not connecting: {entity} on the day of {day} ({before})\n"));
+    }
+    for step in &story.kill_chain {
+        let first = step.first.map(|first| first.to_string()).unwrap_or_default();
+        let titles = output::printable(&step.titles.join("; "));
+        head.push_str(&format!("{:>22}  {first}  {} alerts: {titles}\n", step.tactic.as_str(), step.alerts));
+    }
     output::ignore_closed_pipe(output::text(&head))?;
     print(cli, &["at", "kind", "text"], values(&story.timeline)?)
 }

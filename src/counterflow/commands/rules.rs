@@ -168,7 +168,7 @@ fn list(cli: &Cli, arguments: &ListArguments) -> Result<Exit> {
         columns.extend(["hits", "last_hit"]);
     }
     output::ignore_closed_pipe(output::rows(Format::or_default(cli.output), &columns, rows))?;
-    let loaded = LoadedRules { rules: compiled, problems };
+    let loaded = LoadedRules { rules: compiled, problems, texts: Vec::new() };
     report(&loaded);
     Ok(if loaded.errors() == 0 { Exit::Ok } else { Exit::Problems })
 }

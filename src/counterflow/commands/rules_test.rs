@@ -14,14 +14,12 @@ use std::{
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use cf_dataflows::GraphOptions;
-use cf_ingest::SourceTable;
+use cf_engine::{Engine, EngineOptions, EpochInput};
 use cf_sigma::RuleSet;
-use cf_types::{Epoch, EpochOutput, Event, Framing, Origin, Position, Record, Reject, Row, Tenant, Time};
+use cf_types::{Epoch, EpochOutput, Framing, Origin, Position, Record, Row, Tenant, Time};
 
 use crate::{
     cli::RuleInputs,
-    engine::{Engine, EngineOptions, EpochInput, Tap},
     output::{self, Exit, Failed},
     rules,
 };
@@ -119,20 +117,9 @@ struct Bench {
     epoch: Epoch,
 }
 
-struct NoTap;
-
-impl Tap for NoTap {
-    fn decoded(&self, _epoch: Epoch, _worker: usize, _events: &[Event], _rejects: &[Reject]) {}
-}
-
 impl Bench {
     fn start(rules: &Arc<RuleSet>) -> Result<Bench> {
-        let engine = Engine::start(EngineOptions {
-            workers: 1,
-            graph: GraphOptions { horizon_s: None, ..GraphOptions::default() },
-            sources: Arc::new(SourceTable::default()),
-            tap: Arc::new(NoTap),
-        })?;
+        let engine = Engine::start(EngineOptions::bounded(1))?;
         Ok(Bench { engine, rules: Some(Arc::clone(rules)), epoch: 0 })
     }
 

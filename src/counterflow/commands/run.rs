@@ -13,18 +13,19 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use cf_dataflows::GraphOptions;
+use cf_engine::{Engine, EngineOptions, Tap};
 use cf_ledger::{Ledger, facts_log::FactsLog};
 use cf_spool::{LogOptions, Spool};
-use cf_types::{Fact, FactBody, Tenant, clock};
+use clap::Parser as _;
 use tokio::runtime::Runtime;
 
 use crate::{
-    cli::{Cli, RunArguments},
+    cli::{Cli, Command, RunArguments},
     commit::Store,
     conduct::{self, Conductor},
-    config::{self, PolicySettings, Settings},
+    config::{self, Settings},
     edge::{self, Edge},
-    engine::{Engine, EngineOptions, Tap},
+    live::{self, Live},
     output::Exit,
     reload::{self, Reload, Watch},
     rulebook::{RuleBook, Shelf},
@@ -53,9 +54,10 @@ pub(crate) fn run(cli: &Cli, arguments: &RunArguments) -> Result<Exit> {
     let (conductor, reload, watching) = assemble(&settings, &data, &runtime, ledger, arguments.accept_differences)?;
 
     let (stop, stopping) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let mut edge = Edge::start(&settings, &data, sockets, &conductor, &reload)?;
+    let live = live(cli, &settings, &data, &conductor, &reload)?;
+    let mut edge = Edge::start(&settings, &data, sockets, &conductor, &reload, Arc::<Live>::clone(&live))?;
     let files = read_files(&arguments.files, &conductor, Arc::clone(&stopping))?;
-    runtime.spawn(watch_signals(edge.stopper(&runtime), Arc::clone(&reload), stopping, Arc::clone(&stop)));
+    runtime.spawn(watch_signals(edge.stopper(&runtime), live, stopping, Arc::clone(&stop)));
     let ended = conductor.run(&stop);
     edge.close(&runtime);
     reload.end();
@@ -100,7 +102,7 @@ fn assemble(
     }
     let (facts_log, recalled) = FactsLog::open(&data.join("facts"))?;
     let store = Store::open(Arc::clone(runtime), ledger, data, settings.response.routes())?;
-    adopt_policies(&store, &settings.policies)?;
+    runtime.block_on(live::adopt_policies(&store.ledger, &settings.policies))?;
     let status = Arc::new(Status::new(i64::from(detection.max_ahead_s)));
     let engine = Engine::start(EngineOptions {
         workers: usize::from(detection.workers),
@@ -108,10 +110,11 @@ fn assemble(
             horizon_s: Some(i64::from(detection.horizon_s)),
             max_ahead_s: i64::from(detection.max_ahead_s),
             disorder_s: i64::from(detection.disorder_s),
-            incident_window_s: i64::from(detection.incident_window_s),
+            incidents: detection.incidents()?,
         },
         sources: config::sources(settings)?,
         tap: Arc::new(Taps(Arc::clone(&status), store.tap())),
+        cluster: None,
     })?;
     let watch =
         Watch { paths: settings.rules.paths.clone(), every: Duration::from_secs(u64::from(detection.rule_watch_s)) };
@@ -131,9 +134,26 @@ fn assemble(
         idle_after: Duration::from_secs(u64::from(detection.idle_after_s)),
         horizon_s: i64::from(detection.horizon_s),
         status,
+        live: Arc::default(),
         accept_differences,
     };
     Ok((conductor, reload, watching))
+}
+
+/// What a reload works on. The command line is that of the start.
+fn live(cli: &Cli, settings: &Settings, data: &Path, conductor: &Conductor, reload: &Arc<Reload>) -> Result<Arc<Live>> {
+    let store = &conductor.store;
+    let reader = store.runtime.block_on(store.ledger.reader())?;
+    let (config, arguments) = (cli.config.clone(), std::env::args_os().collect::<Vec<_>>());
+    let read = move || {
+        let mut cli = Cli::try_parse_from(&arguments).context("the command line cannot be read again")?;
+        cli.config.clone_from(&config);
+        let Command::Run(run) = &cli.command else { bail!("the command line is not that of `run`") };
+        Ok(config::load(&cli, Some(run))?.settings)
+    };
+    let ledger = (store.ledger.clone(), reader, data.to_owned());
+    let (waiting, runtime) = (Arc::clone(&conductor.live), store.runtime.handle().clone());
+    Ok(Live::new(Box::new(read), settings.clone(), ledger, Arc::clone(reload), waiting, runtime))
 }
 
 /// The rules of this start: files, what was made by hand, and for what is broken now the texts of the last epoch.
@@ -159,29 +179,6 @@ async fn open_rules(ledger: &Ledger, files: Vec<cf_sigma::Text>, options: &rules
     Ok(book)
 }
 
-/// Brings the policies of the settings into the control log: what changed since the last start is a fact that comes or
-/// goes, so that epochs of before are replayed with the policies that they had.
-fn adopt_policies(store: &Store, policies: &[PolicySettings]) -> Result<()> {
-    let wanted: Vec<Fact> = policies
-        .iter()
-        .map(|policy| Fact { tenant: Tenant::default(), body: FactBody::Policy(policy.to_policy()) })
-        .collect();
-    store.runtime.block_on(async {
-        let held = store.ledger.facts_at(i64::MAX).await?;
-        let policies = held.iter().filter(|fact| matches!(fact.body, FactBody::Policy(_)));
-        let mut wanted = wanted.clone();
-        wanted.sort();
-        wanted.dedup();
-        let gone = policies.filter(|fact| !wanted.contains(fact)).map(|fact| ("fact_remove", fact));
-        let new = wanted.iter().filter(|fact| !held.contains(fact)).map(|fact| ("fact_add", fact));
-        for (kind, fact) in gone.chain(new) {
-            let body = serde_json::to_string(fact)?;
-            store.ledger.control_append(kind, &body, "settings", "policies of the settings", clock::now()).await?;
-        }
-        Ok(())
-    })
-}
-
 struct Taps(Arc<Status>, Arc<dyn Tap>);
 
 impl Tap for Taps {
@@ -191,7 +188,7 @@ impl Tap for Taps {
     }
 }
 
-async fn watch_signals(stopper: edge::StopEdge, reload: Arc<Reload>, stopping: Arc<AtomicBool>, stop: Arc<AtomicBool>) {
+async fn watch_signals(stopper: edge::StopEdge, live: Arc<Live>, stopping: Arc<AtomicBool>, stop: Arc<AtomicBool>) {
     use tokio::signal::unix::{SignalKind, signal};
     let kinds = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = kinds else {
@@ -202,7 +199,13 @@ async fn watch_signals(stopper: edge::StopEdge, reload: Arc<Reload>, stopping: A
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload.look(),
+            _ = hangup.recv() => match live.reload().await {
+                Ok(report) => tracing::info!(%report, "read anew"),
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::error!(error, "the settings are not right; nothing was changed");
+                }
+            },
         }
     }
     tracing::info!("stopping: no more is received, what was accepted is worked off");

@@ -131,12 +131,7 @@ fn alert() -> AlertRevision {
 
 fn incident() -> IncidentRevision {
     IncidentRevision {
-        incident: Incident {
-            tenant: Tenant::default(),
-            id: IncidentId([2; 16]),
-            alerts: vec![(100, AlertId([1; 16]))],
-            entities: vec![],
-        },
+        incident: Incident { id: IncidentId([2; 16]), alerts: vec![(100, AlertId([1; 16]))], ..Incident::default() },
         number: 1,
         state: "open".to_owned(),
         redirect: None,

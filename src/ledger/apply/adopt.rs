@@ -47,8 +47,13 @@ pub(crate) async fn adopt(
     let alerts = open_alerts(connection).await?;
     rows.extend(diff(alerts, present.alerts().map(|alert| (alert.id, alert.clone())), Row::Alert));
     let incidents = open_incidents(connection).await?;
-    // Entities are not kept apart by the comparison: they follow from the alerts.
-    let same = |incident: &Incident| Incident { entities: Vec::new(), ..incident.clone() };
+    // Compared by their alerts alone: all else follows from those.
+    let same = |incident: &Incident| Incident {
+        tenant: incident.tenant.clone(),
+        id: incident.id,
+        alerts: incident.alerts.clone(),
+        ..Incident::default()
+    };
     let there: BTreeMap<IncidentId, &Incident> = present.incidents().map(|incident| (incident.id, incident)).collect();
     let with_entities = |row: Incident| match there.get(&row.id) {
         Some(incident) if incident.alerts == row.alerts => (*incident).clone(),
@@ -121,12 +126,8 @@ async fn open_incidents(connection: &mut SqliteConnection) -> Result<BTreeMap<In
         let tenant: String = row.try_get(1).map_err(&store)?;
         let anchor: Cell = row.try_get(2).map_err(&store)?;
         let alert: String = row.try_get(3).map_err(&store)?;
-        let incident = incidents.entry(id).or_insert_with(|| Incident {
-            tenant: Tenant::new(&tenant),
-            id,
-            alerts: Vec::new(),
-            entities: Vec::new(),
-        });
+        let incident =
+            incidents.entry(id).or_insert_with(|| Incident { tenant: Tenant::new(&tenant), id, ..Incident::default() });
         incident.alerts.push((anchor, parse_id(&alert)?));
     }
     for incident in incidents.values_mut() {
@@ -161,7 +162,12 @@ async fn risk(
 
 async fn desired(connection: &mut SqliteConnection) -> Result<BTreeMap<(String, AlertId), DesiredAction>, LedgerError> {
     let store = LedgerError::store("read the desired actions");
-    let rows = sqlx::query("SELECT * FROM desired").fetch_all(connection).await.map_err(&store)?;
+    // What sealed alerts want stays as it is: a rebuilt state does not know it any more.
+    let rows =
+        sqlx::query("SELECT * FROM desired WHERE alert_id NOT IN (SELECT alert_id FROM alerts WHERE state = 'sealed')")
+            .fetch_all(connection)
+            .await
+            .map_err(&store)?;
     rows.iter()
         .map(|row| {
             let text = |column: &str| row.try_get::<String, _>(column).map_err(&store);

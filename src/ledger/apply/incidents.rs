@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sqlx::{Row as _, SqliteConnection};
 
 use super::{AlertChange, IncidentChange, Step, alerts::stands_for, batch, id_list, number};
-use crate::{LedgerError, audit::Entry};
+use crate::{LedgerError, audit::Entry, schema::bare};
 
 /// Decides and writes the incidents of an epoch; gives the changes by number.
 pub(super) async fn apply(
@@ -159,6 +159,7 @@ async fn write(
 ) -> Result<(), LedgerError> {
     let (epoch, at) = (number(step.record.epoch), step.at.micros());
     let (mut incidents, mut homes, mut merges) = (Vec::new(), Vec::new(), Vec::new());
+    let mut contents = Vec::new();
     for change in changes {
         let incident = &change.incident;
         let entities = serde_json::to_string(&incident.entities).map_err(LedgerError::damaged("entities"))?;
@@ -172,6 +173,10 @@ async fn write(
             at,
             epoch
         ]));
+        if change.state != "merged" {
+            let content = serde_json::to_string(&bare(incident)).map_err(LedgerError::damaged("an incident"))?;
+            contents.push(json!([change.number, content]));
+        }
         if change.state == "open" {
             homes.extend(incident.alerts.iter().map(|(_, alert)| json!([alert, change.number])));
         }
@@ -185,7 +190,10 @@ async fn write(
             "withdrawn" => "incident_withdrawn",
             _ => continue,
         };
-        let detail = json!({"incident_id": incident.id, "alerts": incident.alerts.len(), "redirect": change.redirect});
+        let detail = json!({
+            "incident_id": incident.id, "alerts": incident.alerts.len(), "redirect": change.redirect,
+            "type": incident.kind, "severity": incident.severity,
+        });
         step.audit.push(Entry::engine(action, format!("incident {}", change.number), detail));
     }
     batch(
@@ -197,6 +205,12 @@ async fn write(
              incident_id = excluded.incident_id, state = excluded.state, redirect = excluded.redirect,
              entities = excluded.entities, changed_epoch = excluded.changed_epoch, changed_at = excluded.changed_at",
         incidents,
+    )
+    .await?;
+    batch(
+        connection,
+        "INSERT OR REPLACE INTO incident_contents SELECT value->>0, value->>1 FROM json_each(?)",
+        contents,
     )
     .await?;
     write_homes(connection, homes, merges).await?;

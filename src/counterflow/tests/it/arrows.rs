@@ -12,6 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cf-spool", &["cf-types"]),
     ("cf-ingest", &["cf-types", "cf-spool", "tokio"]),
     ("cf-dataflows", &["cf-types", "cf-sigma", "timely", "differential-dataflow"]),
+    ("cf-engine", &["cf-types", "cf-sigma", "cf-ingest", "cf-dataflows", "timely"]),
     ("cf-history", &["cf-types", "arrow", "parquet", "deltalake", "tokio"]),
     ("cf-ledger", &["cf-types", "cf-spool", "sqlx", "tokio"]),
     ("cf-response", &["cf-types", "cf-ledger", "reqwest", "tokio"]),

@@ -7,6 +7,8 @@
 mod arrows;
 mod cases;
 mod cli;
+mod cluster;
+mod explain;
 mod files;
 mod kill;
 mod reload;
