@@ -1,11 +1,12 @@
 //! Rules to one matcher: what refers to what, and programs by route.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, LazyLock},
 };
 
 use cf_types::{Detection, Entity, EntityKind, EpisodeRule, Event, Group, Item, Level, Member, Name, Predicate};
+use rustc_hash::FxHashMap;
 
 use crate::{
     explain::{Explained, Referenced},
@@ -191,7 +192,7 @@ impl RuleSet {
     pub fn changed_to(&self, upsert: Parsed, removed: &[Arc<str>]) -> (RuleSet, Vec<Problem>) {
         let mut files = self.files.clone();
         files.retain(|file| !removed.contains(&file.file));
-        let mut places: HashMap<Arc<str>, usize> =
+        let mut places: FxHashMap<Arc<str>, usize> =
             files.iter().enumerate().map(|(place, file)| (Arc::clone(&file.file), place)).collect();
         for parsed in upsert.files {
             match places.get(&parsed.file).and_then(|place| files.get_mut(*place)) {

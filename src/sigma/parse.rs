@@ -1,9 +1,11 @@
 //! Text to rules: which kind of document it is, what all kinds have in common, and what must be unique.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
+
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use self::head::Head;
 use crate::{
@@ -115,7 +117,7 @@ impl Parsed {
     /// The same with its files in the order of these texts, which decides whose id stays.
     #[must_use]
     pub fn in_order_of(self, texts: &[Text]) -> Parsed {
-        let places: HashMap<&Arc<str>, usize> =
+        let places: FxHashMap<&Arc<str>, usize> =
             texts.iter().zip(0..).map(|(text, place)| (&text.file, place)).collect();
         let mut files = self.files;
         files.sort_by_key(|file| places.get(&file.file).copied());
@@ -271,7 +273,8 @@ pub(crate) fn refuse_repeated_keys(entries: &[(Node, Node)], problems: &mut Prob
 
 /// Of rules with one id the first stays.
 fn refuse_repeated_ids(parsed: &mut Parsed) {
-    let mut first: HashMap<Arc<str>, (Arc<str>, u32)> = HashMap::new();
+    let len = parsed.rules.len() + parsed.correlations.len();
+    let mut first: FxHashMap<Arc<str>, (Arc<str>, u32)> = FxHashMap::with_capacity_and_hasher(len, FxBuildHasher);
     let Parsed { rules, correlations, problems, .. } = parsed;
     let mut keep = |id: &Arc<str>, title: &Arc<str>, file: &Arc<str>, line: u32| -> bool {
         if let Some((other_file, other_line)) = first.get(id) {

@@ -15,7 +15,7 @@ use crate::{
         program::{
             Matcher, Program,
             anchor::Keywords,
-            node::{CompiledTest, Op, Slots, TextOp, agree, in_network, time_part},
+            node::{CompiledTest, Op, Slots, TextOp, agree, in_networks, time_part},
         },
     },
     fold::{escaped, folded, push_escaped, push_folded},
@@ -92,6 +92,8 @@ pub(crate) struct View<'s, 'e> {
     ascii: bool,
     /// All values stand in the folded record as they are compared.
     shows_values: bool,
+    /// The part of the record in which they stand.
+    values_in: Place,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -427,8 +429,13 @@ impl<'s, 'e> View<'s, 'e> {
         scratch.values.clear();
         let ascii = scratch.record.is_ascii();
         let mut shows_values = ascii && is_structured(event);
+        let (mut begin, mut end) = (usize::MAX, 0);
         for (field, part) in (0..).zip(event.fields.parts()) {
             let null = part.scalar == Scalar::Null;
+            if let Some(at) = part.at {
+                begin = begin.min(at);
+                end = end.max(at + part.text.len());
+            }
             shows_values &= null || (matches!(part.form, Form::Json | Form::Escaped) && part.at.is_some());
             if part.name == Name::UNKNOWN {
                 continue;
@@ -439,7 +446,8 @@ impl<'s, 'e> View<'s, 'e> {
             let slot = matcher.slots.of_name(part.name);
             scratch.add(field, slot, &part, ascii);
         }
-        View { matcher, scratch, event, complete: false, ascii, shows_values }
+        let values_in = Place::of(begin.min(end), end, true);
+        View { matcher, scratch, event, complete: false, ascii, shows_values, values_in }
     }
 
     /// Takes in the values of fields that no rule speaks of: a keyword may be in any.
@@ -517,7 +525,8 @@ impl<'s, 'e> View<'s, 'e> {
     /// Whether to look for keywords in each value. Where the record does not show the values as they are compared, the
     /// answer is yes.
     fn may_hold_keyword(&self, keywords: &Keywords) -> bool {
-        !self.shows_values || keywords.may_be_in(&self.scratch.record)
+        let values = self.scratch.record.get(self.values_in.range()).unwrap_or(&self.scratch.record);
+        !self.shows_values || keywords.may_be_in(values)
     }
 
     /// A value as it is compared: folded and escaped.
@@ -659,8 +668,12 @@ impl<'s, 'e> View<'s, 'e> {
             Op::Text { op, cased: false } => op.fits(self.folded(at)),
             Op::OneOf(texts) => texts.contains(self.folded(at)),
             Op::ContainsOneOf(texts) => texts.any_in(self.folded(at)),
-            Op::Regex(regex) => regex.is_match(self.plain(at)),
-            Op::Cidr(net) => in_network(net, self.plain(at)),
+            Op::EndsWithOneOf(texts) => texts.any_fits(self.folded(at)),
+            Op::Regex(regex, bytes_min) => {
+                let text = self.plain(at);
+                text.len() >= *bytes_min && regex.is_match(text)
+            }
+            Op::InNetworks(nets) => in_networks(nets, self.plain(at)),
             Op::Compare(comparison, number) => {
                 Number::parse(self.plain(at)).is_some_and(|value| comparison.holds(value, *number))
             }

@@ -3,7 +3,7 @@
 use cf_types::Condition;
 
 use super::{
-    Arc, BTreeMap, BTreeSet, Correlation, Counted, CountedValue, EpisodeRule, Grouping, HashMap, Name, Options,
+    Arc, BTreeMap, BTreeSet, Correlation, Counted, CountedValue, EpisodeRule, FxHashMap, Grouping, Name, Options,
     Predicate, Problem, Rule,
 };
 use crate::{
@@ -84,11 +84,14 @@ pub(super) fn resolve(
     build(rules, correlations, &targets, disabled, options)
 }
 
-type Index = HashMap<Arc<str>, Target>;
+type Index = FxHashMap<Arc<str>, Target>;
 
 /// Ids and names; where a name is another's id, the id wins.
 fn index(rules: &[Arc<Rule>], correlations: &[Correlation]) -> Index {
-    let mut index = Index::new();
+    let mut index = Index::default();
+    if correlations.is_empty() {
+        return index; // nobody asks
+    }
     let heads = || {
         let plain = rules.iter().enumerate().map(|(number, rule)| (Target::Rule(number), &rule.id, rule.name.as_ref()));
         let others = correlations.iter().enumerate();

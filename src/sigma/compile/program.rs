@@ -21,7 +21,7 @@ mod grams;
 pub(crate) mod node;
 pub(crate) mod profile;
 
-use anchor::{Anchored, Plans};
+use anchor::{Anchored, Plans, Wanted};
 use node::{Node, Slots, Tests};
 use profile::{BUILT_IN, Profile};
 
@@ -96,6 +96,7 @@ impl Matcher {
         let name = |at: usize| names.get(at).copied().unwrap_or(Name::UNKNOWN);
         let names = KnownNames { channel: name(0), event_id: name(1), provider: name(2) };
         let Builder { mut slots, mut tests, programs, .. } = builder;
+        let programs = planned(programs, profile);
         slots.seal();
         tests.seal();
         let log_sources = Arc::clone(log_sources);
@@ -110,7 +111,7 @@ struct Builder<'a> {
     by_pattern: FxHashMap<&'a LogSourcePattern, Vec<u32>>,
     slots: Slots,
     tests: Tests,
-    programs: Vec<Program>,
+    programs: Vec<Unplanned>,
     /// By rule: its condition where a route changes nothing in it. One tree serves all of those.
     unchanged: FxHashMap<u32, Anchored>,
 }
@@ -285,10 +286,39 @@ impl<'a> Builder<'a> {
             variants.push(Variant { rule, node });
             anchors.push(anchor);
         }
-        let plans = Plans::build(&anchors, self.profile);
-        self.programs.push(Program { variants, plans, covers });
+        self.programs.push(Unplanned { variants, anchors, covers });
         self.programs.len() - 1
     }
+}
+
+/// A program whose anchors nobody can look for yet.
+struct Unplanned {
+    variants: Vec<Variant>,
+    /// By variant.
+    anchors: Vec<Option<Arc<[Wanted]>>>,
+    covers: BTreeSet<usize>,
+}
+
+/// Variants from which a second thread plans every other program.
+const VARIANTS_OF_TWO_MIN: usize = 4_096;
+
+/// Makes the plans of all programs, each for itself: so the result does not depend on who makes it.
+fn planned(programs: Vec<Unplanned>, profile: &Profile) -> Vec<Program> {
+    let plan = |program: &Unplanned| Plans::build(&program.anchors, profile);
+    let variants: usize = programs.iter().map(|program| program.variants.len()).sum();
+    let plans: Vec<Plans> = if variants < VARIANTS_OF_TWO_MIN {
+        programs.iter().map(plan).collect()
+    } else {
+        let every_other = |from: usize| programs.iter().skip(from).step_by(2).map(plan).collect::<Vec<Plans>>();
+        std::thread::scope(|scope| {
+            let odd = scope.spawn(|| every_other(1));
+            let even = every_other(0);
+            let mut odd = odd.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).into_iter();
+            even.into_iter().flat_map(|even| [Some(even), odd.next()]).flatten().collect()
+        })
+    };
+    let planned = programs.into_iter().zip(plans);
+    planned.map(|(Unplanned { variants, covers, .. }, plans)| Program { variants, plans, covers }).collect()
 }
 
 /// Whether a test names an event id as a whole.

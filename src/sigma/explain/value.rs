@@ -8,7 +8,7 @@ use cf_types::{
 };
 
 use crate::{
-    compile::program::node::{agree, in_network, time_part},
+    compile::program::node::{agree, in_networks, time_part},
     fold::folded,
     outline::{Item, Wanted},
     rule::{Matcher, Number, Part, Pattern},
@@ -85,7 +85,7 @@ impl<'e> Seen<'e> {
                 any(&|text| glob(&pattern.parts, &folded(text)))
             }
             Matcher::Regex(regex) => any(&|text| regex.is_match(text)),
-            Matcher::Cidr(net) => any(&|text| in_network(net, text)),
+            Matcher::Cidr(net) => any(&|text| in_networks(std::slice::from_ref(net), text)),
             Matcher::Compare(comparison, wanted) => {
                 any(&|text| Number::parse(text).is_some_and(|number| comparison.holds(number, *wanted)))
             }

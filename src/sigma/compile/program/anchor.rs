@@ -199,7 +199,7 @@ impl Anchored {
 /// Whether a condition holds whenever one of its literals is met.
 fn is_exact(node: &Node, tests: &Tests) -> bool {
     match node {
-        Node::Test(number) => tests.get(*number).is_some_and(|test| test.exact),
+        Node::Test(number) => tests.expected(*number).is_some_and(|expected| expected.exact),
         Node::Any(list) => list.iter().all(|node| is_exact(node, tests)),
         Node::All(_) | Node::Not(_) | Node::Const(_) => false,
     }
@@ -260,7 +260,7 @@ fn clause(node: &Node, tests: &Tests) -> Option<Vec<Wanted>> {
         Node::Const(false) => Some(Vec::new()),
         Node::Test(number) => {
             let test = tests.get(*number)?;
-            let wanted = test.necessary.as_ref()?.iter().map(|(literal, share)| Wanted {
+            let wanted = tests.expected(*number)?.necessary.as_ref()?.iter().map(|(literal, share)| Wanted {
                 slot: test.slot,
                 literal: literal.clone(),
                 // Any value may hold a keyword: its bytes cost more than a field's.
@@ -384,38 +384,37 @@ impl Plan {
     }
 }
 
-/// Texts of which one must be in whatever the expression finds; `None` if there are none of use.
-pub(crate) fn required_of_regex(pattern: &str) -> Option<Vec<Literal>> {
-    let hir = regex_syntax::ParserBuilder::new().nest_limit(64).build().parse(pattern).ok()?;
-    let texts = required(&hir)?;
-    let literals = texts.into_iter().map(|text| Literal { kind: Kind::Contains, text: text.into() });
-    Some(literals.collect())
+/// What a value must have for an expression to find something in it.
+#[derive(Debug, Default)]
+pub(crate) struct Required {
+    /// Folded texts of which one must be in it; `None` if there are none of use.
+    pub(crate) texts: Option<Vec<Literal>>,
+    pub(crate) bytes_min: usize,
+}
+
+/// What an expression requires, whatever its flags are.
+pub(crate) fn required_of_regex(pattern: &str) -> Required {
+    let Ok(hir) = regex_syntax::ParserBuilder::new().nest_limit(64).build().parse(pattern) else {
+        return Required::default();
+    };
+    let literals = |texts: Vec<String>| {
+        texts.into_iter().map(|text| Literal { kind: Kind::Contains, text: text.into() }).collect()
+    };
+    // Without case, a letter beyond ASCII may stand for one of fewer bytes.
+    let is_plain = pattern.is_ascii() && !["\\x", "\\u", "\\U"].iter().any(|escape| pattern.contains(escape));
+    let bytes_min = hir.properties().minimum_len().filter(|_| is_plain).unwrap_or(0);
+    Required { texts: required(&hir).map(literals), bytes_min }
 }
 
 /// Alternatives beyond this are no help.
 const ALTERNATIVES_MAX: usize = 32;
+/// Alternatives that one part of an expression may bring into a text, and characters of one class.
+const RUN_ALTERNATIVES_MAX: usize = 8;
+const CLASS_CHARS_MAX: usize = 4;
 
 fn required(hir: &Hir) -> Option<Vec<String>> {
     match hir.kind() {
-        HirKind::Concat(parts) => {
-            let mut best: Option<Vec<String>> = None;
-            let mut run = String::new();
-            let mut offer = |found: Option<Vec<String>>| {
-                if worth(found.as_ref()) > worth(best.as_ref()) {
-                    best = found;
-                }
-            };
-            for part in parts {
-                if let Some(text) = exact(part) {
-                    run.push_str(&text);
-                    continue;
-                }
-                offer((!run.is_empty()).then(|| vec![std::mem::take(&mut run)]));
-                offer(required(part));
-            }
-            offer((!run.is_empty()).then(|| vec![run]));
-            best
-        }
+        HirKind::Concat(parts) => required_of_all(parts),
         HirKind::Alternation(parts) => {
             let mut all = Vec::new();
             for part in parts {
@@ -425,9 +424,50 @@ fn required(hir: &Hir) -> Option<Vec<String>> {
         }
         HirKind::Repetition(repetition) if repetition.min > 0 => required(&repetition.sub),
         HirKind::Capture(capture) => required(&capture.sub),
-        HirKind::Literal(_) | HirKind::Class(_) => exact(hir).filter(|text| !text.is_empty()).map(|text| vec![text]),
+        HirKind::Literal(_) | HirKind::Class(_) => exact(hir).filter(|texts| worth(Some(texts)) > 0),
         HirKind::Empty | HirKind::Look(_) | HirKind::Repetition(_) => None,
     }
+}
+
+/// The best of what parts one behind the other require: what stands side by side is one text.
+fn required_of_all(parts: &[Hir]) -> Option<Vec<String>> {
+    let mut best: Option<Vec<String>> = None;
+    let mut offer = |found: Option<Vec<String>>| {
+        if worth(found.as_ref()) > worth(best.as_ref()) {
+            best = found;
+        }
+    };
+    let mut run = vec![String::new()];
+    for part in parts {
+        // Of what repeats, the first stands beside what is before, the last beside what follows.
+        let (texts, repeats) = match part.kind() {
+            HirKind::Repetition(repetition) if repetition.min > 0 => (exact(&repetition.sub), true),
+            HirKind::Look(_) => (Some(vec![String::new()]), false),
+            _ => (exact(part), false),
+        };
+        match texts {
+            Some(texts) => {
+                let longer = joined(&run, &texts);
+                if repeats || longer.len() > RUN_ALTERNATIVES_MAX {
+                    offer(Some(if longer.len() > RUN_ALTERNATIVES_MAX { run } else { longer }));
+                    run = texts;
+                } else {
+                    run = longer;
+                }
+            }
+            None => {
+                offer(Some(std::mem::replace(&mut run, vec![String::new()])));
+                offer(required(part));
+            }
+        }
+    }
+    offer(Some(run));
+    best
+}
+
+/// Each text of the left with each of the right behind it.
+fn joined(left: &[String], right: &[String]) -> Vec<String> {
+    left.iter().flat_map(|left| right.iter().map(move |right| format!("{left}{right}"))).collect()
 }
 
 /// The shortest text decides.
@@ -435,23 +475,41 @@ fn worth(texts: Option<&Vec<String>>) -> usize {
     texts.and_then(|texts| texts.iter().map(String::len).min()).unwrap_or(0)
 }
 
-/// The one folded text that it finds.
-fn exact(hir: &Hir) -> Option<String> {
-    match hir.kind() {
-        HirKind::Literal(literal) => std::str::from_utf8(&literal.0).ok().map(folded),
+/// All folded texts that it finds, if they are few.
+fn exact(hir: &Hir) -> Option<Vec<String>> {
+    let texts = match hir.kind() {
+        HirKind::Literal(literal) => vec![folded(std::str::from_utf8(&literal.0).ok()?)],
         HirKind::Class(Class::Unicode(class)) => {
-            let mut chars = class.iter().flat_map(|range| range.start()..=range.end()).take(5);
-            let first = folded(&chars.next()?.to_string());
-            chars.all(|c| folded(&c.to_string()) == first).then_some(first)
+            let chars = class.iter().flat_map(|range| range.start()..=range.end()).take(2 * CLASS_CHARS_MAX + 1);
+            let mut texts: Vec<String> = chars.map(|c| folded(&c.to_string())).collect();
+            if texts.len() > 2 * CLASS_CHARS_MAX {
+                return None;
+            }
+            texts.sort();
+            texts.dedup();
+            texts
         }
-        HirKind::Capture(capture) => exact(&capture.sub),
-        HirKind::Concat(parts) => parts.iter().map(exact).collect::<Option<Vec<_>>>().map(|texts| texts.concat()),
-        HirKind::Empty
-        | HirKind::Class(Class::Bytes(_))
-        | HirKind::Look(_)
-        | HirKind::Repetition(_)
-        | HirKind::Alternation(_) => None,
-    }
+        HirKind::Capture(capture) => exact(&capture.sub)?,
+        HirKind::Concat(parts) => {
+            let mut texts = vec![String::new()];
+            for part in parts {
+                texts = joined(&texts, &exact(part)?);
+                if texts.len() > RUN_ALTERNATIVES_MAX {
+                    return None;
+                }
+            }
+            texts
+        }
+        HirKind::Alternation(parts) => {
+            let mut texts = Vec::new();
+            for part in parts {
+                texts.extend(exact(part)?);
+            }
+            texts
+        }
+        HirKind::Empty | HirKind::Class(Class::Bytes(_)) | HirKind::Look(_) | HirKind::Repetition(_) => return None,
+    };
+    (!texts.is_empty() && texts.len() <= RUN_ALTERNATIVES_MAX).then_some(texts)
 }
 
 #[cfg(test)]
@@ -462,14 +520,25 @@ mod tests {
     fn regular_expressions_give_what_they_need() {
         let texts = |pattern: &str| {
             required_of_regex(pattern)
+                .texts
                 .map(|list| list.iter().map(|literal| literal.text.to_string()).collect::<Vec<_>>())
         };
         let some = |list: &[&str]| Some(list.iter().map(ToString::to_string).collect::<Vec<_>>());
         assert_eq!(texts(r"(?i)PowerShell\s+-enc"), some(&["powershell"]));
-        assert_eq!(texts(r"ab(c|d)efgh"), some(&["efgh"]));
+        assert_eq!(texts(r"ab(c|d)efgh"), some(&["abcefgh", "abdefgh"]));
+        assert_eq!(texts(r"ab([a-z]|d)efgh"), some(&["efgh"]));
+        assert_eq!(texts(r#"\\[a-z]{1,32}\.[a-z]{1,6}\.[ "']{1}"#), some(&[". ", ".\"", ".'"]));
+        assert_eq!(texts(r#"x?"(?:\{\d\})+""#), some(&["\""]));
+        assert_eq!(texts(r"(?:ab)+cd"), some(&["abcd"]));
+        assert_eq!(texts(r"xy(?:ab)+c"), some(&["xyab"]));
+        assert_eq!(texts(r"(?i)K[oO]"), some(&["ko"]));
+        assert_eq!(texts(r"^\bab\b$"), some(&["ab"]));
         assert_eq!(texts(r"(foo|barbaz)x?"), some(&["foo", "barbaz"]));
         assert_eq!(texts(r"\d+.*"), None);
         assert_eq!(texts(r"(abc)*"), None);
         assert_eq!(texts(r"(abc){2,}"), some(&["abc"]));
+        assert_eq!(required_of_regex(r"\s[a-f]{64}\s").bytes_min, 66);
+        assert_eq!(required_of_regex("(?i)ſſ").bytes_min, 0);
+        assert_eq!(required_of_regex(r"\x{17f}").bytes_min, 0);
     }
 }

@@ -37,14 +37,18 @@ struct Grams {
     bitmap: Box<[u64]>,
     shift: u32,
     texts: Vec<(Box<str>, Vec<u32>)>,
-    by_gram: FxHashMap<u32, Vec<Known>>,
+    /// Sorted: those of one gram lie beside each other.
+    known: Box<[Known]>,
+    /// By gram, the first of them.
+    by_gram: FxHashMap<u32, u32>,
 }
 
 /// A text that has a gram at a place.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Known {
-    text: usize,
-    at: usize,
+    gram: u32,
+    text: u32,
+    at: u32,
 }
 
 impl Contained {
@@ -76,15 +80,21 @@ impl Contained {
 
 impl Grams {
     fn build(texts: Vec<(Box<str>, Vec<u32>)>, stride: usize, profile: &Profile) -> Grams {
-        let mut by_gram: FxHashMap<u32, Vec<Known>> = FxHashMap::default();
+        let mut known = Vec::new();
         let mut starts = Vec::new();
-        for (number, (text, _)) in texts.iter().enumerate() {
-            let bytes = text.as_bytes();
+        for (text, (bytes, _)) in (0..).zip(&texts) {
+            let bytes = bytes.as_bytes();
             let start = profile.rarest_grams(bytes, stride);
             starts.push(start);
             for at in start..start + stride {
-                by_gram.entry(gram_at(bytes, at)).or_default().push(Known { text: number, at });
+                let gram = gram_at(bytes, at);
+                known.extend(u32::try_from(at).map(|at| Known { gram, text, at }));
             }
+        }
+        known.sort_unstable();
+        let mut by_gram = FxHashMap::default();
+        for (first, Known { gram, .. }) in (0..).zip(&known) {
+            by_gram.entry(*gram).or_insert(first);
         }
         let wanted = (by_gram.len() * BITS_PER_GRAM).next_power_of_two().trailing_zeros();
         let bits = wanted.clamp(*BITMAP_BITS.start(), *BITMAP_BITS.end());
@@ -97,7 +107,7 @@ impl Grams {
             }
         }
         let searcher = vector_searcher(&texts, &starts);
-        Grams { stride, searcher, bitmap, shift, texts, by_gram }
+        Grams { stride, searcher, bitmap, shift, texts, known: known.into(), by_gram }
     }
 
     fn scan(&self, bytes: &[u8], met: &mut impl FnMut(&[u32])) {
@@ -164,9 +174,11 @@ impl Grams {
     #[cold]
     fn check(&self, bytes: &[u8], at: usize, met: &mut impl FnMut(&[u32])) {
         let gram = gram_at(bytes, at);
-        for known in self.by_gram.get(&gram).map(Vec::as_slice).unwrap_or_default() {
-            let Some((text, variants)) = self.texts.get(known.text) else { continue };
-            let from = at.checked_sub(known.at).and_then(|begin| bytes.get(begin..));
+        let Some(first) = self.by_gram.get(&gram) else { return };
+        let known = self.known.get(index(*first)..).unwrap_or_default();
+        for known in known.iter().take_while(|known| known.gram == gram) {
+            let Some((text, variants)) = self.texts.get(index(known.text)) else { continue };
+            let from = at.checked_sub(index(known.at)).and_then(|begin| bytes.get(begin..));
             if from.is_some_and(|from| from.starts_with(text.as_bytes())) {
                 met(variants);
             }
@@ -190,6 +202,11 @@ fn vector_searcher(texts: &[(Box<str>, Vec<u32>)], starts: &[usize]) -> Option<p
 #[allow(clippy::as_conversions, clippy::cast_possible_truncation)] // the lower half is what is wanted
 const fn low(eight: u64) -> u32 {
     eight as u32
+}
+
+#[allow(clippy::as_conversions)] // u32 fits usize on every machine we run on
+const fn index(number: u32) -> usize {
+    number as usize
 }
 
 pub(crate) fn gram(window: &[u8]) -> u32 {

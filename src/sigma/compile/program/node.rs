@@ -9,7 +9,7 @@ use regex::Regex;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
-    anchor::{Kind, Literal, required_of_regex},
+    anchor::{Kind, Literal, Required, required_of_regex},
     grams::{Contained, GRAM_BYTES},
     profile::Profile,
 };
@@ -19,8 +19,9 @@ use crate::{
     scan::View,
 };
 
-/// Equal values of one field from which a set is made.
+/// Equal values of one field from which a set is made; and ends of values.
 const SET_MIN: usize = 4;
+const ENDS_MIN: usize = 3;
 /// Contained texts of one field that are sought together: below, searching each is as fast.
 const TOGETHER_MIN: usize = 5;
 
@@ -73,12 +74,19 @@ impl Slots {
 #[derive(Debug, Default)]
 pub(crate) struct Tests {
     list: Vec<CompiledTest>,
+    /// What only building needs, by test.
+    expected: Vec<Expected>,
     by_key: FxHashMap<String, u32>,
 }
 
 impl Tests {
     pub(crate) fn get(&self, number: u32) -> Option<&CompiledTest> {
         self.list.get(usize::try_from(number).ok()?)
+    }
+
+    /// What is expected of a test; only until [`Tests::seal`].
+    pub(crate) fn expected(&self, number: u32) -> Option<&Expected> {
+        self.expected.get(usize::try_from(number).ok()?)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -88,18 +96,18 @@ impl Tests {
     /// Forgets what only building needs.
     pub(crate) fn seal(&mut self) {
         self.by_key = FxHashMap::default();
-        for test in &mut self.list {
-            test.necessary = None;
-        }
+        self.expected = Vec::new();
         self.list.shrink_to_fit();
     }
 
-    fn add(&mut self, key: Option<String>, make: impl FnOnce() -> CompiledTest) -> u32 {
+    fn add(&mut self, key: Option<String>, make: impl FnOnce() -> (CompiledTest, Expected)) -> u32 {
         if let Some(known) = key.as_ref().and_then(|key| self.by_key.get(key)) {
             return *known;
         }
         let number = u32::try_from(self.list.len()).unwrap_or(u32::MAX); // bounded by the rules' text
-        self.list.push(make());
+        let (test, expected) = make();
+        self.list.push(test);
+        self.expected.push(expected);
         if let Some(key) = key {
             self.by_key.insert(key, number);
         }
@@ -112,6 +120,11 @@ impl Tests {
 pub(crate) struct CompiledTest {
     pub(crate) slot: u32,
     pub(crate) op: Op,
+}
+
+/// What is expected of a test.
+#[derive(Debug)]
+pub(crate) struct Expected {
     /// If the test holds, one of these is met by a folded value; `None` if it can hold without any value. Each with the
     /// share of events in which it is expected.
     pub(crate) necessary: Option<Vec<(Literal, f32)>>,
@@ -128,12 +141,12 @@ impl CompiledTest {
             Op::Null | Op::Exists(_) => 0.5,
             Op::Text { op: TextOp::Equal(_) | TextOp::StartsWith(_) | TextOp::EndsWith(_), cased: false } => 1.0,
             Op::Text { op: TextOp::Anything, .. } => 1.0,
-            Op::OneOf(_) => 2.0,
-            Op::Compare(..) | Op::Time(..) | Op::Cidr(_) => 3.0,
+            Op::OneOf(_) | Op::EndsWithOneOf(_) => 2.0,
+            Op::Compare(..) | Op::Time(..) | Op::InNetworks(_) => 3.0,
             Op::Text { op: TextOp::Contains(_), .. } | Op::Field { .. } => 4.0,
             Op::Text { .. } => 6.0,
             Op::ContainsOneOf(_) => 6.0,
-            Op::Regex(_) => 30.0,
+            Op::Regex(..) => 30.0,
             Op::External(_) => 100.0,
         };
         // Any value of the event may hold a keyword.
@@ -153,8 +166,12 @@ pub(crate) enum Op {
     OneOf(FxHashSet<Box<str>>),
     /// Contains one of these, folded and escaped.
     ContainsOneOf(Box<OneOfTexts>),
-    Regex(Regex),
-    Cidr(IpNet),
+    /// Ends with one of these, folded and escaped.
+    EndsWithOneOf(Box<OneOfEnds>),
+    /// What it finds has so many bytes at least.
+    Regex(Regex, usize),
+    /// An address in one of these networks.
+    InNetworks(Box<[IpNet]>),
     Compare(Comparison, Number),
     Field {
         other: u32,
@@ -205,7 +222,12 @@ impl Node {
             }
             Expr::Any(list) => {
                 let mut flat = Vec::new();
-                let (sets, rest) = grouped(list);
+                let (networks, rest) = networks_of(list);
+                flat.extend(networks.into_iter().map(|(field, nets)| {
+                    let slot = slots.slot(field);
+                    Node::Test(add_networks(slot, field, nets, tests, profile))
+                }));
+                let (sets, rest) = grouped(&rest);
                 flat.extend(sets.into_iter().map(|set| Node::Test(add_set(set, slots, tests, profile))));
                 for expr in rest {
                     match Node::build(expr, slots, tests, profile) {
@@ -268,11 +290,8 @@ impl Node {
                 Worth { price, probability: 1.0 - probability }
             }
             Node::Test(number) => {
-                let test = tests.get(*number);
-                test.map_or(Worth { price: 1.0, probability: 1.0 }, |test| Worth {
-                    price: test.price(),
-                    probability: test.probability,
-                })
+                let price = tests.get(*number).map_or(1.0, CompiledTest::price);
+                Worth { price, probability: tests.expected(*number).map_or(1.0, |expected| expected.probability) }
             }
             Node::Const(value) => Worth { price: 0.0, probability: f32::from(u8::from(*value)) },
         }
@@ -308,38 +327,70 @@ struct Set<'a> {
     texts: Vec<String>,
 }
 
+/// Parts the networks of which an address must be in one, by field, from the other children of an `Any`: an address is
+/// read once for all of them.
+fn networks_of(list: &[Expr]) -> (Vec<(&Arc<str>, Vec<IpNet>)>, Vec<&Expr>) {
+    let (mut networks, mut rest): (Vec<(&Arc<str>, Vec<IpNet>)>, Vec<&Expr>) = (Vec::new(), Vec::new());
+    for expr in list {
+        let Expr::Test(Test { field: Some(field), matcher: Matcher::Cidr(net) }) = expr else {
+            rest.push(expr);
+            continue;
+        };
+        match networks.iter_mut().find(|(known, _)| *known == field) {
+            Some((_, nets)) => nets.push(*net),
+            None => networks.push((field, vec![*net])),
+        }
+    }
+    (networks, rest)
+}
+
+fn add_networks(slot: u32, field: &str, mut nets: Vec<IpNet>, tests: &mut Tests, profile: &Profile) -> u32 {
+    nets.sort();
+    nets.dedup();
+    tests.add(Some(format!("{slot} in {nets:?}")), || {
+        let present = Literal { kind: Kind::Present, text: "".into() };
+        let (necessary, probability) = profile.expected(field, vec![present]);
+        let expected = Expected { necessary: Some(necessary), exact: false, probability };
+        (CompiledTest { slot, op: Op::InNetworks(nets.into()) }, expected)
+    })
+}
+
 /// Parts the children of an `Any` that can become sets from the others.
-fn grouped(list: &[Expr]) -> (Vec<Set<'_>>, Vec<&Expr>) {
-    let mut sets: Vec<Set<'_>> = Vec::new();
-    let kind_of = |expr: &'_ Expr| -> Option<Kind> {
+fn grouped<'a>(list: &[&'a Expr]) -> (Vec<Set<'a>>, Vec<&'a Expr>) {
+    let mut sets: Vec<Set<'a>> = Vec::new();
+    let kind_of = |expr: &'a Expr| -> Option<Kind> {
         let Expr::Test(Test { field: Some(_), matcher: Matcher::Text { pattern, cased: false } }) = expr else {
             return None;
         };
         match pattern.parts.as_slice() {
             [Part::Text(_)] => Some(Kind::Equal),
             [Part::Any, Part::Text(_), Part::Any] => Some(Kind::Contains),
+            [Part::Any, Part::Text(_)] => Some(Kind::EndsWith),
             _ => None,
         }
     };
     let mut rest = Vec::new();
-    let mut sizes: FxHashMap<(&str, bool), usize> = FxHashMap::default();
-    let place = |expr: &'_ Expr| -> Option<(Kind, bool)> { kind_of(expr).map(|kind| (kind, kind == Kind::Equal)) };
-    for expr in list {
-        if let (Some((_, equal)), Expr::Test(Test { field: Some(field), .. })) = (place(expr), expr) {
-            *sizes.entry((field, equal)).or_default() += 1;
+    let mut sizes: FxHashMap<(&str, Kind), usize> = FxHashMap::default();
+    for expr in list.iter().copied() {
+        if let (Some(kind), Expr::Test(Test { field: Some(field), .. })) = (kind_of(expr), expr) {
+            *sizes.entry((field, kind)).or_default() += 1;
         }
     }
-    for expr in list {
+    for expr in list.iter().copied() {
         let Expr::Test(Test { field: Some(field), matcher: Matcher::Text { pattern, .. } }) = expr else {
             rest.push(expr);
             continue;
         };
-        let Some((kind, equal)) = place(expr) else {
+        let Some(kind) = kind_of(expr) else {
             rest.push(expr);
             continue;
         };
-        let least = if equal { SET_MIN } else { TOGETHER_MIN };
-        if sizes.get(&(&**field, equal)).copied().unwrap_or(0) < least {
+        let least = match kind {
+            Kind::Equal => SET_MIN,
+            Kind::EndsWith => ENDS_MIN,
+            _ => TOGETHER_MIN,
+        };
+        if sizes.get(&(&**field, kind)).copied().unwrap_or(0) < least {
             rest.push(expr);
             continue;
         }
@@ -366,9 +417,10 @@ fn add_set(set: Set<'_>, slots: &mut Slots, tests: &mut Tests, profile: &Profile
         let texts: Vec<String> = texts.iter().map(|text| escaped(text)).collect();
         let op = match set.kind {
             Kind::Contains => Op::ContainsOneOf(Box::new(OneOfTexts::build(texts, profile))),
+            Kind::EndsWith => Op::EndsWithOneOf(Box::new(OneOfEnds::build(texts))),
             _ => Op::OneOf(texts.iter().map(|text| text.as_str().into()).collect()),
         };
-        CompiledTest { slot, op, necessary: Some(necessary), exact: true, probability }
+        (CompiledTest { slot, op }, Expected { necessary: Some(necessary), exact: true, probability })
     })
 }
 
@@ -393,6 +445,35 @@ impl OneOfTexts {
     }
 }
 
+/// Texts of which a value must end with one. The last eight bytes of each lie in a row: they rule out nearly all.
+#[derive(Debug)]
+pub(crate) struct OneOfEnds {
+    /// The last bytes, and which of the eight count.
+    ends: Box<[(u64, u64)]>,
+    texts: Box<[Box<str>]>,
+}
+
+impl OneOfEnds {
+    fn build(texts: Vec<String>) -> OneOfEnds {
+        let counts = |text: &String| u64::MAX.checked_shl(64 - 8 * u32::try_from(text.len().min(8)).unwrap_or(8));
+        let ends = texts.iter().map(|text| (last_eight(text), counts(text).unwrap_or(0)));
+        OneOfEnds { ends: ends.collect(), texts: texts.iter().map(|text| text.as_str().into()).collect() }
+    }
+
+    pub(crate) fn any_fits(&self, value: &str) -> bool {
+        let last = last_eight(value);
+        let mut near = self.ends.iter().zip(&self.texts).filter(|((end, counts), _)| (last ^ end) & counts == 0);
+        near.any(|(_, text)| value.as_bytes().ends_with(text.as_bytes()))
+    }
+}
+
+/// The last eight bytes of a text, zeros before a shorter one.
+fn last_eight(text: &str) -> u64 {
+    let bytes = text.as_bytes();
+    let short = || bytes.iter().fold(0, |sum, byte| sum >> 8 | u64::from(*byte) << 56);
+    bytes.last_chunk::<8>().map_or_else(short, |last| u64::from_le_bytes(*last))
+}
+
 fn add_test(test: &Test, slots: &mut Slots, tests: &mut Tests, profile: &Profile) -> u32 {
     let slot = test.field.as_ref().map_or(Slots::ANY, |field| slots.slot(field));
     let field = test.field.as_deref().unwrap_or_default();
@@ -414,8 +495,11 @@ fn add_test(test: &Test, slots: &mut Slots, tests: &mut Tests, profile: &Profile
                 let necessary = vec![literal_of(&folded_pattern(&pattern))];
                 (Op::Text { op: text_op(&pattern), cased: *cased }, Some(necessary))
             }
-            Matcher::Regex(regex) => (Op::Regex(regex.clone()), required_of_regex(regex.as_str()).or_else(present)),
-            Matcher::Cidr(net) => (Op::Cidr(*net), present()),
+            Matcher::Regex(regex) => {
+                let Required { texts, bytes_min } = required_of_regex(regex.as_str());
+                (Op::Regex(regex.clone(), bytes_min), texts.or_else(present))
+            }
+            Matcher::Cidr(net) => (Op::InNetworks([*net].into()), present()),
             Matcher::Compare(comparison, number) => (Op::Compare(*comparison, *number), present()),
             Matcher::Field { shape, cased, .. } => (Op::Field { other, shape: *shape, cased: *cased }, present()),
             Matcher::Time(part, number) => (Op::Time(*part, *number), present()),
@@ -430,7 +514,7 @@ fn add_test(test: &Test, slots: &mut Slots, tests: &mut Tests, profile: &Profile
         };
         let glob = matches!(op, Op::Text { op: TextOp::Glob(_), .. });
         let exact = !glob && matches!(op, Op::Text { cased: false, .. });
-        CompiledTest { slot, op, necessary, exact, probability }
+        (CompiledTest { slot, op }, Expected { necessary, exact, probability })
     })
 }
 
@@ -490,27 +574,84 @@ fn literal_of(pattern: &Pattern) -> Literal {
 #[derive(Debug)]
 pub(crate) struct Glob {
     /// Between two pieces anything may stand. The first is bound to the begin, the last to the end.
-    pieces: Vec<Vec<Part>>,
+    pieces: Vec<Piece>,
+}
+
+/// Texts and single characters in a row.
+#[derive(Debug)]
+struct Piece {
+    parts: Vec<Part>,
+    /// Of the text that it begins with.
+    finder: Option<Finder<'static>>,
 }
 
 impl Glob {
     fn new(parts: &[Part]) -> Glob {
-        Glob { pieces: parts.split(|part| *part == Part::Any).map(<[Part]>::to_vec).collect() }
+        Glob { pieces: parts.split(|part| *part == Part::Any).map(Piece::new).collect() }
     }
 
     fn fits(&self, text: &str) -> bool {
         let Some((first, rest)) = self.pieces.split_first() else { return text.is_empty() };
-        let Some(mut left) = strip(first, text) else { return false };
+        let Some(mut left) = strip(&first.parts, text) else { return false };
         let Some((last, middle)) = rest.split_last() else { return left.is_empty() };
         for piece in middle {
             // The first place that fits leaves most for the others.
-            match places(left).find_map(|from| strip(piece, from)) {
+            match piece.find(left) {
                 Some(behind) => left = behind,
                 None => return false,
             }
         }
-        places(left).any(|from| strip(last, from).is_some_and(str::is_empty))
+        last.is_at_end(left)
     }
+}
+
+impl Piece {
+    fn new(parts: &[Part]) -> Piece {
+        let finder = match parts.first() {
+            Some(Part::Text(text)) if !text.is_empty() => Some(Finder::new(text).into_owned()),
+            _ => None,
+        };
+        Piece { parts: parts.to_vec(), finder }
+    }
+
+    /// What is behind the first place of an escaped text where the piece stands.
+    fn find<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let Some(finder) = &self.finder else {
+            return places(text).find_map(|from| strip(&self.parts, from));
+        };
+        let mut left = text;
+        loop {
+            let at = finder.find(left.as_bytes())?;
+            if is_within_unit(left, at) {
+                // The second half of an escape: a backslash or a quote.
+                left = left.get(at + 1..)?;
+                continue;
+            }
+            let from = left.get(at..)?;
+            if let Some(behind) = strip(&self.parts, from) {
+                return Some(behind);
+            }
+            left = from.get(unit_len(from)..)?;
+        }
+    }
+
+    /// Whether an escaped text ends with it.
+    fn is_at_end(&self, text: &str) -> bool {
+        match self.parts.as_slice() {
+            [] => true,
+            [Part::Text(wanted)] => {
+                let front = text.strip_suffix(wanted.as_str());
+                front.is_some_and(|front| !is_within_unit(text, front.len()))
+            }
+            parts => places(text).any(|from| strip(parts, from).is_some_and(str::is_empty)),
+        }
+    }
+}
+
+/// Whether a place of an escaped text is between a backslash and what it escapes.
+fn is_within_unit(text: &str, at: usize) -> bool {
+    let before = text.as_bytes().get(..at).unwrap_or_default();
+    before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
 
 /// All ends of an escaped text that begin with a character, from the whole to the empty one.
@@ -545,12 +686,13 @@ impl TextOp {
     }
 }
 
-/// Whether a value is an address in a network; brackets and zone of IPv6 do not matter.
-pub(crate) fn in_network(net: &IpNet, text: &str) -> bool {
+/// Whether a value is an address in one of these networks; brackets and zone of IPv6 do not matter.
+pub(crate) fn in_networks(nets: &[IpNet], text: &str) -> bool {
     let text = text.trim().trim_start_matches('[').trim_end_matches(']');
     let text = text.split_once('%').map_or(text, |(address, _)| address);
     let Ok(address) = text.parse::<IpAddr>() else { return false };
-    net.contains(&address) || net.contains(&address.to_canonical())
+    let canonical = address.to_canonical();
+    nets.iter().any(|net| net.contains(&address) || net.contains(&canonical))
 }
 
 /// Whether two values agree.
@@ -628,8 +770,27 @@ mod tests {
             (r"*\\*c", r"a\bc", true),
             (r"*\\?*\\", r"\\\", true),
             (r"*\\?*\\", r"\\", false),
+            (r"*\\a?*b", r"\\a\axb", true),
+            (r"a*\\*\\b*", r"a\\b", true),
+            (r"a*\\*\\b*", r"a\b", false),
+            (r"?*a?c*", r"xabxac", false),
+            (r"?*a?c*", r"xabxaac", true),
+            (r"a*\\", r"a\", true),
+            ("a*\"", "a\"", true),
+            ("a*\"b*\"", "a\\\"b\"", true),
         ] {
             assert_eq!(text_op(&Pattern::parse(pattern)).fits(&escaped(text)), fits, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn ends_of_values_are_those_of_the_texts() {
+        let texts = ["", "a", "\\cmd.exe", "x\\cmd.exe", "12345678", "ä", "e.exe"];
+        let values =
+            ["", "a", "b", "cmd.exe", "c:\\cmd.exe", "x\\cmd.exe", "012345678", "2345678", "ä", "bä", "\0\0a", "e.exe"];
+        for (value, text) in values.iter().flat_map(|value| texts.map(|text| (value, text))) {
+            let ends = OneOfEnds::build(vec!["nothing else".to_owned(), text.to_owned()]);
+            assert_eq!(ends.any_fits(value), value.ends_with(text), "{value} {text}");
         }
     }
 

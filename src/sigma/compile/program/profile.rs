@@ -23,6 +23,8 @@ pub(crate) struct Profile {
     /// By field: folded value and its share of the events that have the field.
     fields: FxHashMap<Box<str>, Vec<(String, f32)>>,
     grams: FxHashMap<u32, f32>,
+    /// By byte, how many of it an event has.
+    bytes: Vec<f32>,
 }
 
 impl Profile {
@@ -39,11 +41,16 @@ impl Profile {
 
     /// A sample of these rows: field, share of events, value.
     pub(crate) fn of<'a>(rows: impl IntoIterator<Item = (&'a str, f32, &'a str)>) -> Profile {
-        let mut profile = Profile::default();
+        let mut profile = Profile { bytes: vec![0.0; 256], ..Profile::default() };
         for (field, share, value) in rows {
             let value = folded(value);
-            for window in value.as_bytes().windows(4) {
+            for window in value.as_bytes().windows(GRAM_BYTES) {
                 *profile.grams.entry(gram(window)).or_default() += share;
+            }
+            for byte in value.bytes() {
+                if let Some(sum) = profile.bytes.get_mut(usize::from(byte)) {
+                    *sum += share;
+                }
             }
             profile.fields.entry(field.into()).or_default().push((value, share));
         }
@@ -91,7 +98,14 @@ impl Profile {
 
     /// Where so many grams beside each other begin of which one is met most rarely; 0 if the text is shorter.
     pub(crate) fn rarest_grams(&self, bytes: &[u8], count: usize) -> usize {
-        let share = |window: &[u8]| self.grams.get(&gram(window)).copied().unwrap_or(0.0);
+        if bytes.len() < GRAM_BYTES + count {
+            return 0; // there is no choice
+        }
+        // Most grams are in no value of the sample; of these the one with the rarest bytes.
+        let of_byte = |byte: &u8| self.bytes.get(usize::from(*byte)).copied().unwrap_or(0.0) * 1e-6;
+        let share = |window: &[u8]| {
+            self.grams.get(&gram(window)).copied().unwrap_or(0.0) + window.iter().map(of_byte).sum::<f32>()
+        };
         let shares: Vec<f32> = bytes.windows(GRAM_BYTES).map(share).collect();
         let sums = shares.windows(count).map(|shares| shares.iter().sum::<f32>()).enumerate();
         sums.min_by(|(_, left), (_, right)| left.total_cmp(right)).map_or(0, |(at, _)| at)
