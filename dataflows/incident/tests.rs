@@ -15,7 +15,7 @@ fn check(input: &str, expect: &str) {
     let shown = input.split('|').map(|epoch| {
         let (limits, changes): (Vec<&str>, Vec<&str>) =
             epoch.split(',').map(str::trim).filter(|text| !text.is_empty()).partition(|text| text.starts_with('='));
-        let limits = limits.iter().map(|text| Beside::Limit(text[1..].parse().unwrap())).collect();
+        let limits = limits.iter().map(|text| Beside::Limit(text.trim_start_matches('=').parse().unwrap())).collect();
         for (incident, diff) in state.epoch(changes.into_iter().flat_map(change).collect(), limits) {
             *present.entry(incident).or_default() += diff;
         }

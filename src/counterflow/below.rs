@@ -30,6 +30,8 @@ pub(crate) type Items = BTreeMap<Group, Vec<Counted>>;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Chains {
     rules: BTreeMap<Arc<str>, Arc<EpisodeRule>>,
+    /// Those that others refer to.
+    below: BTreeSet<Arc<str>>,
 }
 
 /// Where items are looked up: rule, first and last cell.
@@ -40,7 +42,15 @@ impl Chains {
     pub(crate) fn new(rules: &[Arc<EpisodeRule>]) -> Chains {
         let is_plain = |rule: &EpisodeRule| matches!(&*rule.references, [only] if *only == rule.id);
         let rules = rules.iter().filter(|rule| !is_plain(rule));
-        Chains { rules: rules.map(|rule| (Arc::clone(&rule.id), Arc::clone(rule))).collect() }
+        let rules: BTreeMap<_, _> = rules.map(|rule| (Arc::clone(&rule.id), Arc::clone(rule))).collect();
+        let referred = rules.values().flat_map(|rule| &rule.references);
+        let below = referred.filter(|id| rules.contains_key(*id)).cloned().collect();
+        Chains { rules, below }
+    }
+
+    /// Whether another correlation counts this rule's episodes.
+    pub(crate) fn is_below(&self, rule: &str) -> bool {
+        self.below.contains(rule)
     }
 
     /// A correlation by its id.

@@ -13,8 +13,8 @@ use crate::below::{Chains, Counted, Items};
 
 /// The detections of the horizon, by rule and group, in the order of event time.
 ///
-/// Memory: about 150 bytes a member, twice that for members of correlations; entries leave by
-/// [`Members::forget_before`]. A group that has more than [`Members::PER_GROUP_MAX`] members keeps the first and the last
+/// Memory: about 150 bytes a member, twice that for members with a value of correlations that others stand on; entries
+/// leave by [`Members::forget_before`]. A group that has more than [`Members::PER_GROUP_MAX`] members keeps the first and the last
 /// of them: their number is the graph's and stays exact.
 #[derive(Default)]
 pub(crate) struct Members {
@@ -26,8 +26,24 @@ pub(crate) struct Members {
 #[derive(Default)]
 struct Held {
     members: BTreeSet<Member>,
-    /// Of a correlation: what each counts as.
+    /// Of a correlation that others stand on: what a member counts as, unless that is (0, no value) alone.
     counted: BTreeMap<Member, BTreeSet<(u16, Option<Arc<str>>)>>,
+}
+
+impl Held {
+    /// Notes what a member counts as. Nearly all count as the first reference without a value: those are not noted.
+    fn count(&mut self, member: &Member, is_new: bool, as_what: (u16, Option<Arc<str>>)) {
+        let usual = (0, None);
+        if let Some(counted) = self.counted.get_mut(member) {
+            counted.insert(as_what);
+        } else if as_what != usual {
+            let mut counted = BTreeSet::from([as_what]);
+            if !is_new {
+                counted.insert(usual);
+            }
+            self.counted.insert(member.clone(), counted);
+        }
+    }
 }
 
 /// What an alert shows of its members.
@@ -56,10 +72,9 @@ impl Members {
             for item in &detection.items {
                 let groups = self.rules.entry(Arc::clone(&item.rule)).or_default();
                 let held = groups.entry(item.group.clone()).or_default();
-                held.members.insert(detection.member.clone());
-                if self.chains.rule(&item.rule).is_some() {
-                    let counted = held.counted.entry(detection.member.clone()).or_default();
-                    counted.insert((item.reference, item.value.clone()));
+                let is_new = held.members.insert(detection.member.clone());
+                if self.chains.is_below(&item.rule) {
+                    held.count(&detection.member, is_new, (item.reference, item.value.clone()));
                 }
                 if held.members.len() > Self::PER_GROUP_MAX
                     && let Some(middle) = held.members.iter().nth(Self::PER_GROUP_MAX / 2).cloned()
@@ -101,16 +116,19 @@ impl Members {
     fn items(&self, rule: &str, from: Cell, to: Cell) -> Items {
         let mut items = Items::new();
         for (group, held) in self.rules.get(rule).into_iter().flatten() {
-            let range = held.counted.range(between(from, to));
-            let counted = range.flat_map(|(member, counted)| {
+            let mut counted = Vec::new();
+            for member in held.members.range(between(from, to)) {
                 let cell = member.time.cell();
-                counted.iter().map(move |(reference, value)| Counted {
-                    cell,
-                    reference: *reference,
-                    value: value.clone(),
-                })
-            });
-            items.insert(group.clone(), counted.collect());
+                match held.counted.get(member) {
+                    None => counted.push(Counted { cell, reference: 0, value: None }),
+                    Some(all) => counted.extend(all.iter().map(|(reference, value)| Counted {
+                        cell,
+                        reference: *reference,
+                        value: value.clone(),
+                    })),
+                }
+            }
+            items.insert(group.clone(), counted);
         }
         items
     }

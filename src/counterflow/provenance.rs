@@ -199,7 +199,7 @@ pub(crate) async fn alert(sources: &Sources, id: &str, all: bool) -> Result<Opti
         }
     };
     let chains = then.as_ref().map_or_else(Chains::default, |then| Chains::new(then.set.episode_rules()));
-    let mut lookups = Lookups::new(&sources.history);
+    let lookups = Lookups::new(&sources.history);
     let below = lookups.below(&chains, &content).await?;
     let keep = if all { EVENTS_MAX } else { EVENTS_PER_END };
     let events = lookups.members(&content, &below, keep).await?;
@@ -272,7 +272,7 @@ async fn facts(sources: &Sources, view: &AlertView, alert: &Alert) -> Result<Vec
     let mut held: BTreeSet<Fact> = BTreeSet::new();
     for (entry, fact, added) in sources.reader.facts_said().await? {
         let known = if added { !held.insert(fact.clone()) } else { !held.remove(&fact) };
-        let Some(effect) = effect(&fact, view, alert, &wishes).filter(|_| !known) else { continue };
+        let Some(effect) = effect(&fact, added, view, alert, &wishes).filter(|_| !known) else { continue };
         found.push(json!({
             "seq": entry.seq, "said": if added { "added" } else { "removed" }, "kind": fact.body.kind(),
             "fact": fact.body, "author": entry.author, "reason": entry.reason, "at": entry.at, "effect": effect,
@@ -282,14 +282,18 @@ async fn facts(sources: &Sources, view: &AlertView, alert: &Alert) -> Result<Vec
 }
 
 /// What a fact does to an alert; `None` if it does not concern it.
-fn effect(fact: &Fact, view: &AlertView, alert: &Alert, wishes: &[(String, String)]) -> Option<String> {
+fn effect(fact: &Fact, added: bool, view: &AlertView, alert: &Alert, wishes: &[(String, String)]) -> Option<String> {
     #[allow(clippy::match_wildcard_for_single_variants)] // kinds that come later are told by their words
     match &fact.body {
         FactBody::Allow { network } => {
             let inside = |value: &str| value.parse().is_ok_and(|address: std::net::IpAddr| network.contains(&address));
             let entity = alert.entities.iter().find(|entity| inside(&entity.value))?;
-            let does =
-                if view.state == "withdrawn" { "withdraws it" } else { "does not change what is sealed or newer" };
+            let does = match (added, view.state.as_str()) {
+                (false, _) => "since its end the alert may stand",
+                (true, "withdrawn") => "withdraws it",
+                (true, "sealed") => "came when the alert was final, or went before",
+                (true, _) => "would withdraw it, but is not in force any more",
+            };
             Some(format!("{entity} lies in {network}: {does}"))
         }
         FactBody::Policy(policy) => {

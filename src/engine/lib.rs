@@ -311,11 +311,7 @@ fn work(
     let mut decoded = Decoded::default();
     let (mut through, mut fed): (Epoch, Epoch) = (0, 0);
     loop {
-        while let Some(progress) = progress.as_ref().filter(|_| through < fed && graph.done(through + 1)) {
-            through += 1;
-            // Nobody listens any more when the engine goes down.
-            drop(progress.send(EpochOutput { epoch: through, ..EpochOutput::default() }));
-        }
+        tell_progress(&graph, &mut through, fed, progress.as_ref());
         match shares.try_recv() {
             Ok(input) => {
                 decoded.clear();
@@ -349,8 +345,21 @@ fn work(
             Err(TryRecvError::Disconnected) => break,
         }
     }
+    while progress.is_some() && through < fed {
+        worker.step_or_park(Some(Duration::from_millis(100)));
+        tell_progress(&graph, &mut through, fed, progress.as_ref());
+    }
     drop(graph);
     while worker.has_dataflows() {
         worker.step_or_park(None);
+    }
+}
+
+/// Tells which epochs are through, where the outputs themselves come to another process.
+fn tell_progress(graph: &Graph, through: &mut Epoch, fed: Epoch, progress: Option<&Sender<EpochOutput>>) {
+    while let Some(progress) = progress.filter(|_| *through < fed && graph.done(*through + 1)) {
+        *through += 1;
+        // Nobody listens any more when the engine goes down.
+        drop(progress.send(EpochOutput { epoch: *through, ..EpochOutput::default() }));
     }
 }

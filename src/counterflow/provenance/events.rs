@@ -216,7 +216,7 @@ impl<'a> Lookups<'a> {
     }
 
     /// The episodes that an alert stands on.
-    pub(crate) async fn below(&mut self, chains: &Chains, alert: &Alert) -> Result<Vec<Episode>> {
+    pub(crate) async fn below(&self, chains: &Chains, alert: &Alert) -> Result<Vec<Episode>> {
         let reach = chains.reach(&alert.rule);
         let span = (alert.anchor.saturating_sub(reach), alert.last_cell.saturating_add(reach));
         let mut by_rule: HashMap<Arc<str>, Items> = HashMap::new();
@@ -243,7 +243,7 @@ impl<'a> Lookups<'a> {
     }
 
     /// The events of an alert and of the episodes below it: `keep` from each end. Each event once.
-    pub(crate) async fn members(&mut self, alert: &Alert, below: &[Episode], keep: usize) -> Result<Events> {
+    pub(crate) async fn members(&self, alert: &Alert, below: &[Episode], keep: usize) -> Result<Events> {
         let own = (&*alert.rule, &alert.group, (alert.anchor, alert.last_cell));
         let lower = below.iter().map(|one| (&*one.key.rule, &one.key.group, (one.anchor, one.last_cell)));
         let parts: Vec<_> = std::iter::once(own).chain(lower).collect();
