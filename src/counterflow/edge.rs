@@ -207,7 +207,7 @@ fn rule_metrics(page: &mut Page, counted: &HashMap<Arc<str>, RuleStats>) {
     let help = "Events for which a rule was evaluated, because its anchor was met or it has none.";
     page.metric("rule_candidates_total", counter, help, rows().map(|(labels, stats)| (labels, stats.candidates)));
     let help = "Seconds spent in a rule, in those events that were timed (one of 1,024).";
-    let seconds = |stats: &RuleStats| stats.nanos_sampled as f64 / 1e9;
+    let seconds = |stats: &RuleStats| std::time::Duration::from_nanos(stats.nanos_sampled).as_secs_f64();
     page.metric("rule_sampled_seconds_total", counter, help, rows().map(|(labels, stats)| (labels, seconds(stats))));
 }
 
