@@ -1,7 +1,11 @@
 //! Alerts: the episodes of rules that tell people, with the rule's words added.
 //!
-//! In: changes of episodes, episodes born final, what became of ids, and rules. Out: changes of alerts, and of the ids'
-//! lineage what concerns alerts. Key: alert id. Output appears when the epoch is complete.
+//! In: changes of episodes, episodes born final, what became of ids, rules, and how far events are in. Out: changes of
+//! alerts, and of the ids' lineage what concerns alerts. Key: alert id. Output appears when the epoch is complete.
+//!
+//! An alert of a rule whose hits later events can undo (`<`, an average, absence), or that stands on such a rule, is
+//! provisional until the watermark has passed its first hit: what comes in order cannot undo it any more, and what comes
+//! late corrects it as it corrects any other. All others are open at once.
 //!
 //! A sealed alert is final: neither its episode nor its rule's new title changes it, and it stays when its rule goes.
 //! Memory: one entry per alert, until it leaves: a sealed alert is taken out of the graph once the limit is so far ahead
@@ -48,6 +52,8 @@ pub(crate) enum Beside {
     Rules(Arc<dyn Rules>),
     /// The limit after this epoch.
     Limit(Cell),
+    /// All events before this cell are in, but for late ones.
+    Decided(Cell),
     /// In this epoch stands what was before a restart.
     Recalling,
 }
@@ -87,6 +93,7 @@ pub(crate) fn alerts<'s>(
             match beside {
                 Beside::Rules(new) => rules = Some(new),
                 Beside::Limit(cell) => limit = limit.max(Some(cell)),
+                Beside::Decided(cell) => state.decided = state.decided.max(Some(cell)),
                 Beside::Recalling => recalling = true,
             }
         }
@@ -103,6 +110,12 @@ pub(crate) fn alerts<'s>(
 #[derive(Default)]
 struct Alerts {
     rules: BTreeMap<Arc<str>, Arc<EpisodeRule>>,
+    /// Those whose hits later events can undo.
+    tentative: BTreeSet<Arc<str>>,
+    /// All events before it are in.
+    decided: Option<Cell>,
+    /// Provisional alerts by their first hit.
+    waiting: BTreeSet<(Cell, AlertId)>,
     entries: BTreeMap<AlertId, Entry>,
     /// The sealed alerts by the hour of their anchor.
     sealed: BTreeMap<Hour, Vec<AlertId>>,
@@ -116,6 +129,8 @@ struct Entry {
     sealed: bool,
     /// It is among those that leave when their time has come.
     leaving: bool,
+    /// Its first hit, while it is provisional.
+    waiting: Option<Cell>,
     told: Option<Alert>,
 }
 
@@ -124,8 +139,11 @@ impl Alerts {
         let mut touched = BTreeSet::new();
         if let Some(rules) = rules {
             self.rules = rules.iter().map(|rule| (Arc::clone(&rule.id), Arc::clone(rule))).collect();
+            self.tentative = tentative(rules);
             touched.extend(self.entries.keys().copied());
         }
+        let decided = self.waiting.iter().take_while(|(hit, _)| Some(*hit) < self.decided);
+        touched.extend(decided.map(|(_, id)| *id));
         let (mut born, mut lineages, mut sealed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let mut recalled = BTreeMap::new();
         for change in changes {
@@ -187,8 +205,14 @@ impl Alerts {
         let final_before = entry.told.as_ref().is_some_and(|alert| alert.state == AlertState::Sealed);
         entry.sealed |= seal;
         let now = if final_before { entry.told.clone() } else { entry.content(id, &self.rules) };
+        let now = now.map(|alert| entry.stated(alert, &self.tentative, self.decided));
         // What was sealed before a restart is what is recalled, and nothing else.
-        let now = now.filter(|alert| !self.recalling || alert.state == AlertState::Open);
+        let now = now.filter(|alert| !self.recalling || alert.state != AlertState::Sealed);
+        if let Some(hit) = entry.waiting.take() {
+            self.waiting.remove(&(hit, id));
+        }
+        entry.waiting = now.as_ref().filter(|alert| alert.state == AlertState::Provisional).and(entry.first_hit());
+        self.waiting.extend(entry.waiting.map(|hit| (hit, id)));
         if now != entry.told {
             out.extend(entry.told.take().map(|alert| Told::Alert(alert, -1)));
             out.extend(now.clone().map(|alert| Told::Alert(alert, 1)));
@@ -206,9 +230,10 @@ impl Alerts {
     /// Takes a sealed alert in as it was.
     fn recall(&mut self, alert: Alert, out: &mut Vec<Told>) {
         self.sealed.entry(hour_of(alert.anchor)).or_default().push(alert.id);
-        let entry = Entry { episodes: BTreeMap::new(), sealed: true, leaving: true, told: Some(alert.clone()) };
-        if let Some(Entry { told: Some(told), .. }) = self.entries.insert(alert.id, entry) {
-            out.push(Told::Alert(told, -1));
+        let entry = Entry { sealed: true, leaving: true, told: Some(alert.clone()), ..Entry::default() };
+        if let Some(Entry { told, waiting, .. }) = self.entries.insert(alert.id, entry) {
+            out.extend(told.map(|told| Told::Alert(told, -1)));
+            waiting.map(|hit| self.waiting.remove(&(hit, alert.id)));
         }
         out.push(Told::Alert(alert, 1));
     }
@@ -226,6 +251,18 @@ impl Alerts {
 }
 
 impl Entry {
+    fn first_hit(&self) -> Option<Cell> {
+        self.episodes.iter().find(|(_, times)| **times > 0).map(|(episode, _)| episode.first_hit)
+    }
+
+    /// The alert in the state that it is in now.
+    fn stated(&self, alert: Alert, tentative: &BTreeSet<Arc<str>>, decided: Option<Cell>) -> Alert {
+        let waits = alert.state == AlertState::Open
+            && tentative.contains(&alert.rule)
+            && self.first_hit().is_some_and(|hit| decided.is_none_or(|decided| hit >= decided));
+        if waits { Alert { state: AlertState::Provisional, ..alert } } else { alert }
+    }
+
     fn content(&self, id: AlertId, rules: &BTreeMap<Arc<str>, Arc<EpisodeRule>>) -> Option<Alert> {
         // There is one at the most at the end of an epoch: a rule's episodes in a group have different anchors.
         let (episode, _) = self.episodes.iter().find(|(_, times)| **times > 0)?;
@@ -247,6 +284,22 @@ impl Entry {
             entities: episode.key.group.entities(),
             tags: Arc::clone(&rule.tags),
         })
+    }
+}
+
+/// The rules whose hits later events can undo, and those that stand on them.
+fn tentative(rules: &[Arc<EpisodeRule>]) -> BTreeSet<Arc<str>> {
+    let mut found: BTreeSet<Arc<str>> = BTreeSet::new();
+    loop {
+        let unsure = |rule: &EpisodeRule| {
+            !rule.predicate.is_monotone() || rule.references.iter().any(|below| found.contains(below))
+        };
+        let all: BTreeSet<Arc<str>> =
+            rules.iter().filter(|rule| unsure(rule)).map(|rule| Arc::clone(&rule.id)).collect();
+        if all.len() == found.len() {
+            return found;
+        }
+        found = all;
     }
 }
 

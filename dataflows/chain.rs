@@ -19,7 +19,6 @@ use timely::dataflow::{StreamVec, channels::pact::Pipeline};
 use crate::{
     correlate::CellItem,
     detect::Rules,
-    episode::can_serve,
     epochs::{changes, per_epoch_with},
 };
 
@@ -41,7 +40,7 @@ pub fn begun(old: &[Arc<EpisodeRule>], new: &[Arc<EpisodeRule>]) -> Vec<Arc<str>
     let before: BTreeMap<&str, &EpisodeRule> = old.iter().map(|rule| (&*rule.id, &**rule)).collect();
     let goes_on = |rule: &EpisodeRule| {
         old_levels.level(&rule.id) == new_levels.level(&rule.id)
-            && before.get(&*rule.id).is_some_and(|before| can_serve(before, rule))
+            && before.get(&*rule.id).is_some_and(|before| before.can_serve(rule))
     };
     new.iter().filter(|rule| !goes_on(rule)).map(|rule| Arc::clone(&rule.id)).collect()
 }
@@ -118,7 +117,8 @@ impl Chain {
             let levels = Levels::of(rules.episode_rules());
             let stays = |upper: &EpisodeRule, level| {
                 let mut same = rules.episode_rules().iter().filter(|rule| rule.id == upper.id);
-                levels.level(&upper.id) == Some(level) && same.any(|rule| rule.references == upper.references)
+                levels.level(&upper.id) == Some(level)
+                    && same.any(|rule| rule.references == upper.references && rule.chained == upper.chained)
             };
             for referring in self.uppers.values_mut() {
                 referring.retain(|(upper, level, _)| stays(upper, *level));
@@ -152,12 +152,12 @@ impl Chain {
         self.episodes = episodes;
     }
 
-    /// An episode has a group and no fields: rules that refer to it group by the same fields (`cf-sigma` refuses
-    /// others), and count no values.
+    /// An episode has a group and no fields: what rules that refer to it group by or count is of that group.
     fn count(&mut self, (key, cell): &First, diff: isize) {
         for (upper, level, reference) in self.uppers.get(&key.rule).into_iter().flatten() {
-            let key = EpisodeKey { rule: Arc::clone(&upper.id), ..key.clone() };
-            let item = CellItem { key, cell: *cell, reference: *reference, value: None };
+            let Some((group, value)) = upper.taken(*reference, &key.group) else { continue };
+            let key = EpisodeKey { tenant: key.tenant.clone(), rule: Arc::clone(&upper.id), group };
+            let item = CellItem { key, cell: *cell, reference: *reference, value };
             *self.pending.entry((*level, item)).or_default() += diff;
         }
     }
@@ -205,6 +205,7 @@ mod tests {
             timespan: 1,
             predicate: Predicate::EventCount(Condition::at_least(1)),
             alerts: true,
+            chained: Vec::new(),
         })
     }
 

@@ -38,7 +38,7 @@ use timely::dataflow::{
     },
 };
 
-use crate::episode::{Diff, Episodes, Update};
+use crate::episode::{Diff, Episodes, OverBudget, Update};
 
 /// An item of one episode rule: the unit that correlation counts. A collection of them, so equal ones add up.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -49,7 +49,7 @@ pub struct CellItem {
     pub cell: Cell,
     /// Which of the rule's references it stands for.
     pub reference: u16,
-    /// The value for value_count.
+    /// The value, for rules that look at values.
     pub value: Option<Arc<str>>,
 }
 
@@ -63,8 +63,17 @@ pub struct Correlated<'scope> {
     pub episodes: VecCollection<'scope, Epoch, Episode, isize>,
     /// What became of ids: superseded, split, sealed.
     pub lineage: StreamVec<'scope, Epoch, Lineage>,
-    /// Items that came below the limit, each once per epoch.
-    pub refused: StreamVec<'scope, Epoch, CellItem>,
+    /// Items that were not counted.
+    pub refused: StreamVec<'scope, Epoch, Refused>,
+}
+
+/// Why an item was not counted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refused {
+    /// It came below the limit; each once per epoch.
+    BelowLimit(CellItem),
+    /// So many items of a key would have brought more values than there may be.
+    OverBudget(OverBudget),
 }
 
 /// Finds the episodes of all rules in all groups.
@@ -81,7 +90,7 @@ pub fn correlate<'scope>(
     let mut limits = builder.new_input(limits, Pipeline);
     let (episodes_out, episodes) = builder.new_output::<Vec<(Episode, Epoch, isize)>>();
     let (lineage_out, lineage) = builder.new_output::<Vec<Lineage>>();
-    let (refused_out, refused) = builder.new_output::<Vec<CellItem>>();
+    let (refused_out, refused) = builder.new_output::<Vec<Refused>>();
     let mut episodes_out = OutputBuilder::from(episodes_out);
     let mut lineage_out = OutputBuilder::from(lineage_out);
     let mut refused_out = OutputBuilder::from(refused_out);
@@ -158,7 +167,7 @@ struct Input {
 struct Output {
     episodes: Vec<(Episode, isize)>,
     lineage: Vec<Lineage>,
-    refused: Vec<CellItem>,
+    refused: Vec<Refused>,
 }
 
 /// Where a key's items go. It need not be the same in another run: nothing that leaves the operator depends on it.
@@ -213,7 +222,7 @@ impl Keys {
             let Some(slot) = self.slots.get_mut(at).and_then(Option::as_mut) else { continue };
             match self.rules.get(&slot.episodes.key().rule) {
                 Some(rule) if rule == slot.episodes.rule() => {}
-                Some(rule) if slot.episodes.can_serve(rule) => {
+                Some(rule) if slot.episodes.rule().can_serve(rule) => {
                     slot.episodes.set_rule(Arc::clone(rule));
                     slot.touched = true;
                     touched.push(at);
@@ -330,7 +339,7 @@ const UPDATES_KEPT: usize = 4;
 
 impl Output {
     /// Sorts, because keys were gone through in the order of their slots, which depends on the order of arrival.
-    fn of(diff: Diff, mut refused: Vec<(CellItem, isize)>) -> Output {
+    fn of(mut diff: Diff, mut refused: Vec<(CellItem, isize)>) -> Output {
         let removed = diff.removed.into_iter().map(|episode| (episode, -1));
         let added = diff.added.into_iter().map(|episode| (episode, 1));
         let mut episodes: Vec<_> = removed.chain(added).collect();
@@ -342,8 +351,9 @@ impl Output {
         let refused = refused
             .chunk_by(|(a, _), (b, _)| a == b)
             .filter(|same| same.iter().map(|(_, diff)| diff).sum::<isize>() > 0)
-            .filter_map(|same| Some(same.first()?.0.clone()))
-            .collect();
+            .filter_map(|same| Some(Refused::BelowLimit(same.first()?.0.clone())));
+        diff.over_budget.sort_unstable();
+        let refused = refused.chain(diff.over_budget.into_iter().map(Refused::OverBudget)).collect();
         Output { episodes, lineage, refused }
     }
 }

@@ -3,16 +3,20 @@
 //! In: detections, those of this epoch and those recalled from the facts log; rules and limits. Out: the winners
 //! themselves; their items, collapsed per epoch, so that a million failed logins of one second are one update; pairs
 //! that are refused for correlation, as rejects, and for these an episode of its own for a rule that alerts by itself.
+//! Items whose value is to be summed or ranked and is no number are refused here, too.
 //! Key: event id. Memory: 24 bytes a pair, dropped once its hour lies below the limit by more than the longest window.
 //! Output appears when the epoch is complete: of the repeats in one epoch the one with the smallest position wins.
 //!
 //! Refusal is decided here and not where items are counted, because only here the event's position is still known.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use cf_types::{
-    AnchorKind, Cell, Detection, Episode, EpisodeKey, Epoch, EventId, Item, Origin, RejectCode, Tenant, Time,
-    record::Framing, risk::hour_of,
+    AnchorKind, Cell, Detection, Episode, EpisodeKey, Epoch, EventId, Fixed, Item, Origin, RejectCode, Tenant, Time,
+    ValueKind, record::Framing, risk::hour_of,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use timely::dataflow::{StreamVec, channels::pact::Exchange};
@@ -70,6 +74,8 @@ struct Dedup {
     /// Small numbers for rule ids; they never leave this worker. Grows with the rules ever loaded.
     numbers: FxHashMap<Arc<str>, u32>,
     levels: Levels,
+    /// Rules that want a number of each item.
+    numeric: BTreeSet<Arc<str>>,
     longest: Cell,
     limit: Option<Cell>,
 }
@@ -81,6 +87,9 @@ impl Dedup {
             match local {
                 Local::Rules(rules) => {
                     self.levels = Levels::of(rules.episode_rules());
+                    let numeric = |values| matches!(values, ValueKind::Number | ValueKind::Sum);
+                    let wanting = rules.episode_rules().iter().filter(|rule| numeric(rule.predicate.values()));
+                    self.numeric = wanting.map(|rule| Arc::clone(&rule.id)).collect();
                     self.longest = rules.episode_rules().iter().map(|rule| rule.timespan).max().unwrap_or(0);
                 }
                 Local::Limit(cell) => limit = limit.max(Some(cell)),
@@ -121,6 +130,7 @@ impl Dedup {
     fn give(&self, one: Matched, items: &mut FxHashMap<(usize, CellItem), isize>, out: &mut Vec<Deduped>) {
         let Matched { mut detection, origin, ahead } = one;
         let cell = detection.member.time.cell();
+        self.refuse_values(&mut detection, origin.as_ref(), out);
         let late = self.limit.filter(|limit| cell < *limit);
         if ahead || late.is_some() {
             // Its items go, so that recalling it later does not count what was refused now.
@@ -136,6 +146,31 @@ impl Dedup {
         }
     }
 
+    /// Keeps items out whose value is no number where one is wanted, each named in a reject.
+    fn refuse_values(&self, detection: &mut Detection, origin: Option<&Arc<Origin>>, out: &mut Vec<Deduped>) {
+        if self.numeric.is_empty() || !detection.items.iter().any(|item| self.numeric.contains(&item.rule)) {
+            return;
+        }
+        let mut refused = Vec::new();
+        detection.items.retain(|item| {
+            let Some(value) = item.value.as_deref().filter(|_| self.numeric.contains(&item.rule)) else { return true };
+            let number = Fixed::parse(value);
+            refused.extend(number.err().map(|why| (Arc::clone(&item.rule), Arc::<str>::from(value), why)));
+            number.is_ok()
+        });
+        let Some(origin) = origin else { return }; // it was told when it came first
+        out.extend(refused.into_iter().map(|(rule, value, why)| {
+            let value: String = value.chars().take(VALUE_CHARS_SHOWN).collect();
+            Deduped::Refused(Refusal {
+                origin: Arc::clone(origin),
+                position: detection.member.position.clone(),
+                code: RejectCode::NotANumber,
+                reason: shortened(format!("\"{value}\" is {why}: not counted by {rule}")),
+                time: detection.member.time,
+            })
+        }));
+    }
+
     /// Forgets the hours that no item can come from any more.
     fn forget(&mut self) {
         let Some(limit) = self.limit else { return };
@@ -147,6 +182,9 @@ impl Dedup {
         }
     }
 }
+
+/// Characters of a value that a reject shows.
+const VALUE_CHARS_SHOWN: usize = 64;
 
 /// Recalled ones first: they were before this epoch.
 fn order(matched: &Matched) -> impl Ord + '_ {
@@ -222,4 +260,69 @@ fn unknown_origin(detection: &Detection) -> Arc<Origin> {
 /// A reject's reason has at most 1,024 bytes.
 fn shortened(reason: String) -> String {
     if reason.len() <= 1_024 { reason } else { reason.chars().take(250).chain("...".chars()).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use cf_types::{Condition, EpisodeRule, Group, Level, Member, Position, Predicate};
+
+    use super::*;
+    use crate::detect::Matcher;
+
+    struct OneRule([Arc<EpisodeRule>; 1]);
+
+    impl Rules for OneRule {
+        fn episode_rules(&self) -> &[Arc<EpisodeRule>] {
+            &self.0
+        }
+
+        fn matcher(self: Arc<Self>) -> Box<dyn Matcher> {
+            unreachable!("nothing is matched here")
+        }
+    }
+
+    fn failures() -> Local {
+        Local::Rules(Arc::new(OneRule([Arc::new(EpisodeRule {
+            id: "failures".into(),
+            title: "Failures".into(),
+            level: Level::Low,
+            tags: Arc::from([]),
+            references: vec!["failed".into()],
+            timespan: 300,
+            predicate: Predicate::EventCount(Condition::at_least(5)),
+            alerts: true,
+            chained: Vec::new(),
+        })])))
+    }
+
+    fn failed(number: u64, cell: Cell) -> Matched {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&number.to_le_bytes());
+        let item = Item { rule: "failures".into(), reference: 0, group: Group::new([]), value: None };
+        let position = Position { origin: "log".into(), offset: number, line: number, index: 0 };
+        let member = Member { time: Time::from_seconds(cell), id: EventId(id), declared_id: None, position };
+        let (tenant, rule, source) = (Tenant::default(), "failed".into(), "log".into());
+        let detection = Detection { tenant, rule, member, source, entities: Vec::new(), items: vec![item] };
+        Matched { origin: Some(unknown_origin(&detection)), detection, ahead: false }
+    }
+
+    #[test]
+    fn a_burst_costs_one_update_a_second_and_epoch() {
+        let mut state = Dedup::default();
+        let (mut updates, mut counted) = (0, 0);
+        for epoch in 0..10_u64 {
+            let burst = (0..2_000).map(|n| failed(epoch * 2_000 + n, i64::try_from(epoch * 2 + n % 4).unwrap()));
+            let locals = if epoch == 0 { vec![failures()] } else { Vec::new() };
+            let mut out = Vec::new();
+            state.epoch(burst.collect(), locals, &mut out);
+            for given in out {
+                if let Deduped::Item(_, _, count) = given {
+                    updates += 1;
+                    counted += count;
+                }
+            }
+        }
+        // Four seconds in each of ten epochs; each worker has a state of its own.
+        assert_eq!((updates, counted), (4 * 10, 20_000));
+    }
 }

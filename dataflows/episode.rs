@@ -2,15 +2,21 @@
 //!
 //! In: changes of the multiset of items, in any order, and a limit below which nothing changes any more. Out: episodes
 //! that went and came, ids that became final, and what became of the ids that went. Key: one [`Episodes`] is one key.
-//! Memory: the non-empty cells from the limit less one timespan on (up to one chunk more), and one small record per
-//! piece of a run that can still change. Output appears with the change: a predicate that later items can unmake
+//! Memory: the non-empty cells from the limit less one timespan on (up to one chunk more; absence two timespans), one
+//! small record per piece of a run that can still change, and what `memory.rs` says. Values are budgeted
+//! ([`EpisodeRule::VALUES_MAX`]): an item that would go beyond it is refused, and that is told. Output appears with the change: a predicate that later items can unmake
 //! (`<`, `<=`, `==`, `!=`) is told at once too, and taken back when they do.
+//!
+//! Three predicates go beyond a window that slides: one that something did *not* follow hits where the time for it is
+//! over ([`EpisodeRule::lag`]); those that compare with the time before keep a memory of it (`memory.rs`).
+//! `docs/correlations.md` defines them all.
 //!
 //! After any sequence of changes and limits, the episodes told are the function of the multiset of all items that the
 //! definitions give; `tests/episode.rs` compares with that function. Why a bounded part of the state suffices:
 //!
 //! - Windows trail. Whether a cell is a hit depends on the cells of one timespan before it, so a change at `d` can
-//!   change hits in `[d, d + T]` only, and below the limit all hits are final.
+//!   change hits in `[d, d + T]` only ([`EpisodeRule::reach`] where there is a memory), and below the limit all hits
+//!   are final.
 //! - Going along the hits in order, all that has to be known is the current piece. It is known before the first
 //!   change, and going on ends where the piece is the one that was there before.
 //! - Of the one piece that began before the limit and may still grow, the totals of its dropped cells are kept with it
@@ -20,6 +26,7 @@
 
 mod cells;
 mod chain;
+mod memory;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
@@ -28,11 +35,12 @@ mod window;
 
 use std::{mem, sync::Arc};
 
-use cf_types::{AlertId, Cell, Episode, EpisodeKey, EpisodeRule, Lineage, Predicate};
+use cf_types::{AlertId, Cell, Episode, EpisodeKey, EpisodeRule, Fixed, Lineage, Predicate, ValueKind};
 
 use self::{
-    cells::{Cells, Totals},
+    cells::{Cells, Totals, Value},
     chain::{Piece, chain},
+    memory::Memory,
     window::Window,
 };
 
@@ -43,7 +51,8 @@ pub struct Update {
     pub cell: Cell,
     /// Which of the rule's references. Items of references that the rule does not have do not count.
     pub reference: u16,
-    /// The value, for value_count; there, items without one do not count.
+    /// The value, for predicates that look at values; there, items without one do not count, nor do those whose value
+    /// is no number where one is wanted.
     pub value: Option<Arc<str>>,
     /// How many more, or less.
     pub diff: i64,
@@ -60,6 +69,19 @@ pub struct Diff {
     pub sealed: Vec<AlertId>,
     /// What became of ids that went, and where ids that came are from.
     pub lineage: Vec<Lineage>,
+    /// Items that were not counted, because there was no room for their values.
+    pub over_budget: Vec<OverBudget>,
+}
+
+/// Items of one key that were refused in one epoch.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OverBudget {
+    /// Rule and group.
+    pub key: EpisodeKey,
+    /// The first of their cells.
+    pub cell: Cell,
+    /// How many.
+    pub items: u64,
 }
 
 /// The state of one key.
@@ -72,6 +94,8 @@ pub struct Episodes {
     cells: Cells,
     pieces: Vec<Piece>, // those that are not sealed
     kept: Option<Box<KeptWindow>>,
+    memory: Option<Box<Memory>>,
+    values_max: usize,
     rule_changed: bool,
 }
 
@@ -88,8 +112,27 @@ impl Episodes {
     /// A key without items; `limit` is the present one, [`Cell::MIN`] if there is none.
     #[must_use]
     pub fn new(key: EpisodeKey, rule: Arc<EpisodeRule>, limit: Cell) -> Episodes {
-        let cells = Cells::new(rule.references.len());
-        Episodes { key, cut: rule.cut(), rule, limit, cells, pieces: Vec::new(), kept: None, rule_changed: false }
+        let cells = Cells::new(rule.references.len(), rule.lag());
+        let remembers = matches!(rule.predicate, Predicate::FirstSeen { .. } | Predicate::Rate { .. });
+        Episodes {
+            key,
+            cut: rule.cut(),
+            rule,
+            limit,
+            cells,
+            pieces: Vec::new(),
+            kept: None,
+            memory: remembers.then(|| Box::new(Memory::new(limit))),
+            values_max: EpisodeRule::VALUES_MAX,
+            rule_changed: false,
+        }
+    }
+
+    /// Keeps fewer values. For tests: the usual number is too high to be reached by small input.
+    #[must_use]
+    pub fn with_values_max(mut self, values_max: usize) -> Episodes {
+        self.values_max = values_max;
+        self
     }
 
     /// Cuts by another grid than the rule's. For tests: the rule's is too long to be reached by random input.
@@ -114,25 +157,20 @@ impl Episodes {
     /// Whether nothing is kept: no item and no episode.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.cells.is_empty() && self.pieces.is_empty()
+        self.cells.is_empty() && self.pieces.is_empty() && self.memory.as_ref().is_none_or(|memory| memory.is_empty())
     }
 
     /// The lowest limit for which [`Episodes::advance`] has something to do.
     #[must_use]
     pub fn due(&self) -> Option<Cell> {
         let seal = self.pieces.first().map(|piece| self.sealed_after(0, piece).saturating_add(1));
-        let drop = self.cells.first_end().map(|end| end.saturating_add(self.rule.timespan).saturating_add(1));
-        seal.into_iter().chain(drop).min()
+        let kept = self.rule.timespan.saturating_add(self.rule.lag()).saturating_add(1);
+        let drop = self.cells.first_end().map(|end| end.saturating_add(kept));
+        let forget = self.memory.as_ref().and_then(|memory| memory.due());
+        seal.into_iter().chain(drop).chain(forget).min()
     }
 
-    /// Whether the kept items can serve another version of the rule: the references stand for the same, and values
-    /// are there if and only if they are wanted.
-    #[must_use]
-    pub fn can_serve(&self, rule: &EpisodeRule) -> bool {
-        can_serve(&self.rule, rule)
-    }
-
-    /// Puts another version of the rule in force, one that the items [can serve](Episodes::can_serve). Episodes follow
+    /// Puts another version of the rule in force, one that the kept items [can serve](EpisodeRule::can_serve). Episodes follow
     /// with the next [`Episodes::apply`], even of nothing, and are found from the items at and after the limit: what
     /// began before it went by the old rule.
     pub fn set_rule(&mut self, rule: Arc<EpisodeRule>) {
@@ -141,6 +179,7 @@ impl Episodes {
             self.cut = rule.cut();
             // Whole chunks were dropped so far; what a longer window sees must not depend on how they were filled.
             self.cells.trim(self.limit.saturating_sub(self.rule.timespan));
+            self.cells.set_lag(rule.lag());
         }
         self.rule = rule;
     }
@@ -156,7 +195,7 @@ impl Episodes {
     ///
     /// If a change lies below the limit: it has to be refused before.
     pub fn apply(&mut self, updates: &mut Vec<Update>, diff: &mut Diff) {
-        let dirty = self.change_cells(updates);
+        let dirty = self.change_cells(updates, diff);
         if mem::take(&mut self.rule_changed) {
             self.begin_anew(diff);
             return;
@@ -165,7 +204,7 @@ impl Episodes {
         for (from, to) in dirty {
             self.judge(from, to);
         }
-        self.cells.refresh(from, to);
+        self.cells.refresh(from.saturating_sub(self.rule.lag()), to);
         self.rechain(from, to, diff);
     }
 
@@ -182,7 +221,7 @@ impl Episodes {
 
         let references = self.rule.references.len();
         let mut first = self.pieces.first_mut();
-        let needed = limit.saturating_sub(self.rule.timespan);
+        let needed = limit.saturating_sub(self.rule.timespan).saturating_sub(self.rule.lag());
         self.kept = self.kept.take().filter(|kept| kept.begin >= needed); // cells that are dropped cannot leave it
         self.cells.drop_before(needed, |items| {
             // Only the first piece can reach back to here: a later one begins after a hit of this one, and that hit
@@ -191,6 +230,9 @@ impl Episodes {
                 piece.frozen.get_or_insert_with(|| Box::new(Totals::none(references))).add_cell(items);
             }
         });
+        if let Some(memory) = &mut self.memory {
+            memory.forget(&self.rule, limit);
+        }
     }
 
     /// The piece is sealed once the limit lies above this cell: the hit that cut it off, or the last one where a hit
@@ -200,33 +242,95 @@ impl Episodes {
         next.map_or(piece.last_hit.saturating_add(self.rule.timespan), |next| next.first_hit)
     }
 
-    /// Applies the changes to the cells; gives the ranges where windows changed, merged, in order.
-    fn change_cells(&mut self, updates: &mut Vec<Update>) -> Vec<(Cell, Cell)> {
-        let valued = matches!(self.rule.predicate, Predicate::ValueCount(_));
+    /// Applies the changes to the cells; gives the ranges where hits may have changed, merged, in order.
+    fn change_cells(&mut self, updates: &mut Vec<Update>, diff: &mut Diff) -> Vec<(Cell, Cell)> {
         updates.sort_unstable();
         let mut dirty: Vec<(Cell, Cell)> = Vec::new();
+        let mut refused: Option<OverBudget> = None;
         for same in updates.chunk_by(|a, b| (a.cell, a.reference, &a.value) == (b.cell, b.reference, &b.value)) {
             let Some(Update { cell, reference, value, .. }) = same.first() else { continue };
-            let diff: i64 = same.iter().map(|update| update.diff).sum();
-            let reference = usize::from(*reference);
-            let value = value.as_ref().filter(|_| valued);
-            if diff == 0 || reference >= self.rule.references.len() || (valued && value.is_none()) {
+            let times: i64 = same.iter().map(|update| update.diff).sum();
+            if times == 0 || usize::from(*reference) >= self.rule.references.len() {
                 continue;
             }
+            let Some(value) = value_for(self.rule.predicate.values(), value.as_ref()) else { continue };
             assert!(*cell >= self.limit, "items below the limit are refused before");
-            self.cells.change(*cell, reference, value, diff);
-            let end = cell.saturating_add(self.rule.timespan);
+            if times > 0 && !self.has_room(*cell, value) {
+                let first = || OverBudget { key: self.key.clone(), cell: *cell, items: 0 };
+                refused.get_or_insert_with(first).items += times.unsigned_abs();
+                continue;
+            }
+            self.change(*cell, usize::from(*reference), value, times);
+            let end = cell.saturating_add(self.rule.reach());
             match dirty.last_mut() {
                 Some(last) if last.1 >= *cell => last.1 = end,
                 _ => dirty.push((*cell, end)),
             }
         }
         updates.clear();
+        diff.over_budget.extend(refused);
         dirty
     }
 
-    /// Says anew which windows that end in `[from, to]` are hits.
+    /// Whether a value of a cell needs no entry more than there may be.
+    fn has_room(&self, cell: Cell, value: Value<'_>) -> bool {
+        let remembered = || self.memory.as_ref().map_or(0, |memory| memory.entries());
+        matches!(value, Value::None | Value::Addend(_))
+            || self.cells.entries() + remembered() < self.values_max
+            || self.cells.holds(cell, value)
+    }
+
+    fn change(&mut self, cell: Cell, reference: usize, value: Value<'_>, times: i64) {
+        let times = self.cells.change(cell, reference, value, times);
+        let Some(memory) = &mut self.memory else { return };
+        match (&self.rule.predicate, value) {
+            (Predicate::Rate { grid, .. }, _) => memory.note_items(cell, *grid, times),
+            (_, Value::Text(text)) => memory.note_term(cell, text, self.cells.holds(cell, value)),
+            _ => {}
+        }
+    }
+
+    /// Says anew which cells in `[from, to]` are hits.
     fn judge(&mut self, from: Cell, to: Cell) {
+        match self.rule.predicate {
+            Predicate::Absence => self.judge_absence(from, to),
+            Predicate::FirstSeen { .. } | Predicate::Rate { .. } => self.judge_memory(from, to),
+            _ => self.judge_windows(from, to),
+        }
+    }
+
+    /// The hit of an item that something was to follow lies where the time for that is over.
+    fn judge_absence(&mut self, from: Cell, to: Cell) {
+        let timespan = self.rule.timespan;
+        let last = to.saturating_sub(timespan);
+        let mut at = self.cells.seek(from.saturating_sub(timespan));
+        let mut next = at; // the first cell, from `at` on, that may answer
+        while let Some(items) = self.cells.get(at).filter(|items| items.cell <= last) {
+            let (begin, end) = (items.cell, items.cell.saturating_add(timespan));
+            let began = items.counts.first().is_some_and(|count| *count > 0);
+            let answers = |items: &cells::CellItems| items.counts.get(1).is_some_and(|count| *count > 0);
+            while self.cells.get(next).is_some_and(|next| next.cell < begin || (next.cell <= end && !answers(next))) {
+                next = self.cells.after(next);
+            }
+            let answered = self.cells.get(next).is_some_and(|next| next.cell <= end);
+            self.cells.set_hit(at, (began && !answered).then_some(0));
+            at = self.cells.after(at);
+        }
+    }
+
+    /// Cells are compared with the memory one by one.
+    fn judge_memory(&mut self, from: Cell, to: Cell) {
+        let Some(memory) = &self.memory else { return };
+        let mut at = self.cells.seek(from);
+        while let Some(items) = self.cells.get(at).filter(|items| items.cell <= to) {
+            let hit = memory.hit(&self.rule, &self.cells, items);
+            self.cells.set_hit(at, hit);
+            at = self.cells.after(at);
+        }
+    }
+
+    /// Says anew which windows that end in `[from, to]` are hits.
+    fn judge_windows(&mut self, from: Cell, to: Cell) {
         let timespan = self.rule.timespan;
         let KeptWindow { mut window, mut begin, end } = match self.kept.take().filter(|kept| kept.end <= from) {
             Some(kept) => *kept,
@@ -269,7 +373,7 @@ impl Episodes {
             ..piece.clone()
         });
         let old = self.pieces.get(begin..).unwrap_or(&[]);
-        let mut new = chain(&self.cells, self.rule.timespan, self.cut, current, (from, to), old);
+        let mut new = chain(&self.cells, &self.rule, self.cut, current, (from, to), old);
         self.add_up(&mut new.pieces);
         let old: Vec<Piece> = self.pieces.splice(begin..begin + new.replaced, new.pieces.iter().cloned()).collect();
         self.compare(&old, &new.pieces, diff);
@@ -286,7 +390,7 @@ impl Episodes {
         self.judge(self.limit, Cell::MAX);
         self.cells.refresh(Cell::MIN, Cell::MAX);
         let all = (Cell::MIN, Cell::MAX);
-        let mut new = chain(&self.cells, self.rule.timespan, self.cut, None, all, &[]).pieces;
+        let mut new = chain(&self.cells, &self.rule, self.cut, None, all, &[]).pieces;
         self.add_up(&mut new);
         let old = mem::replace(&mut self.pieces, new);
         self.compare(&old, &self.pieces, diff);
@@ -347,8 +451,13 @@ fn id(key: &EpisodeKey, piece: &Piece) -> AlertId {
     AlertId::of(&key.tenant, &key.rule, &key.group, piece.kind, piece.anchor)
 }
 
-/// Whether items that were kept for one version of a rule can serve another.
-pub(crate) fn can_serve(before: &EpisodeRule, rule: &EpisodeRule) -> bool {
-    let valued = |rule: &EpisodeRule| matches!(rule.predicate, Predicate::ValueCount(_));
-    before.references == rule.references && valued(before) == valued(rule)
+/// An item's value as the predicate takes it; `None` if it is not one that counts.
+fn value_for(kind: ValueKind, value: Option<&Arc<str>>) -> Option<Value<'_>> {
+    let number = || value.and_then(|text| Fixed::parse(text).ok());
+    match kind {
+        ValueKind::None => Some(Value::None),
+        ValueKind::Text => value.map(Value::Text),
+        ValueKind::Number => number().map(Value::Number),
+        ValueKind::Sum => number().map(Value::Addend),
+    }
 }

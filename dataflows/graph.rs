@@ -11,7 +11,7 @@
 
 use std::sync::{Arc, mpsc::Sender};
 
-use cf_types::{Alert, Detection, Epoch, EpochOutput, Event, Fact, Hub, Row, Tenant, Time};
+use cf_types::{Alert, AlertState, Cell, Detection, Epoch, EpochOutput, Event, Fact, Hub, Row, Tenant, Time};
 use differential_dataflow::input::InputSession;
 use serde::{Deserialize, Serialize};
 use timely::{
@@ -27,6 +27,7 @@ use timely::{
 
 use crate::{
     alert::{self, Told, alerts},
+    budget,
     chain::{self, LEVELS, Levels},
     correlate::{CellItem, Limit, correlate},
     dedup::{Deduped, Local, dedup},
@@ -52,13 +53,16 @@ pub struct GraphOptions {
     pub disorder_s: i64,
     /// What connects alerts to incidents.
     pub incidents: IncidentOptions,
+    /// Alerts that one rule may have in one hour of event time; more are folded into one that counts them.
+    pub alerts_an_hour: usize,
 }
 
 impl Default for GraphOptions {
-    /// A day of corrections; clocks may be five minutes wrong and shippers a minute late.
+    /// A day of corrections; clocks may be five minutes wrong and shippers a minute late; nobody reads a thousand alerts
+    /// of one rule in an hour.
     fn default() -> GraphOptions {
         let incidents = IncidentOptions::default();
-        GraphOptions { horizon_s: Some(86_400), max_ahead_s: 300, disorder_s: 60, incidents }
+        GraphOptions { horizon_s: Some(86_400), max_ahead_s: 300, disorder_s: 60, incidents, alerts_an_hour: 1_000 }
     }
 }
 
@@ -102,6 +106,8 @@ pub struct Batch {
     pub newest: Vec<(Arc<str>, Time)>,
     /// What was sealed before a restart, in the epoch of the detections that are recalled; on worker 0.
     pub sealed: Option<Recalled>,
+    /// Whether this is the last of a bounded input: then everything is decided; on worker 0.
+    pub ended: bool,
 }
 
 /// One worker's hold of the graph: its inputs and how far the output is.
@@ -135,6 +141,7 @@ impl Graph {
 
             let detected = detect(given.to_stream(scope), options.horizon_s.map(|_| micros(options.max_ahead_s)));
             let begun = signals.clone().filter(Option::is_none).map(|_| Change::Begun);
+            let ended = signals.clone().flat_map(|signal| matches!(signal, Some(Signal::Ended)).then_some(Cell::MAX));
             let seen = detected.clone().flat_map(seen).concat(signals.flat_map(|signal| signal));
             let watermarks = match options.horizon_s {
                 Some(_) => watermark(seen, micros(options.disorder_s)),
@@ -144,13 +151,14 @@ impl Graph {
             let limits = watermarks.clone().map(move |time| time.cell().saturating_sub(horizon)).broadcast();
 
             let matched = detected.flat_map(matched).concat(recalled.map(recall));
+            let decided = limits.clone().map(move |limit| limit.saturating_add(horizon)).concat(ended.broadcast());
             let locals = rules.clone().map(Local::Rules).concat(limits.clone().map(Local::Limit));
             let deduped = dedup(matched, locals, expires);
 
             // What correlation gives, level upon level: each takes the items of its rules from detections and from the
             // episodes of all levels below.
             let mut items = deduped.clone().flat_map(item);
-            let mut found = Vec::new();
+            let (mut found, mut refused) = (Vec::new(), Vec::new());
             for level in 0..LEVELS {
                 let own = items.clone().filter(move |(at, ..)| *at == level);
                 let own = at_epoch(own.map(|(_, item, diff)| (item, diff)));
@@ -159,6 +167,7 @@ impl Graph {
                     .map(move |rules| Arc::new(Levels::of(rules.episode_rules()).at(level, rules.episode_rules())));
                 let correlated = correlate(own, own_rules, limits.clone().map(Limit));
                 items = items.concat(chain::chain(correlated.episodes.clone(), rules.clone()));
+                refused.push(correlated.refused.flat_map(budget::refusal));
                 found.push(changes(correlated.episodes).map(|(episode, diff)| alert::Change::Episode(episode, diff)));
                 found.push(correlated.lineage.map(alert::Change::Lineage));
             }
@@ -168,12 +177,16 @@ impl Graph {
             let beside = [
                 rules.clone().map(alert::Beside::Rules),
                 limits.clone().map(alert::Beside::Limit),
+                decided.map(alert::Beside::Decided),
                 sealed.clone().filter(|row| matches!(row, Recall::Begin)).broadcast().map(|_| alert::Beside::Recalling),
             ];
             let told = alerts(scope.concatenate(found), scope.concatenate(beside));
             let recalled = sealed.clone().flat_map(sealed_alert).map(|alert| alert.id);
             let remaining = suppress(at_epoch(told.clone().flat_map(alert_row)), facts.clone(), recalled);
-            let alerts = at_epoch(remaining.clone().flat_map(alert_row));
+            let all_alerts = at_epoch(remaining.clone().flat_map(alert_row));
+            let all_alerts = budget::within_budget(all_alerts, options.alerts_an_hour);
+            // Nothing is done, scored or connected because of what is not decided.
+            let alerts = all_alerts.clone().filter(|alert| alert.state != AlertState::Provisional);
             let beside = [
                 rules.map(|rules| incident::Beside::Reach(longest(rules.episode_rules()))),
                 limits.map(incident::Beside::Limit),
@@ -182,15 +195,16 @@ impl Graph {
             let rows = [
                 risk(alerts.clone()).map(Row::Risk),
                 incidents(alerts.clone(), scope.concatenate(beside), options.incidents.clone()).map(Row::Incident),
-                desire(alerts.clone(), facts).map(Row::Desired),
+                desire(alerts, facts).map(Row::Desired),
             ];
 
             let rows = rows.map(|rows| changes(rows).map(|(row, diff)| Change::Row(row, diff)));
             // An alert that only leaves the graph stays what it was.
-            let shown = changes(alerts).filter(|(alert, diff)| !alert::leaves(alert, *diff));
+            let shown = changes(all_alerts).filter(|(alert, diff)| !alert::leaves(alert, *diff));
             let shown = shown.map(|(alert, diff)| Change::Row(Row::Alert(alert), diff));
             let lineage = told.concat(remaining).flat_map(lineage);
             let other = [begun, shown, deduped.flat_map(account), lineage, watermarks.map(Change::Watermark)];
+            let other = other.into_iter().chain(refused);
             sink(scope.concatenate(rows.into_iter().chain(other)), output).probe_with(&probe);
         });
         Graph { given, rules, recalled, signals, sealed, facts, probe, begun: None }
@@ -204,7 +218,7 @@ impl Graph {
     ///
     /// If the epoch was closed already, or rules come after the first batch of their epoch.
     pub fn feed(&mut self, batch: Batch) {
-        let Batch { epoch, rules, facts, events, recalled, idle, limit, newest, sealed } = batch;
+        let Batch { epoch, rules, facts, events, recalled, idle, limit, newest, sealed, ended } = batch;
         assert!(epoch >= *self.given.time(), "epoch {epoch} was closed");
         assert!(rules.is_none() || self.begun != Some(epoch), "rules came after the begin of epoch {epoch}");
         self.advance_to(epoch);
@@ -226,6 +240,9 @@ impl Graph {
         idle.into_iter().for_each(|source| self.signals.send(Some(Signal::Idle(source))));
         newest.into_iter().for_each(|(source, time)| self.signals.send(Some(Signal::Seen(source, time))));
         limit.into_iter().for_each(|time| self.signals.send(Some(Signal::Restored(time))));
+        if ended {
+            self.signals.send(Some(Signal::Ended));
+        }
         if let Some(Recalled { alerts, hubs }) = sealed {
             self.sealed.send(Recall::Begin);
             alerts.into_iter().for_each(|alert| self.sealed.send(Recall::Alert(alert)));
@@ -310,7 +327,7 @@ fn settled_hub(row: Recall) -> Option<incident::Beside> {
 
 /// The longest timespan: how far before the limit an alert may still begin.
 fn longest(rules: &[Arc<cf_types::EpisodeRule>]) -> cf_types::Cell {
-    rules.iter().map(|rule| rule.timespan).max().unwrap_or(0)
+    rules.iter().map(|rule| rule.timespan.saturating_add(rule.lag())).max().unwrap_or(0)
 }
 
 fn alert_row(told: Told) -> Option<(Alert, isize)> {

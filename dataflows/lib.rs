@@ -19,6 +19,7 @@ pub mod episode;
 pub mod chain;
 
 mod alert;
+mod budget;
 mod suppress;
 
 mod desire;

@@ -26,6 +26,8 @@ pub(crate) enum Signal {
     Idle(Arc<str>),
     /// The watermark was already here before a restart.
     Restored(Time),
+    /// The input was bounded, and this was all of it. It moves no watermark: nothing expires by it.
+    Ended,
 }
 
 /// Follows the watermark on one worker.
@@ -58,6 +60,7 @@ impl Watermark {
                     idle.insert(source);
                 }
                 Signal::Restored(time) => restored = restored.max(Some(time)),
+                Signal::Ended => {}
             }
         }
         let reached = self

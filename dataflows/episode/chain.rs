@@ -5,7 +5,7 @@
 
 use std::cmp::Reverse;
 
-use cf_types::{AnchorKind, Cell};
+use cf_types::{AnchorKind, Cell, EpisodeRule};
 
 use super::cells::{CellItems, Cells, Hits, Step, Totals};
 
@@ -88,20 +88,21 @@ pub(super) struct Chained {
 /// changed, as soon as it stands in the same piece as before; `old` are the pieces of before, from `current` on.
 pub(super) fn chain(
     cells: &Cells,
-    timespan: Cell,
+    rule: &EpisodeRule,
     cut: Cell,
     current: Option<Piece>,
     (from, to): (Cell, Cell),
     old: &[Piece],
 ) -> Chained {
-    let mut chain = Chain { cells, timespan, cut, current, done: Vec::new() };
+    let (timespan, lead) = (rule.timespan, rule.lead());
+    let mut chain = Chain { cells, timespan, lead, cut, current, done: Vec::new() };
     let mut before = old.iter().enumerate().peekable();
     for step in cells.hits(from) {
         let singles: &[CellItems] = match step {
             Step::Chunk(hits, _) if chain.take(&hits) => &[],
             Step::Chunk(_, cells) | Step::Cells(cells) => cells,
         };
-        let mut ends = singles.iter().filter(|items| items.hit.is_some()).map(|items| items.cell);
+        let mut ends = singles.iter().filter_map(|items| cells.hit_of(items));
         loop {
             // After each hit, and after each chunk that was taken whole.
             match ends.next() {
@@ -128,6 +129,7 @@ pub(super) fn chain(
 struct Chain<'a> {
     cells: &'a Cells,
     timespan: Cell,
+    lead: Cell,
     cut: Cell,
     current: Option<Piece>,
     done: Vec<Piece>,
@@ -146,8 +148,8 @@ impl Chain<'_> {
                 }
             }
             _ => {
-                // A window that is a hit ends at a cell that holds an item, so there is a first one.
-                let window = self.cells.seek(hit.saturating_sub(self.timespan));
+                // A window that is a hit holds an item, so there is a first one.
+                let window = self.cells.seek(hit.saturating_sub(self.lead));
                 let anchor = self.cells.get(window).map_or(hit, |items| items.cell);
                 self.begin(Piece::new(AnchorKind::Item, anchor, hit));
             }

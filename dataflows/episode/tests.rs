@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cf_types::{Condition, Group, Level, Tenant};
+use cf_types::{Condition, Group, Level, Presence, Tenant};
 
 use super::{
-    oracle::{OracleEpisode, OracleItem, oracle},
+    oracle::{KINDS, OracleEpisode, OracleItem, VALUES, kind_of, oracle, some_predicate},
     *,
 };
 
@@ -23,7 +23,7 @@ fn any_stream_gives_what_the_definitions_give_after_every_step() {
     for (what, count) in &seen.0 {
         assert!(*count >= cases / 200, "{what} came up {count} times in {cases} cases");
     }
-    assert_eq!(seen.0.len(), 7, "{seen:?}");
+    assert_eq!(seen.0.len(), 7 + KINDS.len(), "{seen:?}");
 }
 
 /// How often the cases of interest came up.
@@ -134,7 +134,7 @@ impl Case {
             let item = OracleItem {
                 cell,
                 reference: u16::try_from(self.random.within(0, 3)).unwrap(), // one that the rule does not have, too
-                value: self.random.one_of(&[None, Some("a"), Some("b"), Some("c"), Some("d")]).map(Arc::from),
+                value: self.random.one_of(&VALUES).map(Arc::from),
             };
             let diff = self.random.within(1, 2);
             *self.items.entry(item.clone()).or_default() += diff.unsigned_abs();
@@ -206,6 +206,7 @@ impl Case {
         let open = last.filter(|last| !self.sealed.contains(&last.id()));
         seen.note("prefix", open.is_some_and(|open| open.anchor < self.limit.saturating_sub(self.rule.timespan)));
         seen.note("many", want.len() > 3);
+        seen.note(kind_of(&self.rule.predicate), !want.is_empty());
     }
 
     fn want(&self) -> Vec<OracleEpisode> {
@@ -218,7 +219,7 @@ impl Case {
         let references = i64::try_from(self.rule.references.len()).unwrap();
         let timespan = self.random.one_of(&[0, 1, 2, 3, 5]);
         let changed = rule(random_predicate(&mut self.random), references, timespan);
-        if !self.episodes.can_serve(&changed) {
+        if !self.rule.can_serve(&changed) {
             return;
         }
         self.episodes.set_rule(Arc::new(changed.clone()));
@@ -226,7 +227,7 @@ impl Case {
             self.sealed_by_old_rules =
                 self.told.values().filter(|told| self.sealed.contains(&told.id())).cloned().collect();
             self.hits_from = self.limit;
-            let seen_from = self.limit.saturating_sub(self.rule.timespan);
+            let seen_from = self.limit.saturating_sub(self.rule.reach());
             self.items.retain(|item, _| item.cell >= seen_from);
             self.cut = changed.timespan * 4 + 1;
             self.episodes.cut = self.cut;
@@ -271,21 +272,7 @@ fn check_lineage(
 }
 
 fn random_predicate(random: &mut Random) -> Predicate {
-    let n = random.next() % 4 + 1;
-    let condition = random.one_of(&[
-        Condition::at_least(n),
-        Condition::at_least(n),
-        Condition { gt: Some(n), lte: Some(n + 2), ..Condition::default() },
-        Condition { lt: Some(n), ..Condition::default() },
-        Condition { eq: Some(n), ..Condition::default() },
-        Condition { neq: Some(n), ..Condition::default() },
-    ]);
-    random.one_of(&[
-        Predicate::EventCount(condition),
-        Predicate::ValueCount(condition),
-        Predicate::Temporal,
-        Predicate::TemporalOrdered,
-    ])
+    some_predicate(&mut |n| random.next() % n)
 }
 
 fn rule(predicate: Predicate, references: i64, timespan: Cell) -> EpisodeRule {
@@ -298,6 +285,7 @@ fn rule(predicate: Predicate, references: i64, timespan: Cell) -> EpisodeRule {
         timespan,
         predicate,
         alerts: true,
+        chained: Vec::new(),
     }
 }
 
@@ -392,9 +380,128 @@ fn an_endless_run_is_cut_and_a_short_one_over_midnight_is_not() {
 #[test]
 fn a_rule_that_sees_other_items_is_not_served() {
     let at_least = |n| Predicate::EventCount(Condition::at_least(n));
-    let episodes = Episodes::new(key(), Arc::new(rule(at_least(1), 1, 300)), Cell::MIN);
-    let can = |predicate, references| episodes.can_serve(&rule(predicate, references, 60));
+    let can = |predicate, references| rule(at_least(1), 1, 300).can_serve(&rule(predicate, references, 60));
     assert!(can(at_least(5), 1));
     assert!(!can(at_least(1), 2));
     assert!(!can(Predicate::ValueCount(Condition::at_least(1)), 1));
+    let seen = |memory, known_min| rule(Predicate::FirstSeen { memory, known_min }, 1, 60);
+    assert!(seen(90, 1).can_serve(&seen(90, 5)));
+    assert!(!seen(90, 1).can_serve(&seen(91, 1)), "what was forgotten does not come back");
+}
+
+fn fixed(text: &str) -> Fixed {
+    Fixed::parse(text).unwrap()
+}
+
+/// `10=2.5` is an item of value 2.5 at second 10; the rest is as in [`check`].
+#[track_caller]
+fn check_values(predicate: Predicate, events: &str, want: &str) {
+    let mut episodes = Episodes::new(key(), Arc::new(rule(predicate, 1, 300)), Cell::MIN);
+    let mut told = BTreeSet::new();
+    for event in events.split_whitespace() {
+        let (cell, value) = event.split_once('=').unwrap();
+        let item = OracleItem { cell: cell.parse().unwrap(), reference: 0, value: Some(Arc::from(value)) };
+        let mut diff = Diff::default();
+        episodes.apply(&mut vec![update(item, 1)], &mut diff);
+        diff.removed.iter().for_each(|episode| assert!(told.remove(episode)));
+        told.extend(diff.added);
+    }
+    let got: Vec<_> = told.iter().map(|e| format!("{}-{} x{} ^{}", e.anchor, e.last_cell, e.count, e.peak)).collect();
+    assert_eq!(got.join(", "), want);
+}
+
+#[test]
+fn sums_and_averages_are_exact() {
+    let more = |bound| Condition { gt: Some(fixed(bound)), ..Condition::default() };
+    check_values(Predicate::Sum(more("0.3")), "0=0.1 1=0.2", ""); // a float would say 0.30000000000000004
+    check_values(Predicate::Sum(more("0.3")), "0=0.1 1=0.2 2=0.000000001", "0-2 x3 ^0");
+    check_values(Predicate::Sum(more("10")), "0=8 301=8", "");
+    check_values(Predicate::Sum(more("10")), "0=8 300=8 5=x 6=1e1", "0-300 x3 ^26");
+    check_values(Predicate::Average(more("2")), "0=1 1=3", "");
+    check_values(Predicate::Average(more("2")), "0=1 1=3 2=2.000000001", "0-2 x3 ^2");
+    let third = Condition { eq: Some(fixed("0.333333333")), ..Condition::default() };
+    check_values(Predicate::Average(third), "0=1 1=0 2=0", "");
+}
+
+#[test]
+fn a_percentile_is_the_value_of_the_nearest_rank() {
+    let at = |percent, gte| Predicate::Percentile {
+        percent,
+        condition: Condition { gte: Some(fixed(gte)), ..Condition::default() },
+    };
+    check_values(at(50, "2"), "0=1 1=2", ""); // of two, the first
+    check_values(at(50, "2"), "0=1 1=2 2=3", "0-2 x3 ^2");
+    check_values(at(0, "2"), "0=2 1=1", "0-0 x1 ^2");
+    check_values(at(100, "9"), "0=1 1=9", "0-1 x2 ^9");
+    let nineteen: String = (0..19).map(|n| format!("{n}=1 ")).collect();
+    check_values(at(95, "5"), &format!("{nineteen}19=7"), ""); // rank 19 of 20
+    check_values(at(95, "5"), &format!("{nineteen}19=7 20=7"), "0-20 x21 ^7"); // rank 20 of 21
+}
+
+#[test]
+fn what_does_not_follow_in_time_is_absent() {
+    let check = |events, want| check(Predicate::Absence, 2, events, want);
+    check("0F", "0-300 x1"); // told where the time is over
+    check("0F 300S", "");
+    check("0F 301S", "0-300 x1");
+    check("7S 7F", ""); // the same second counts as after
+    check("6S 7F", "7-307 x1");
+    check("0F 100F 250S", "");
+    check("0F 100F 350S", "0-300 x2"); // the first is not answered, the second is
+    check("0F 100F", "0-400 x2");
+}
+
+#[test]
+fn formulas_say_which_rules_are_there() {
+    let (first, second) = (Presence::Reference(0), Presence::Reference(1));
+    let without = Presence::All(vec![first, Presence::Not(Box::new(second))]);
+    check(Predicate::Presence(without.clone()), 2, "0S 300F 301F", "300-301 x2");
+    check(Predicate::Presence(without), 2, "0S 300F", "");
+}
+
+#[test]
+fn a_new_value_is_one_that_the_memory_does_not_have() {
+    let seen = |known_min| Predicate::FirstSeen { memory: 1_000, known_min };
+    check_values(seen(1), "0=de 10=fr", "10-10 x1 ^1"); // nothing is known before the first
+    check_values(seen(0), "0=de", "0-0 x1 ^1");
+    check_values(seen(1), "0=de 1000=de 2001=de", "");
+    check_values(seen(1), "0=de 500=fr 1001=de", "500-500 x1 ^1, 1001-1001 x1 ^1");
+    check_values(seen(2), "0=de 10=fr 20=it", "20-20 x1 ^1");
+    check_values(seen(1), "0=de 400=fr 300=fr", "300-300 x1 ^1"); // it was seen earlier, as it turns out
+}
+
+#[test]
+fn a_rate_is_told_against_the_time_before() {
+    let rate = Predicate::Rate {
+        memory: 6_000,
+        grid: 100,
+        age_min: 3_000,
+        count_min: 3,
+        times: Condition { gte: Some(fixed("2")), ..Condition::default() },
+    };
+    // One every 300 s for 6,000 s: a window of 301 s has one. Two more within a minute are three times the mean.
+    let quiet: String = (0..=20).map(|n| format!("{}=- ", n * 300)).collect();
+    check_values(rate.clone(), &quiet, "");
+    check_values(rate.clone(), &format!("{quiet}6010=- 6020=-"), "6000-6020 x3 ^3");
+    // Known for too short a time.
+    check_values(rate, "0=- 1000=- 1010=- 1020=- 1030=-", "");
+}
+
+#[test]
+fn items_without_room_for_their_values_are_refused_and_told() {
+    let distinct = Predicate::ValueCount(Condition::at_least(3));
+    let new = || Episodes::new(key(), Arc::new(rule(distinct.clone(), 1, 10)), 0).with_values_max(4);
+    let item = |cell, value: &str| update(OracleItem { cell, reference: 0, value: Some(Arc::from(value)) }, 1);
+    let mut episodes = new();
+    let mut diff = Diff::default();
+    let mut updates: Vec<_> = "abcdef".chars().map(|c| item(5, &c.to_string())).collect();
+    updates.push(item(5, "a"));
+    episodes.apply(&mut updates, &mut diff);
+    assert_eq!(diff.over_budget, [OverBudget { key: key(), cell: 5, items: 2 }]);
+    assert_eq!((diff.added.len(), diff.added[0].count, diff.added[0].peak), (1, 5, 4));
+    // Room comes back with the limit.
+    let mut diff = Diff::default();
+    episodes.advance(100, &mut diff);
+    episodes.apply(&mut vec![item(101, "g")], &mut diff);
+    assert_eq!(diff.over_budget, []);
 }

@@ -103,6 +103,7 @@ fn rule(predicate: Predicate) -> Arc<EpisodeRule> {
         timespan: 300,
         predicate,
         alerts: true,
+        chained: Vec::new(),
     })
 }
 

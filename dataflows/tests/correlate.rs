@@ -13,12 +13,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use cf_dataflows::correlate::{CellItem, Correlated, Limit, correlate};
+use cf_dataflows::correlate::{CellItem, Correlated, Limit, Refused, correlate};
 use cf_types::{
     AlertId, Cell, Condition, Episode, EpisodeKey, EpisodeRule, Epoch, Group, Level, Lineage, Predicate, Tenant,
 };
 use differential_dataflow::input::InputSession;
-use oracle::{OracleItem, oracle};
+use oracle::{KINDS, OracleItem, VALUES, kind_of, oracle, some_predicate};
 use timely::dataflow::{
     InputHandle, ProbeHandle, StreamVec,
     channels::pact::Pipeline,
@@ -86,8 +86,11 @@ fn run(steps: &[Step], workers: usize, in_flight: u64) -> Got {
             record(lineage, move |epoch, row| assert!(sink.lock().unwrap().lineage.insert((epoch, row))))
                 .probe_with(&probe);
             let sink = Arc::clone(&outer);
-            record(refused, move |epoch, item| assert!(sink.lock().unwrap().refused.insert((epoch, item))))
-                .probe_with(&probe);
+            record(refused, move |epoch, refused| {
+                let Refused::BelowLimit(item) = refused else { panic!("{refused:?}") };
+                assert!(sink.lock().unwrap().refused.insert((epoch, item)));
+            })
+            .probe_with(&probe);
             (rules, limits)
         });
         for (epoch, step) in (1..).zip(steps.iter()) {
@@ -202,6 +205,7 @@ fn rule(id: &str, predicate: Predicate, references: usize, timespan: Cell) -> Ar
         timespan,
         predicate,
         alerts: true,
+        chained: Vec::new(),
     })
 }
 
@@ -225,20 +229,35 @@ fn four_rules() -> Vec<Arc<EpisodeRule>> {
     ]
 }
 
+/// A rule of each kind, with random bounds and windows.
+fn all_kinds(random: &mut Random) -> Vec<Arc<EpisodeRule>> {
+    let mut rules = BTreeMap::new();
+    while rules.len() < KINDS.len() {
+        let predicate = some_predicate(&mut |n| u64::try_from(random.below(i64::try_from(n).unwrap())).unwrap());
+        let kind = kind_of(&predicate);
+        let references = if matches!(predicate, Predicate::Absence) { 2 } else { 3 };
+        rules.entry(kind).or_insert_with(|| rule(kind, predicate, references, random.below(12)));
+    }
+    rules.into_values().collect()
+}
+
 fn random_item(random: &mut Random, rules: &[Arc<EpisodeRule>], cell: Cell) -> CellItem {
     let rule = &rules[usize::try_from(random.below(i64::try_from(rules.len()).unwrap())).unwrap()];
     let mut item = item(&rule.id, &format!("host {}", random.below(6)), cell);
     item.reference = u16::try_from(random.below(i64::try_from(rule.references.len()).unwrap())).unwrap();
-    item.value = (rule.id.as_ref() == "values").then(|| Arc::from(format!("{}", random.below(9))));
+    item.value = VALUES[usize::try_from(random.below(7)).unwrap()].map(Arc::from);
     item
 }
 
 #[test]
 fn random_streams_give_what_the_definitions_give_for_any_number_of_workers() {
-    let rules = four_rules();
+    let cases = std::env::var("CORRELATE_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
     let (mut refused, mut sealed, mut superseded) = (0, 0, 0);
-    for seed in 0..12 {
+    let mut kinds: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+    for seed in 0..cases {
         let mut random = Random(seed);
+        // Half of the cases with a few rules, so that their items are dense.
+        let rules = if seed % 2 == 0 { four_rules() } else { all_kinds(&mut random) };
         let mut steps = vec![Step { rules: Some(Arc::new(rules.clone())), ..Step::default() }];
         let mut items: BTreeMap<CellItem, isize> = BTreeMap::new();
         let mut limit = Cell::MIN;
@@ -272,6 +291,10 @@ fn random_streams_give_what_the_definitions_give_for_any_number_of_workers() {
         refused += got.refused.len();
         sealed += got.sealed_until(Epoch::MAX).len();
         superseded += got.lineage.iter().filter(|(_, row)| matches!(row, Lineage::SupersededBy { .. })).count();
+        got.at(Epoch::MAX).into_iter().for_each(|episode| *kinds.entry(episode.key.rule).or_default() += 1);
+    }
+    for kind in KINDS {
+        assert!(kinds.contains_key(kind), "no episode of {kind}: {kinds:?}");
     }
     assert!(refused > 20 && sealed > 300 && superseded > 100, "{refused} {sealed} {superseded}");
 }

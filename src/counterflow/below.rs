@@ -80,7 +80,7 @@ impl Chains {
     /// How far before and after an alert the items must be known for its episodes below to be right.
     pub(crate) fn reach(&self, rule: &str) -> Cell {
         let below = self.all_below(rule);
-        let reach = |id: &Arc<str>| self.rules.get(id).map_or(0, |rule| rule.cut() * 2 + rule.timespan);
+        let reach = |id: &Arc<str>| self.rules.get(id).map_or(0, |rule| rule.cut() * 2 + rule.reach());
         below.iter().map(reach).fold(0, Cell::saturating_add)
     }
 
@@ -99,11 +99,13 @@ impl Chains {
             if depth >= LEVELS {
                 continue; // such rules are not evaluated
             }
-            for (_, lower) in self.lower(&rule) {
-                let reach = lower.cut() * 2 + lower.timespan;
+            let Some(upper) = self.rules.get(&rule) else { continue };
+            for (reference, lower) in self.lower(&rule) {
+                let reach = lower.cut() * 2 + lower.reach();
                 let (from, to) = (anchor.saturating_sub(reach), last.saturating_add(reach));
                 for episode in self.episodes(tenant, lower, from, to, depth + 1, items) {
-                    if episode.key.group == group && (anchor..=last).contains(&episode.first_hit) {
+                    let taken = upper.taken(reference, &episode.key.group);
+                    if taken.is_some_and(|(taken, _)| taken == group) && (anchor..=last).contains(&episode.first_hit) {
                         let key = &episode.key;
                         let (begin, end) = (episode.anchor, episode.last_cell);
                         open.push((Arc::clone(&key.rule), key.group.clone(), begin, end, depth + 1));
@@ -129,8 +131,9 @@ impl Chains {
         if depth < LEVELS {
             for (reference, lower) in self.lower(&rule.id) {
                 for episode in self.episodes(tenant, lower, from, to, depth + 1, items) {
-                    let item = Counted { cell: episode.first_hit, reference, value: None };
-                    by_group.entry(episode.key.group).or_default().push(item);
+                    let Some((group, value)) = rule.taken(reference, &episode.key.group) else { continue };
+                    let item = Counted { cell: episode.first_hit, reference, value };
+                    by_group.entry(group).or_default().push(item);
                 }
             }
         }
@@ -164,6 +167,7 @@ mod tests {
             timespan: 10,
             predicate: Predicate::EventCount(Condition::at_least(n)),
             alerts: true,
+            chained: Vec::new(),
         })
     }
 

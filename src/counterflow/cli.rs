@@ -421,7 +421,7 @@ pub(crate) struct AlertsArguments {
     pub(crate) data: PathBuf,
 
     /// Only those in this state
-    #[arg(long, value_parser = ["open", "sealed", "withdrawn", "superseded"])]
+    #[arg(long, value_parser = ["provisional", "open", "sealed", "withdrawn", "superseded"])]
     pub(crate) state: Option<String>,
 
     /// Only those of this rule, by id

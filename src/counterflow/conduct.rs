@@ -578,9 +578,10 @@ impl Conductor {
         Ok(done)
     }
 
-    /// How far an episode reaches back behind its last cell: a cut bounds it at 2 C + T.
+    /// How far an episode reaches back behind its last cell: a cut bounds it at 2 C, and what decides on its hits lies
+    /// no further before.
     fn reach(&self) -> i64 {
-        self.rules.episode_rules().iter().map(|rule| rule.cut() * 2 + rule.timespan).max().unwrap_or(0)
+        self.rules.episode_rules().iter().map(|rule| rule.cut() * 2 + rule.reach()).max().unwrap_or(0)
     }
 }
 

@@ -90,6 +90,8 @@ pub struct EpochInput {
     pub sources: Option<Arc<SourceTable>>,
     /// What was sealed before, with the detections of before.
     pub sealed: Option<Recalled>,
+    /// Whether a bounded input ends with it.
+    pub ended: bool,
 }
 
 /// What wants to see the decoded events of each epoch (history, counters). Called on the workers' threads, before the
@@ -255,6 +257,7 @@ impl Engine {
                 newest: if is_first { std::mem::take(&mut input.newest) } else { Vec::new() },
                 sources: input.sources.clone(),
                 sealed: input.sealed.take_if(|_| is_first),
+                ended: input.ended && is_first,
             };
             sender.send(share).map_err(|_| EngineError::Died)?;
             thread.unpark();
@@ -334,6 +337,7 @@ fn work(
                     limit: input.watermark,
                     newest: input.newest,
                     sealed: input.sealed,
+                    ended: input.ended,
                 });
                 graph.advance_to(input.epoch + 1);
                 worker.step();

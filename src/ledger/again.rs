@@ -96,6 +96,7 @@ fn id(text: &str) -> Option<AlertId> {
 
 fn event(word: &str) -> AlertEvent {
     [
+        AlertEvent::Provisional,
         AlertEvent::Opened,
         AlertEvent::Amended,
         AlertEvent::Moved,
@@ -109,7 +110,10 @@ fn event(word: &str) -> AlertEvent {
 }
 
 fn state(word: &str) -> &'static str {
-    ["open", "sealed", "withdrawn", "superseded"].into_iter().find(|state| *state == word).unwrap_or("open")
+    ["provisional", "open", "sealed", "withdrawn", "superseded"]
+        .into_iter()
+        .find(|state| *state == word)
+        .unwrap_or("open")
 }
 
 fn incident_state(word: &str) -> &'static str {

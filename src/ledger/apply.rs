@@ -39,7 +39,9 @@ pub struct Applied {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AlertEvent {
-    /// It came, or came back after it was withdrawn.
+    /// It is there, but events on their way could undo it: listed, and nobody is told.
+    Provisional,
+    /// It came, or came back after it was withdrawn, or is provisional no longer.
     Opened,
     /// Its material content changed.
     Amended,
@@ -60,6 +62,7 @@ impl AlertEvent {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            AlertEvent::Provisional => "provisional",
             AlertEvent::Opened => "opened",
             AlertEvent::Amended => "amended",
             AlertEvent::Moved => "moved",
@@ -82,7 +85,7 @@ pub struct AlertChange {
     pub thread: AlertId,
     /// Rises with each material change in the thread.
     pub revision: i64,
-    /// `open`, `sealed`, `withdrawn` or `superseded`.
+    /// `provisional`, `open`, `sealed`, `withdrawn` or `superseded`.
     pub state: &'static str,
     /// Why it was withdrawn.
     pub reason: Option<String>,

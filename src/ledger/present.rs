@@ -28,7 +28,7 @@ impl Present {
             if let Some(old) = self.alerts.remove(&change.id) {
                 self.digest = self.digest.wrapping_sub(digest_of(&old));
             }
-            if let Some(alert) = change.came.filter(|alert| !change.sealed && alert.state == AlertState::Open) {
+            if let Some(alert) = change.came.filter(|alert| !change.sealed && alert.state != AlertState::Sealed) {
                 self.digest = self.digest.wrapping_add(digest_of(alert));
                 self.alerts.insert(change.id, alert.clone());
             }

@@ -275,7 +275,8 @@ impl Reader {
         let limit = if filter.limit == 0 { 1_000 } else { filter.limit };
         let rows = sqlx::query(
             "SELECT a.*, i.number AS incident FROM alerts a LEFT JOIN incident_alerts i ON i.alert_id = a.alert_id
-             WHERE (?1 IS NULL OR a.state = ?1) AND (?2 IS NULL OR a.rule = ?2) AND (?3 IS NULL OR i.number = ?3)
+             WHERE (?1 IS NULL OR ?1 = CASE WHEN a.state = 'open' AND a.content->>'state' = 'provisional'
+                                       THEN 'provisional' ELSE a.state END) AND (?2 IS NULL OR a.rule = ?2) AND (?3 IS NULL OR i.number = ?3)
                AND (?4 IS NULL OR a.alert_id = ?4 OR a.thread = ?4)
              ORDER BY a.changed_at DESC, a.alert_id LIMIT ?5",
         )
@@ -584,10 +585,13 @@ impl Reader {
     pub async fn counts(&self) -> Result<Counts, LedgerError> {
         let store = LedgerError::store("count");
         Ok(Counts {
-            alerts: sqlx::query_as("SELECT state, count(*) FROM alerts GROUP BY state ORDER BY state")
-                .fetch_all(&self.pool)
-                .await
-                .map_err(&store)?,
+            alerts: sqlx::query_as(
+                "SELECT CASE WHEN state = 'open' AND content->>'state' = 'provisional' THEN 'provisional'
+                        ELSE state END AS shown, count(*) FROM alerts GROUP BY shown ORDER BY shown",
+            )
+            .fetch_all(&self.pool)
+            .await
+            .map_err(&store)?,
             incidents: sqlx::query_as("SELECT state, count(*) FROM incidents GROUP BY state ORDER BY state")
                 .fetch_all(&self.pool)
                 .await
@@ -616,18 +620,21 @@ impl Reader {
 fn alert_view(row: &SqliteRow) -> Result<AlertView, LedgerError> {
     let store = LedgerError::store("read an alert");
     let content: String = row.try_get("content").map_err(&store)?;
+    let content: Value = serde_json::from_str(&content).map_err(LedgerError::damaged("an alert's content"))?;
+    let state: String = row.try_get("state").map_err(&store)?;
+    let provisional = state == "open" && content["state"] == "provisional";
     let members: Option<String> = row.try_get("members").map_err(&store)?;
     Ok(AlertView {
         alert_id: row.try_get("alert_id").map_err(&store)?,
         thread: row.try_get("thread").map_err(&store)?,
         revision: row.try_get("revision").map_err(&store)?,
-        state: row.try_get("state").map_err(&store)?,
+        state: if provisional { "provisional".to_owned() } else { state },
         reason: row.try_get("reason").map_err(&store)?,
         superseded_by: row.try_get("superseded_by").map_err(&store)?,
         incident: row.try_get("incident").map_err(&store)?,
         opened_at: time(row, "opened_at").map_err(&store)?,
         changed_at: time(row, "changed_at").map_err(&store)?,
-        content: serde_json::from_str(&content).map_err(LedgerError::damaged("an alert's content"))?,
+        content,
         members: members
             .map(|members| serde_json::from_str(&members))
             .transpose()

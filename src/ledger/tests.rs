@@ -262,6 +262,46 @@ async fn a_split_gives_the_thread_on_only_when_the_old_id_is_gone() {
 }
 
 #[tokio::test]
+async fn a_provisional_alert_is_listed_and_told_to_nobody_until_it_is_open() {
+    let mut world = World::new().await;
+    let open = alert("a", 1);
+    let provisional = Alert { state: AlertState::Provisional, ..open.clone() };
+    let grown = Alert { count: 7, ..provisional.clone() };
+    let gone = Alert { state: AlertState::Provisional, ..alert("b", 2) };
+    let mut events = Vec::new();
+    for rows in [
+        vec![came(&provisional), came(&gone)],
+        vec![went(&provisional), came(&grown), went(&gone)],
+        vec![went(&grown), came(&open)],
+    ] {
+        let applied = world.epoch(rows, Vec::new()).await;
+        events.extend(applied.alerts.iter().map(|change| (change.event, change.state, change.revision)));
+        events.push((AlertEvent::Gauge, "intents", i64::try_from(applied.intents).unwrap()));
+        let reader = world.ledger.reader().await.unwrap();
+        let alerts = reader.alerts(&AlertFilter::default()).await.unwrap();
+        let shown: Vec<String> = alerts.into_iter().map(|alert| alert.state).collect();
+        let counted = reader.counts().await.unwrap().alerts;
+        assert_eq!(shown.len(), usize::try_from(counted.iter().map(|(_, count)| count).sum::<i64>()).unwrap());
+        assert!(counted.iter().all(|(state, _)| shown.contains(state)), "{counted:?} {shown:?}");
+    }
+    assert_eq!(
+        events,
+        [
+            (AlertEvent::Provisional, "provisional", 1),
+            (AlertEvent::Provisional, "provisional", 1),
+            (AlertEvent::Gauge, "intents", 0),
+            (AlertEvent::Gauge, "provisional", 1),
+            (AlertEvent::Withdrawn, "withdrawn", 2),
+            (AlertEvent::Gauge, "intents", 0),
+            (AlertEvent::Opened, "open", 2),
+            (AlertEvent::Gauge, "intents", 1),
+        ]
+    );
+    let provisional = AlertFilter { state: Some("provisional".to_owned()), ..AlertFilter::default() };
+    assert_eq!(world.ledger.reader().await.unwrap().alerts(&provisional).await.unwrap().len(), 0);
+}
+
+#[tokio::test]
 async fn sealed_is_final_and_leaves_the_digest() {
     let mut world = World::new().await;
     let (one, two) = (alert("a", 1), alert("b", 2));

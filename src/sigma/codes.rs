@@ -12,6 +12,7 @@ pub(crate) fn about(code: &str) -> Option<&'static str> {
 }
 
 const CODES: &[(&str, &str)] = &[
+    ("absence", "`absence` is not of two rules, or has a condition. Name what happened and what was to follow."),
     ("aggregation", "An aggregation of Sigma 1 in a condition. Write it as a correlation."),
     ("alias", "An alias speaks of a rule that the correlation does not refer to. Name one of its `rules`."),
     ("aliases", "`aliases` is no map of maps. Write `aliases: {name: {rule: field}}`."),
@@ -25,7 +26,11 @@ const CODES: &[(&str, &str)] = &[
     ("base64_not_wide", "The text is encoded as it is, where PowerShell takes UTF-16. Put `wide` before it."),
     ("base64_offset", "`base64` finds a text only where the encoding begins with it. Use `base64offset`."),
     ("bound", "A bound is no number, or none that fits. Counts want whole numbers from 0, percentiles 0 to 100."),
-    ("chained_group", "A correlation groups by other fields than the correlation it refers to. Group both alike."),
+    (
+        "chained_group",
+        "A correlation groups by, or counts, a field that the correlation it refers to does not group by. Take one of its fields, by an alias if it has another name.",
+    ),
+    ("chained_value", "A correlation sums or ranks values of episodes, which have none. Refer to rules on events."),
     ("circle", "A correlation refers to itself. Take the reference out."),
     (
         "collection_action",
@@ -74,6 +79,7 @@ const CODES: &[(&str, &str)] = &[
         "logsource_form",
         "A part of `logsource` is not written as log sources are. Use small letters, digits, `_`, `-` and `.`.",
     ),
+    ("memory", "A `first_seen` or `rate` does not say how far it remembers, or too little. Set `within`."),
     ("modifiers", "Modifiers cannot stand together. Leave one out."),
     (
         "no_anchor",
@@ -105,12 +111,12 @@ const CODES: &[(&str, &str)] = &[
     ("no_title", "The rule has no title. Give it one."),
     ("no_type", "The correlation has no `type`. Give it one of the specification's."),
     ("not_a_map", "The document is no map. A rule is one."),
-    ("not_yet_evaluated", "The specification has it, this engine does not evaluate it yet. The rule is not loaded."),
     (
         "only_negative",
         "The condition holds by what is absent alone, which is nearly always. Add a selection that must be met.",
     ),
     ("operator", "A condition has no `operator`. Give it one."),
+    ("percentile", "`value_percentile` does not say which percentile. Add `percentile` to its condition."),
     ("pipeline", "A processing pipeline has something that is unknown or malformed; the pipeline is not used."),
     (
         "pipeline_failure",

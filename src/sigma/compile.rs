@@ -5,7 +5,9 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use cf_types::{Detection, Entity, EntityKind, EpisodeRule, Event, Group, Item, Level, Member, Name, Predicate};
+use cf_types::{
+    Detection, Entity, EntityKind, EpisodeRule, Event, Group, Item, Level, Member, Name, Predicate, episode::UNITS,
+};
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -121,12 +123,7 @@ enum CountedValue {
     None,
     /// The fields' values; an event that lacks one does not count.
     Fields(Vec<Name>),
-    /// The same for every event of the rule: rules are counted.
-    Fixed(Arc<str>),
 }
-
-/// Between the values of several fields that are counted as one; ASCII's unit separator.
-const UNITS: &str = "\u{1f}";
 
 #[derive(Clone, Debug)]
 enum Grouping {
@@ -341,7 +338,6 @@ impl Counted {
         };
         let value = match &self.value {
             CountedValue::None => None,
-            CountedValue::Fixed(value) => Some(Arc::clone(value)),
             CountedValue::Fields(names) => {
                 let values: Option<Vec<&str>> = names.iter().map(|name| event.fields.first(*name)).collect();
                 Some(Arc::from(values?.join(UNITS)))

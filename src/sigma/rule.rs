@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use cf_types::{Condition, Level};
+use cf_types::{Condition, Fixed, Level};
 use ipnet::IpNet;
 use regex::Regex;
 use serde::{Serialize, Serializer, ser::SerializeMap};
@@ -462,7 +462,7 @@ pub enum CorrelationKind {
         /// Which percentile, where it is given beside the bounds.
         percentile: Option<u8>,
         /// What the figure must be.
-        bounds: Bounds,
+        condition: Condition<Fixed>,
     },
     /// Several rules within the window.
     Temporal {
@@ -470,6 +470,28 @@ pub enum CorrelationKind {
         ordered: bool,
         /// Which of them.
         condition: TemporalCondition,
+    },
+    /// The first rule, not followed by the second within the window. Ours.
+    Absence,
+    /// A value of a field that the time before does not have. Ours.
+    FirstSeen {
+        /// The fields, at least one.
+        fields: Vec<Arc<str>>,
+        /// The time before.
+        within: Timespan,
+        /// How many distinct values it must have.
+        known_min: u64,
+    },
+    /// The number of events against the mean of the time before. Ours.
+    Rate {
+        /// The time before.
+        within: Timespan,
+        /// How long events must have been known.
+        history: Timespan,
+        /// The least number of events in the window.
+        count_min: u64,
+        /// What the number must be, as a multiple of the mean.
+        times: Condition<Fixed>,
     },
 }
 
@@ -484,21 +506,6 @@ pub enum Aggregate {
     Median,
     /// `value_percentile`.
     Percentile,
-}
-
-/// Bounds on a figure; all that are given must hold, at least one is given.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Bounds(pub Vec<(Bound, Number)>);
-
-/// How a figure must compare.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Bound {
-    /// Greater, less, ...
-    Compare(Comparison),
-    /// Equal.
-    Equal,
-    /// Not equal.
-    NotEqual,
 }
 
 /// Which rules of a temporal correlation must be met.

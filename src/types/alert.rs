@@ -63,6 +63,8 @@ impl Group {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AlertState {
+    /// Told, but events that are still on their way in order could undo it: listed, not sent, nothing is done for it.
+    Provisional,
     /// Within the horizon: late events, facts and verdicts still correct it.
     Open,
     /// Behind the horizon: final.

@@ -38,6 +38,10 @@ pub enum RejectCode {
     TooFarAhead,
     /// Older than the horizon of the rules named: detected, but kept out of correlation.
     TooLate,
+    /// The value that a rule sums or ranks is no number that fits: detected, but kept out of that rule's correlation.
+    NotANumber,
+    /// A correlation has reached the values or alerts that it may hold: what is named was not counted.
+    OverBudget,
 }
 
 impl RejectCode {
@@ -57,6 +61,8 @@ impl RejectCode {
             RejectCode::Damaged => "damaged",
             RejectCode::TooFarAhead => "too_far_ahead",
             RejectCode::TooLate => "too_late",
+            RejectCode::NotANumber => "not_a_number",
+            RejectCode::OverBudget => "over_budget",
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use cf_dataflows::{GraphOptions, Recalled};
-use cf_types::{AlertState, EpochOutput, Lineage, RejectCode, Row};
+use cf_types::{AlertState, Condition, EpochOutput, Lineage, Predicate, RejectCode, Row};
 
 use crate::{
     assert_same,
@@ -39,7 +39,11 @@ fn show(outputs: &[EpochOutput]) -> String {
         let mut words = Vec::new();
         for (row, diff) in &output.rows {
             if let Row::Alert(alert) = row {
-                let state = if alert.state == AlertState::Open { "open" } else { "sealed" };
+                let state = match alert.state {
+                    AlertState::Provisional => "provisional",
+                    AlertState::Open => "open",
+                    AlertState::Sealed => "sealed",
+                };
                 let sign = if *diff > 0 { '+' } else { '-' };
                 words.push(format!("{sign}{} {} {state} x{}", alert.rule, alert.anchor - BEGIN, alert.count));
             }
@@ -53,6 +57,7 @@ fn show(outputs: &[EpochOutput]) -> String {
         words.extend(output.rejects.iter().map(|reject| match reject.code {
             RejectCode::TooLate => format!("late at {}", reject.position.line),
             RejectCode::TooFarAhead => format!("ahead at {}", reject.position.line),
+            RejectCode::NotANumber => reject.reason.clone(),
             other => format!("{other:?}"),
         }));
         if output.watermark != watermark {
@@ -120,6 +125,115 @@ fn an_idle_source_does_not_hold_the_watermark() {
     inputs[2].events = vec![event("a", 4, 300, "ok h u -")];
     inputs[2].idle = vec!["b".into()];
     check(&inputs, "W40 |  | W290");
+}
+
+/// `taken` is told when a failure is not followed by a login within 300 s.
+fn absence(rules: TestRules) -> TestRules {
+    rules.with("taken", |rule| {
+        rule.predicate = Predicate::Absence;
+        rule.references = vec!["fail".into(), "ok".into()];
+    })
+}
+
+#[test]
+fn what_events_on_their_way_could_undo_is_provisional_until_the_watermark_has_passed_it() {
+    let mut inputs = epochs(&[
+        &[(0, 0, "fail h u 10.0.0.1")],
+        &[(250, 250, "ok h u 10.0.0.1")], // in time
+        &[(1_000, 1_000, "fail h u 10.0.0.1")],
+        &[(1_310, 1_310, "none h u -")], // the watermark is at the hit, not past it
+        &[(1_311, 1_311, "none h u -")],
+        &[(1_200, 1_400, "ok h u 10.0.0.1")], // late, within the horizon
+    ]);
+    inputs[0].rules = Some(Arc::new(absence(TestRules::new())));
+    check(
+        &inputs,
+        "+taken 0 provisional x1, W-10 | -taken 0 provisional x1, W240 | +taken 1000 provisional x1, W990 | W1300 | \
+         -taken 1000 provisional x1, +taken 1000 open x1, W1301 | -taken 1000 open x1",
+    );
+}
+
+#[test]
+fn what_stands_on_the_provisional_is_provisional_too() {
+    let mut inputs =
+        epochs(&[&[(0, 0, "fail h u 10.0.0.1")], &[(311, 311, "none h u -")], &[(3_000, 3_000, "none h u -")]]);
+    let once = |rule: &mut cf_types::EpisodeRule| rule.predicate = Predicate::EventCount(Condition::at_least(1));
+    inputs[0].rules = Some(Arc::new(absence(TestRules::new()).with("again", once)));
+    check(
+        &inputs,
+        "+taken 0 provisional x1, +again 300 provisional x1, W-10 | \
+         -taken 0 provisional x1, +taken 0 open x1, -again 300 provisional x1, +again 300 open x1, W301 | \
+         -taken 0 open x1, +taken 0 sealed x1, sealed, W2990",
+    );
+}
+
+#[test]
+fn a_bounded_input_is_decided_at_its_end() {
+    let mut inputs = vec![Input::default(); 3];
+    inputs[0].rules = Some(Arc::new(absence(TestRules::new())));
+    inputs[0].events = vec![event("s", 1, 0, "fail h u 10.0.0.1"), event("s", 2, 5_000, "ok h u 10.0.0.1")];
+    inputs[1].events = vec![event("s", 3, 9_000, "fail h u 10.0.0.1")];
+    inputs[2].ended = true;
+    for workers in [1, 2] {
+        let outputs = run(workers, &GraphOptions { horizon_s: None, ..options() }, &inputs);
+        assert_eq!(
+            show(&outputs),
+            "+taken 0 provisional x1 | +taken 9000 provisional x1 | \
+             -taken 9000 provisional x1, +taken 9000 open x1, -taken 0 provisional x1, +taken 0 open x1",
+            "{workers} workers"
+        );
+    }
+}
+
+#[test]
+fn a_provisional_alert_does_nothing() {
+    let mut inputs = epochs(&[&[(0, 0, "fail h u 10.0.0.1")], &[(311, 311, "none h u -")]]);
+    inputs[0].rules = Some(Arc::new(absence(TestRules::new())));
+    inputs[0].facts = vec![(policy("block", cf_types::Level::Low, &[], 60), 1)];
+    let outputs = run(1, &options(), &inputs);
+    let kinds = |output: &EpochOutput| {
+        let kind = |row: &Row| match row {
+            Row::Alert(_) => "alert",
+            Row::Incident(_) => "incident",
+            Row::Risk(_) => "risk",
+            Row::Desired(_) => "desired",
+        };
+        output.rows.iter().map(|(row, _)| kind(row)).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&outputs[0]), ["alert"]);
+    assert_eq!(kinds(&outputs[1]), ["alert", "desired", "incident", "risk"]);
+}
+
+#[test]
+fn more_alerts_than_a_rule_may_have_in_an_hour_are_one_that_counts_them() {
+    let scans: Vec<(i64, i64, String)> = (0..5).map(|n| (n, n, format!("scan h u 10.0.0.{n}"))).collect();
+    let scans: Vec<(i64, i64, &str)> = scans.iter().map(|(at, received, text)| (*at, *received, &**text)).collect();
+    let inputs = epochs(&[&scans[2..], &scans[..2]]);
+    let few = GraphOptions { alerts_an_hour: 2, ..options() };
+    let mut shown = BTreeSet::new();
+    for workers in [1, 2, 4] {
+        let outputs = run(workers, &few, &inputs);
+        let rows = accumulate(&outputs);
+        let alerts = rows.iter().filter_map(|row| if let Row::Alert(alert) = row { Some(alert) } else { None });
+        let mut alerts: Vec<_> =
+            alerts.map(|alert| (alert.anchor - BEGIN, alert.count, alert.entities.len())).collect();
+        alerts.sort_unstable();
+        assert_eq!(alerts, [(0, 1, 1), (0, 3, 0), (1, 1, 1)]);
+        let entities = rows.iter().filter(|row| matches!(row, Row::Risk(_))).count();
+        assert_eq!(entities, 2, "what is counted has no part in risk");
+        shown.insert(text(&outputs));
+    }
+    assert_eq!(shown.len(), 1);
+}
+
+#[test]
+fn a_value_that_is_no_number_is_refused_with_its_reason() {
+    let mut inputs = epochs(&[&[(0, 0, "sudo h1 u 10.0.0.1")]]);
+    let summed = |rule: &mut cf_types::EpisodeRule| rule.alerts = true;
+    let mut rules = TestRules::new().with("volume", summed);
+    rules.fields.insert("volume".into(), (vec!["address"], Some("host")));
+    inputs[0].rules = Some(Arc::new(rules));
+    check(&inputs, r#"+sudo 0 open x1, "h1" is no decimal number: not counted by volume, W-10"#);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::{
 };
 
 use cf_types::{
-    ActionId, Alert, AlertState, AnchorKind, DesiredAction, Entity, EntityKind, EntityRisk, Episode, EpisodeKey,
-    EpisodeRule, Event, Fact, FactBody, Incident, Predicate, Row, Score, risk::hour_of,
+    ActionId, Alert, AlertState, AnchorKind, Condition, DesiredAction, Entity, EntityKind, EntityRisk, Episode,
+    EpisodeKey, EpisodeRule, Event, Fact, FactBody, Incident, Predicate, Row, Score, risk::hour_of,
 };
 
 use cf_dataflows::IncidentOptions;
@@ -102,7 +102,8 @@ fn value_of(rule: &EpisodeRule, window: &[&Item]) -> u64 {
         Predicate::ValueCount(_) => {
             window.iter().map(|(_, _, value)| value).collect::<BTreeSet<_>>().len().try_into().unwrap()
         }
-        Predicate::Temporal | Predicate::TemporalOrdered => 0,
+        Predicate::Sum(_) => window.iter().map(|(_, _, value)| value.as_deref().unwrap().parse::<u64>().unwrap()).sum(),
+        _ => 0,
     }
 }
 
@@ -110,6 +111,9 @@ fn is_hit(rule: &EpisodeRule, window: &[&Item]) -> bool {
     let references = 0..u16::try_from(rule.references.len()).unwrap();
     match rule.predicate {
         Predicate::EventCount(condition) | Predicate::ValueCount(condition) => condition.holds(value_of(rule, window)),
+        Predicate::Sum(Condition { gt: Some(bound), .. }) => {
+            i128::from(value_of(rule, window)) * 1_000_000_000 > bound.raw()
+        }
         Predicate::Temporal => references.into_iter().all(|want| window.iter().any(|(_, at, _)| *at == want)),
         Predicate::TemporalOrdered => {
             // Taking the earliest for each in turn leaves most room for those after.
@@ -121,6 +125,7 @@ fn is_hit(rule: &EpisodeRule, window: &[&Item]) -> bool {
                 next.is_some()
             })
         }
+        _ => panic!("the site has no such rule"),
     }
 }
 

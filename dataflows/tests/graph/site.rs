@@ -7,8 +7,8 @@ use std::{
 
 use cf_dataflows::{Batch, Graph, GraphOptions, IncidentOptions, Matcher, Recalled, Rules};
 use cf_types::{
-    ActionKind, Condition, Detection, EpisodeRule, EpochOutput, Event, Fact, FactBody, Fields, Group, Item, Level,
-    LogSource, Member, Origin, Position, Predicate, Row, Tenant, Time, TimeBasis, fact::Policy, record::Framing,
+    ActionKind, Condition, Detection, EpisodeRule, EpochOutput, Event, Fact, FactBody, Fields, Fixed, Group, Item,
+    Level, LogSource, Member, Origin, Position, Predicate, Row, Tenant, Time, TimeBasis, fact::Policy, record::Framing,
 };
 
 /// 2026-01-05T06:00:00Z: far from the boundaries of the cut grid, whose cuts have tests of their own.
@@ -60,6 +60,8 @@ impl TestRules {
         rules.add("taken", Level::Critical, &["brute", "ok"], 300, Predicate::TemporalOrdered, &["address"], None);
         rules.add("again", Level::Critical, &["taken"], 3_600, at_least(2), &["address"], None);
         rules.add("quiet", Level::Low, &["ok", "sudo"], 120, Predicate::Temporal, &["user"], None);
+        let much = Condition { gt: Fixed::whole(500), ..Condition::default() };
+        rules.add("volume", Level::Low, &["sudo"], 90, Predicate::Sum(much), &["address"], Some("number"));
         rules
     }
 
@@ -83,6 +85,7 @@ impl TestRules {
             timespan,
             predicate,
             alerts: &*id != "quiet",
+            chained: Vec::new(),
         }));
         self.fields.insert(id, (group.to_vec(), value));
     }
@@ -134,7 +137,7 @@ impl TestRules {
 
 fn words(event: &Event) -> BTreeMap<&'static str, &str> {
     let text = std::str::from_utf8(&event.raw).unwrap();
-    ["kind", "host", "user", "address"].into_iter().zip(text.split(' ')).collect()
+    ["kind", "host", "user", "address", "number"].into_iter().zip(text.split(' ')).collect()
 }
 
 impl Rules for TestRules {
@@ -234,6 +237,7 @@ pub struct Input {
     pub idle: Vec<Arc<str>>,
     pub limit: Option<Time>,
     pub sealed: Option<Recalled>,
+    pub ended: bool,
 }
 
 /// Bounded input; a short incident window, so that there are several.
@@ -253,7 +257,7 @@ pub fn run(workers: usize, options: &GraphOptions, inputs: &[Input]) -> Vec<Epoc
         let mut epoch = 0;
         for input in inputs.iter().cloned() {
             epoch += 1;
-            let Input { rules, facts, events, recalled, idle, limit, sealed } = input;
+            let Input { rules, facts, events, recalled, idle, limit, sealed, ended } = input;
             let mine = |position: usize| position % peers == index;
             graph.feed(Batch {
                 epoch,
@@ -265,6 +269,7 @@ pub fn run(workers: usize, options: &GraphOptions, inputs: &[Input]) -> Vec<Epoc
                 limit: limit.filter(|_| index == 0),
                 newest: Vec::new(),
                 sealed: sealed.filter(|_| index == 0),
+                ended: ended && index == 0,
             });
             graph.advance_to(epoch + 1);
             // Two epochs in flight, to meet both ways in which operators are called.

@@ -62,13 +62,15 @@ pub(crate) fn run(cli: &Cli, arguments: &ReplayArguments) -> Result<Exit> {
     view.members.set_rules(loaded.rules.episode_rules());
     let mut fed: Epoch = 0;
     let mut rules = Some(Arc::clone(&loaded.rules));
+    // What later events could undo is decided by an epoch of its own, at the end.
+    let waits = loaded.rules.episode_rules().iter().any(|rule| !rule.predicate.is_monotone());
     let progress = progress();
     loop {
         let records = input.batch(EPOCH_RECORDS);
         let ended = records.is_empty();
-        if !ended || fed == 0 {
+        if !ended || fed == 0 || waits {
             fed += 1;
-            engine.feed(EpochInput { epoch: fed, records, rules: rules.take(), ..EpochInput::default() })?;
+            engine.feed(EpochInput { epoch: fed, records, rules: rules.take(), ended, ..EpochInput::default() })?;
         }
         progress.set_message(format!("{} MB read, {} alerts", input.bytes >> 20, view.alerts.len()));
         progress.tick();
@@ -189,7 +191,8 @@ impl View {
     }
 
     fn state(&self, id: AlertId) -> AlertState {
-        if self.sealed.contains(&id) { AlertState::Sealed } else { AlertState::Open }
+        let state = self.alerts.get(&id).map_or(AlertState::Open, |alert| alert.state);
+        if self.sealed.contains(&id) { AlertState::Sealed } else { state }
     }
 }
 

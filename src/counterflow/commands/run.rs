@@ -111,6 +111,7 @@ fn assemble(
             max_ahead_s: i64::from(detection.max_ahead_s),
             disorder_s: i64::from(detection.disorder_s),
             incidents: detection.incidents()?,
+            ..GraphOptions::default()
         },
         sources: config::sources(settings)?,
         tap: Arc::new(Taps(Arc::clone(&status), store.tap())),

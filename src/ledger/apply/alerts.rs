@@ -30,12 +30,12 @@ pub(super) async fn apply(
     let decided = deciding.decide(&changes, &lineages);
     for (id, change) in &changes {
         step.digest = step.digest.wrapping_sub(deciding.held.get(id).map_or(0, Held::counted));
-        if let Some(alert) = change.came.filter(|alert| !change.sealed && alert.state == AlertState::Open) {
+        if let Some(alert) = change.came.filter(|alert| !change.sealed && alert.state != AlertState::Sealed) {
             step.digest = step.digest.wrapping_add(digest_of(alert));
         }
     }
     for change in &decided {
-        if matches!(change.state, "open" | "sealed")
+        if matches!(change.state, "provisional" | "open" | "sealed")
             && let Some(summary) = members(&change.alert)
         {
             step.members.insert(change.alert.id, summary);
@@ -208,7 +208,18 @@ impl Deciding {
         let known = self.threads.get(&thread).map(|thread| thread.material == material);
         let held = self.held.get(&alert.id);
         let carries_on = heirs.values().any(|heir| *heir == alert.id);
+        let provisional = alert.state == AlertState::Provisional;
+        let was_provisional =
+            held.is_some_and(|held| held.state == "open" && held.alert.state == AlertState::Provisional);
         let event = match (held.map(|held| held.state.as_str()), known) {
+            (Some(_), Some(true)) if provisional && was_provisional => {
+                if held.is_some_and(|held| held.alert == alert) {
+                    return None;
+                }
+                AlertEvent::Gauge
+            }
+            _ if provisional => AlertEvent::Provisional,
+            _ if was_provisional => AlertEvent::Opened,
             (None, None) => AlertEvent::Opened,
             (Some("withdrawn"), _) if !carries_on => AlertEvent::Opened,
             (Some("open" | "sealed"), Some(true)) => {
@@ -224,7 +235,8 @@ impl Deciding {
             (_, Some(true)) => AlertEvent::Moved,
             (_, Some(false) | None) => AlertEvent::Amended,
         };
-        let revises = matches!(event, AlertEvent::Opened | AlertEvent::Amended | AlertEvent::Moved);
+        let revises =
+            matches!(event, AlertEvent::Provisional | AlertEvent::Opened | AlertEvent::Amended | AlertEvent::Moved);
         let entry = self.threads.entry(thread).or_insert_with(|| Thread {
             first_epoch: self.epoch,
             revision: 0,
@@ -234,7 +246,12 @@ impl Deciding {
             entry.revision += 1;
             entry.material = material;
         }
-        let (revision, state) = (entry.revision, if alert.state == AlertState::Sealed { "sealed" } else { "open" });
+        let revision = entry.revision;
+        let state = match alert.state {
+            AlertState::Provisional => "provisional",
+            AlertState::Open => "open",
+            AlertState::Sealed => "sealed",
+        };
         Some(AlertChange { event, thread, revision, state, reason: None, superseded_by: None, incident: None, alert })
     }
 
@@ -299,6 +316,7 @@ fn material_of(alert: &Alert) -> String {
 
 fn audit_entry(change: &AlertChange) -> Option<Entry> {
     let action = match change.event {
+        AlertEvent::Provisional => "alert_provisional",
         AlertEvent::Opened => "alert_opened",
         AlertEvent::Amended => "alert_amended",
         AlertEvent::Moved => "alert_moved",
@@ -392,8 +410,14 @@ async fn write(
             .get(&alert.id)
             .map(|members| serde_json::to_string(members).map_err(LedgerError::damaged("an alert's members")))
             .transpose()?;
-        if matches!(change.event, AlertEvent::Opened | AlertEvent::Amended | AlertEvent::Moved | AlertEvent::Withdrawn)
-        {
+        if matches!(
+            change.event,
+            AlertEvent::Provisional
+                | AlertEvent::Opened
+                | AlertEvent::Amended
+                | AlertEvent::Moved
+                | AlertEvent::Withdrawn
+        ) {
             revisions.push(json!([
                 change.thread,
                 change.revision,
@@ -417,7 +441,7 @@ async fn write(
             alert.tenant,
             change.thread,
             change.revision,
-            change.state,
+            column_of(change.state),
             change.reason,
             change.superseded_by,
             alert.rule,
@@ -467,6 +491,12 @@ async fn write(
     )
     .await?;
     write_merges(connection, step, deciding).await
+}
+
+/// The state as its column has it. A provisional alert is an open one to the table, whose states were fixed before
+/// there were provisional ones; that it is one stands in its content, from where it is read.
+fn column_of(state: &'static str) -> &'static str {
+    if state == "provisional" { "open" } else { state }
 }
 
 /// Every id of a thread that went into another resolves to the one that stays.

@@ -71,7 +71,11 @@ fn operation(event: AlertEvent, holds: bool) -> Option<Operation> {
     match event {
         AlertEvent::Opened | AlertEvent::Amended => Some(if holds { Operation::Amended } else { Operation::Opened }),
         AlertEvent::Withdrawn => holds.then_some(Operation::Withdrawn),
-        AlertEvent::Moved | AlertEvent::Gauge | AlertEvent::Sealed | AlertEvent::Superseded => None,
+        AlertEvent::Provisional
+        | AlertEvent::Moved
+        | AlertEvent::Gauge
+        | AlertEvent::Sealed
+        | AlertEvent::Superseded => None,
     }
 }
 

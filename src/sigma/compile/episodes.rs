@@ -1,6 +1,6 @@
 //! Who counts for whom: references of correlations resolved, and the episode rules that follow.
 
-use cf_types::Condition;
+use cf_types::{ChainedFields, Condition, Presence};
 
 use super::{
     Arc, BTreeMap, BTreeSet, Correlation, Counted, CountedValue, EpisodeRule, FxHashMap, Grouping, Name, Options,
@@ -9,7 +9,7 @@ use super::{
 use crate::{
     parse::condition,
     problem::{Place, Problems, did_you_mean, shown},
-    rule::{CorrelationKind, Formula, Quantity, Reference, TemporalCondition},
+    rule::{Aggregate, CorrelationKind, Formula, Quantity, Reference, TemporalCondition, Timespan},
 };
 
 /// What the graph and [`super::RuleSet::detection`] need.
@@ -128,8 +128,10 @@ fn targets(
         if target == Target::Correlation(number) {
             return Err((at, "circle", "the correlation refers to itself".to_owned(), None));
         }
-        if let Target::Correlation(inner) = target {
-            check_chained(rule, correlations.get(inner), at)?;
+        if let Target::Correlation(inner) = target
+            && let Some(inner) = correlations.get(inner)
+        {
+            chained(rule, inner, at)?;
         }
         if targets.contains(&target) {
             return Err((at, "reference", format!("the rule \"{}\" is referred to twice", shown(to)), None));
@@ -137,7 +139,7 @@ fn targets(
         targets.push(target);
     }
     check_aliases(rule, rules, correlations, &targets)?;
-    evaluated(rule, &targets)?;
+    evaluated(rule)?;
     Ok(targets)
 }
 
@@ -145,63 +147,121 @@ fn targets(
 struct Evaluated {
     predicate: Predicate,
     timespan: i64,
-    /// What items must bring.
-    value: Wanted,
+    /// The fields whose values items must bring.
+    fields: Vec<Arc<str>>,
 }
 
-enum Wanted {
-    Nothing,
-    Fields(Vec<Arc<str>>),
-    /// Which reference it is.
-    Reference,
-}
+/// Into how many steps the memory of a `rate` is parted: hours in a week.
+const GRID_STEPS: i64 = 168;
 
 /// What the graph cannot evaluate is refused here, so that it is read and checked like all else.
-fn evaluated(rule: &Correlation, targets: &[Target]) -> Result<Evaluated, Why> {
+fn evaluated(rule: &Correlation) -> Result<Evaluated, Why> {
     let at = Place { line: rule.line, column: 1 };
-    let refuse = |what: &str, hint: Option<&str>| {
-        Err((at, "not_yet_evaluated", format!("{what} are not yet evaluated"), hint.map(str::to_owned)))
+    let seconds = |span: Timespan| {
+        span.seconds().ok_or_else(|| {
+            let message = "months and years are no time span: they have no fixed length".to_owned();
+            (at, "timespan", message, Some("give days, as `30d`".to_owned()))
+        })
     };
-    let Some(timespan) = rule.timespan.seconds() else {
-        return refuse("time spans of months and years, which have no fixed length,", Some("give days, as `30d`"));
-    };
-    let (predicate, value) = match &rule.kind {
-        CorrelationKind::EventCount(condition) => (Predicate::EventCount(*condition), Wanted::Nothing),
-        CorrelationKind::ValueCount { fields, condition } => {
-            (Predicate::ValueCount(*condition), Wanted::Fields(fields.clone()))
+    let timespan = seconds(rule.timespan)?;
+    let mut fields = Vec::new();
+    let predicate = match &rule.kind {
+        CorrelationKind::EventCount(condition) => Predicate::EventCount(*condition),
+        CorrelationKind::ValueCount { fields: counted, condition } => {
+            fields.clone_from(counted);
+            Predicate::ValueCount(*condition)
         }
-        CorrelationKind::Value { .. } => {
-            return refuse(
-                "sums, averages, medians and percentiles",
-                Some("count events or values (`event_count`, `value_count`)"),
-            );
+        CorrelationKind::Value { aggregate, field, percentile, condition } => {
+            fields.push(Arc::clone(field));
+            match (aggregate, percentile) {
+                (Aggregate::Sum, _) => Predicate::Sum(*condition),
+                (Aggregate::Average, _) => Predicate::Average(*condition),
+                (Aggregate::Median, _) => Predicate::Percentile { percent: 50, condition: *condition },
+                (Aggregate::Percentile, Some(percent)) => {
+                    Predicate::Percentile { percent: *percent, condition: *condition }
+                }
+                (Aggregate::Percentile, None) => {
+                    let message = "`value_percentile` does not say which percentile".to_owned();
+                    return Err((at, "percentile", message, Some("add `percentile: 95` to `condition`".to_owned())));
+                }
+            }
         }
-        CorrelationKind::Temporal { ordered, condition } => match simple(condition, rule) {
-            Some(Simple::All) if *ordered => (Predicate::TemporalOrdered, Wanted::Nothing),
-            Some(Simple::All) => (Predicate::Temporal, Wanted::Nothing),
-            Some(Simple::Any) if !*ordered => (Predicate::EventCount(Condition::at_least(1)), Wanted::Nothing),
-            // The number of different rules: each item's value is the rule it is of.
-            Some(Simple::Count(count))
-                if !*ordered && targets.iter().all(|target| matches!(target, Target::Rule(_))) =>
-            {
-                (Predicate::ValueCount(count), Wanted::Reference)
+        CorrelationKind::Temporal { ordered, condition } => temporal(rule, *ordered, condition)?,
+        CorrelationKind::Absence => Predicate::Absence,
+        CorrelationKind::FirstSeen { fields: seen, within, known_min } => {
+            fields.clone_from(seen);
+            Predicate::FirstSeen { memory: seconds(*within)?, known_min: *known_min }
+        }
+        CorrelationKind::Rate { within, history, count_min, times } => {
+            let memory = seconds(*within)?;
+            Predicate::Rate {
+                memory,
+                grid: (memory / GRID_STEPS).max(1),
+                age_min: seconds(*history)?,
+                count_min: *count_min,
+                times: *times,
             }
-            Some(_) | None => {
-                return refuse(
-                    "such conditions on temporal correlations",
-                    Some("leave `condition` out: then all of its rules must be met; or chain correlations"),
-                );
-            }
-        },
+        }
     };
-    Ok(Evaluated { predicate, timespan, value })
+    Ok(Evaluated { predicate, timespan, fields })
 }
 
-/// Conditions that say no more than a number of rules.
+fn temporal(rule: &Correlation, ordered: bool, condition: &TemporalCondition) -> Result<Predicate, Why> {
+    match simple(condition, rule) {
+        Some(Simple::All) if ordered => return Ok(Predicate::TemporalOrdered),
+        Some(Simple::All) => return Ok(Predicate::Temporal),
+        Some(Simple::Any) if !ordered => return Ok(Predicate::EventCount(Condition::at_least(1))),
+        Some(Simple::Any) | None => {}
+    }
+    let at = Place { line: rule.line, column: 1 };
+    if ordered {
+        let message = "`temporal_ordered` is of all its rules, in their order".to_owned();
+        let hint = Some("take the condition out, or write `type: temporal`".to_owned());
+        return Err((at, "condition", message, hint));
+    }
+    let presence = match condition {
+        TemporalCondition::All => Presence::All(references(rule, "them").map(Presence::Reference).collect()),
+        TemporalCondition::Count(count) => Presence::Count(*count, references(rule, "them").collect()),
+        TemporalCondition::Formula(formula) if formula.is_negative() => {
+            let message = "the condition can hold by what is absent alone: no event would be its reason".to_owned();
+            let hint = Some("for what does not follow, write `type: absence`".to_owned());
+            return Err((at, "condition", message, hint));
+        }
+        TemporalCondition::Formula(formula) => presence(formula, rule),
+    };
+    Ok(Predicate::Presence(presence))
+}
+
+/// The references that a pattern means, in order.
+fn references<'a>(rule: &'a Correlation, which: &'a str) -> impl Iterator<Item = u16> + 'a {
+    let meant =
+        rule.references.iter().zip(0u16..).filter(move |(reference, _)| condition::is_meant(which, &reference.to));
+    meant.map(|(_, place)| place)
+}
+
+fn presence(formula: &Formula, rule: &Correlation) -> Presence {
+    let list = |list: &[Formula]| list.iter().map(|formula| presence(formula, rule)).collect();
+    match formula {
+        Formula::All(parts) => Presence::All(list(parts)),
+        Formula::Any(parts) => Presence::Any(list(parts)),
+        Formula::Not(inner) => Presence::Not(Box::new(presence(inner, rule))),
+        Formula::Name(name) => {
+            // It is one of them: that was checked when it was parsed.
+            let place = rule.references.iter().zip(0u16..).find(|(reference, _)| reference.to == *name);
+            Presence::Reference(place.map_or(u16::MAX, |(_, place)| place))
+        }
+        Formula::Of(Quantity::All, which) => Presence::All(references(rule, which).map(Presence::Reference).collect()),
+        Formula::Of(Quantity::AtLeast(number), which) => {
+            let number = u64::try_from(*number).unwrap_or(u64::MAX);
+            Presence::Count(Condition::at_least(number), references(rule, which).collect())
+        }
+    }
+}
+
+/// Conditions that say no more than all, or any.
 enum Simple {
     All,
     Any,
-    Count(Condition),
 }
 
 fn simple(condition: &TemporalCondition, rule: &Correlation) -> Option<Simple> {
@@ -217,7 +277,7 @@ fn simple(condition: &TemporalCondition, rule: &Correlation) -> Option<Simple> {
         TemporalCondition::Count(count) => {
             // Whatever holds for all of them and for no less says: all.
             let least = (1..=of).find(|number| count.holds(*number));
-            Some(if least == Some(of) { Simple::All } else { Simple::Count(*count) })
+            (least == Some(of) && !count.holds(0)).then_some(Simple::All)
         }
         TemporalCondition::Formula(Formula::All(list)) if names(list) => Some(Simple::All),
         TemporalCondition::Formula(Formula::Any(list)) if names(list) => Some(Simple::Any),
@@ -232,31 +292,48 @@ fn simple(condition: &TemporalCondition, rule: &Correlation) -> Option<Simple> {
                 _ if !all => None,
                 1 => Some(Simple::Any),
                 number if number == of => Some(Simple::All),
-                number => Some(Simple::Count(Condition::at_least(number))),
+                _ => None,
             }
         }
         TemporalCondition::Formula(_) => None,
     }
 }
 
-/// An episode has a group and no fields: a correlation over it can group by that group only.
-fn check_chained(rule: &Correlation, inner: Option<&Correlation>, at: Place) -> Result<(), Why> {
-    let Some(inner) = inner else { return Ok(()) };
-    let sorted = |fields: &[Arc<str>]| {
-        let mut fields = fields.to_vec();
-        fields.sort();
-        fields
+/// What a correlation takes from the episodes of another. An episode has a group and no fields, so what it is grouped
+/// by above must be among what it is grouped by itself.
+fn chained(rule: &Correlation, inner: &Correlation, at: Place) -> Result<ChainedFields, Why> {
+    let own = |word: &Arc<str>| -> Result<Arc<str>, Why> {
+        let field = aliased(rule, word, &inner.id, inner.name.as_ref());
+        if inner.group_by.contains(&field) {
+            return Ok(field);
+        }
+        let message = format!(
+            "\"{}\" is none of the fields that the correlation \"{}\", which it refers to, groups by",
+            shown(&field),
+            inner.title
+        );
+        Err((at, "chained_group", message, Some(format!("group by {}", inner.group_by.join(", ")))))
     };
-    if sorted(&rule.group_by) != sorted(&inner.group_by) {
-        let message =
-            format!("it does not group by the same fields as the correlation \"{}\", which it refers to", inner.title);
-        return Err((at, "chained_group", message, Some(format!("group by {}", inner.group_by.join(", ")))));
-    }
-    if matches!(rule.kind, CorrelationKind::ValueCount { .. }) {
-        let message = "values of episodes are not yet counted".to_owned();
-        return Err((at, "not_yet_evaluated", message, None));
-    }
-    Ok(())
+    let value = match &rule.kind {
+        CorrelationKind::ValueCount { fields, .. } | CorrelationKind::FirstSeen { fields, .. } => {
+            fields.iter().map(own).collect::<Result<_, _>>()?
+        }
+        CorrelationKind::Value { .. } => {
+            let message = "an episode has no numbers: sums, averages and percentiles are of events".to_owned();
+            return Err((at, "chained_value", message, None));
+        }
+        _ => Vec::new(),
+    };
+    let group = rule.group_by.iter().map(|word| Ok((Arc::clone(word), own(word)?)));
+    Ok(ChainedFields { group: group.collect::<Result<_, _>>()?, value })
+}
+
+/// The field that a word of a correlation means in one of its rules.
+fn aliased(rule: &Correlation, word: &Arc<str>, id: &Arc<str>, name: Option<&Arc<str>>) -> Arc<str> {
+    let alias = rule.aliases.iter().find(|(alias, _)| alias == word);
+    let field = alias
+        .and_then(|(_, fields)| fields.iter().find(|(to, _)| to == id || Some(to) == name).map(|(_, field)| field));
+    Arc::clone(field.unwrap_or(word))
 }
 
 /// Every alias must be known for every rule, else its events would never count.
@@ -347,7 +424,7 @@ fn build(
     let mut counts: Vec<Vec<Counted>> = vec![Vec::new(); rules.len()];
     let mut episode_rules = Vec::new();
     for (number, (rule, targets)) in correlations.iter().zip(targets).enumerate() {
-        let Ok(Evaluated { predicate, timespan, value }) = evaluated(rule, targets) else { continue };
+        let Ok(Evaluated { predicate, timespan, fields }) = evaluated(rule) else { continue };
         episode_rules.push(Arc::new(EpisodeRule {
             id: Arc::clone(&rule.id),
             title: Arc::clone(&rule.title),
@@ -359,6 +436,7 @@ fn build(
             // Of a disabled one nothing more is counted, so what it found stays. Episodes below it would still count:
             // then it has no alerts at all.
             alerts: alerts(1, number) && !(disabled.contains(&rule.id) && stands_on_others(targets)),
+            chained: taken(rule, targets, &correlations),
         }));
         if disabled.contains(&rule.id) {
             continue;
@@ -367,7 +445,7 @@ fn build(
             if let Target::Rule(plain) = target
                 && let (Some(counts), Some(info)) = (counts.get_mut(*plain), rules.get(*plain))
             {
-                counts.push(counted(rule, reference, info, &value));
+                counts.push(counted(rule, reference, info, &fields));
             }
         }
     }
@@ -386,6 +464,19 @@ fn build(
     Resolved { episode_rules, counts, alerting, correlations }
 }
 
+/// By reference, what it takes from episodes; nothing at all if it refers to no correlation.
+fn taken(rule: &Correlation, targets: &[Target], correlations: &[Correlation]) -> Vec<Option<ChainedFields>> {
+    if !stands_on_others(targets) {
+        return Vec::new();
+    }
+    let at = Place { line: rule.line, column: 1 };
+    let of = |target: &Target| match target {
+        Target::Rule(_) => None,
+        Target::Correlation(inner) => chained(rule, correlations.get(*inner)?, at).ok(),
+    };
+    targets.iter().map(of).collect()
+}
+
 fn stands_on_others(targets: &[Target]) -> bool {
     targets.iter().any(|target| matches!(target, Target::Correlation(_)))
 }
@@ -397,25 +488,16 @@ fn id_of(target: Target, rules: &[Arc<Rule>], correlations: &[Correlation]) -> O
     }
 }
 
-fn counted(rule: &Correlation, reference: usize, plain: &Rule, value: &Wanted) -> Counted {
-    let field_of = |word: &Arc<str>| -> Arc<str> {
-        let alias = rule.aliases.iter().find(|(alias, _)| alias == word);
-        let field = alias.and_then(|(_, fields)| {
-            fields.iter().find(|(to, _)| *to == plain.id || Some(to) == plain.name.as_ref()).map(|(_, field)| field)
-        });
-        Arc::clone(field.unwrap_or(word))
-    };
-    let group = rule.group_by.iter().map(|word| (Arc::clone(word), Name::intern(&field_of(word))));
+fn counted(rule: &Correlation, reference: usize, plain: &Rule, fields: &[Arc<str>]) -> Counted {
+    let field_of = |word: &Arc<str>| Name::intern(&aliased(rule, word, &plain.id, plain.name.as_ref()));
+    let group = rule.group_by.iter().map(|word| (Arc::clone(word), field_of(word)));
     Counted {
         rule: Arc::clone(&rule.id),
         reference: u16::try_from(reference).unwrap_or(u16::MAX), // bounded when it was parsed
         group: Grouping::Fields(group.collect()),
-        value: match value {
-            Wanted::Nothing => CountedValue::None,
-            Wanted::Fields(fields) => {
-                CountedValue::Fields(fields.iter().map(|field| Name::intern(&field_of(field))).collect())
-            }
-            Wanted::Reference => CountedValue::Fixed(Arc::clone(&plain.id)),
+        value: match fields {
+            [] => CountedValue::None,
+            fields => CountedValue::Fields(fields.iter().map(field_of).collect()),
         },
     }
 }
@@ -431,5 +513,6 @@ fn folded(rule: &Rule, options: &Options) -> EpisodeRule {
         timespan: i64::from(options.fold_window_s),
         predicate: Predicate::EventCount(Condition::at_least(1)),
         alerts: true,
+        chained: Vec::new(),
     }
 }

@@ -105,11 +105,14 @@ fn rename(step: &Step, rule: &mut Correlation, state: &mut State) -> Result<(), 
         one(field, "the alias of")?;
     }
     match &mut rule.kind {
-        CorrelationKind::ValueCount { fields, .. } => {
+        CorrelationKind::ValueCount { fields, .. } | CorrelationKind::FirstSeen { fields, .. } => {
             fields.iter_mut().try_for_each(|field| one(field, "the counted field"))?;
         }
         CorrelationKind::Value { field, .. } => one(field, "the counted field")?,
-        CorrelationKind::EventCount(_) | CorrelationKind::Temporal { .. } => {}
+        CorrelationKind::EventCount(_)
+        | CorrelationKind::Temporal { .. }
+        | CorrelationKind::Absence
+        | CorrelationKind::Rate { .. } => {}
     }
     let is_alias = |field: &Arc<str>| rule.aliases.iter().any(|(alias, _)| alias == field);
     rule.group_by = rule

@@ -114,27 +114,129 @@ fn bad_references_are_refused_and_take_down_only_what_needs_them() {
 }
 
 #[test]
-fn what_is_not_evaluated_is_said() {
+fn figures_over_values_are_read() {
+    let of = |kind: &str, condition: &str| {
+        format!("type: {kind}\nrules: [failed]\ngroup-by: [user]\ntimespan: 5m\ncondition: {{field: n, {condition}}}")
+    };
     check(
         &[
             BASE,
-            &correlation("s", "type: value_sum\nrules: [failed]\ntimespan: 5m\ncondition: {field: n, gte: 3}"),
+            &correlation("s", &of("value_sum", "gt: 1.5e3, lte: 2000")),
+            &correlation("a", &of("value_avg", "lt: 0.5")),
+            &correlation("m", &of("value_median", "gte: 3")),
+            &correlation("p", &of("value_percentile", "percentile: 95, gte: 3")),
+        ],
+        &expect![[r#"
+            s of 01 300s Sum(Condition { gte: None, gt: Some(Fixed(1500000000000)), lte: Some(Fixed(2000000000000)), lt: None, eq: None, neq: None }) alerts=true
+            a of 01 300s Average(Condition { gte: None, gt: None, lte: None, lt: Some(Fixed(500000000)), eq: None, neq: None }) alerts=true
+            m of 01 300s Percentile { percent: 50, condition: Condition { gte: Some(Fixed(3000000000)), gt: None, lte: None, lt: None, eq: None, neq: None } } alerts=true
+            p of 01 300s Percentile { percent: 95, condition: Condition { gte: Some(Fixed(3000000000)), gt: None, lte: None, lt: None, eq: None, neq: None } } alerts=true
+        "#]],
+    );
+}
+
+#[test]
+fn types_of_our_own_are_read() {
+    let absence = "type: absence\nrules: [failed, passed]\ngroup-by: [user]\ntimespan: 5m";
+    let seen = "type: first_seen\nrules: [passed]\ngroup-by: [user]\ntimespan: 1h\ncondition: {field: country, within: 30d, known: 2}";
+    let rate = "type: rate\nrules: [failed]\ngroup-by: [user]\ntimespan: 10m\ncondition: {gte: 2.5, within: 7d, history: 2d, count: 20}";
+    check(
+        &[BASE, OTHER, &correlation("a", absence), &correlation("f", seen), &correlation("r", rate)],
+        &expect![[r#"
+            a of 01,02 300s Absence alerts=true
+            f of 02 3600s FirstSeen { memory: 2592000, known_min: 2 } alerts=true
+            r of 01 600s Rate { memory: 604800, grid: 3600, age_min: 172800, count_min: 20, times: Condition { gte: Some(Fixed(2500000000)), gt: None, lte: None, lt: None, eq: None, neq: None } } alerts=true
+        "#]],
+    );
+}
+
+#[test]
+fn mistakes_in_types_of_our_own_are_told() {
+    let of = |body: &str| correlation("c", &format!("{body}\ngroup-by: [user]\ntimespan: 1h"));
+    for (body, expect) in [
+        ("type: absence\nrules: [failed]", "absence"),
+        ("type: absence\nrules: [failed, passed]\ncondition: {gte: 1}", "absence"),
+        ("type: first_seen\nrules: [failed]\ncondition: {field: F}", "memory"),
+        ("type: first_seen\nrules: [failed]\ncondition: {field: F, within: 30d, gte: 3}", "memory"),
+        ("type: first_seen\nrules: [failed]\ncondition: {field: F, within: 30m}", "memory"),
+        ("type: first_seen\nrules: [failed]\ncondition: {within: 30d}", "no_field"),
+        ("type: first_seen\nrules: [failed]\ncondition: {field: F, within: soon}", "timespan"),
+        ("type: rate\nrules: [failed]\ncondition: {gte: 5}", "memory"),
+        ("type: rate\nrules: [failed]\ncondition: {within: 7d}", "no_condition"),
+        ("type: rate\nrules: [failed]\ncondition: {gte: 5, within: 7d, history: 8d}", "memory"),
+        ("type: rate\nrules: [failed]\ncondition: {gte: 5, within: 7d, field: F}", "field"),
+        ("type: rate\nrules: [failed]\ncondition: {gte: 5, within: 7d, count: few}", "bound"),
+        ("type: event_count\nrules: [failed]\ncondition: {gte: 5, within: 7d}", "unknown_key"),
+        ("type: value_sum\nrules: [failed]\ncondition: {field: n, gte: 1e16}", "bound"),
+        ("type: value_percentile\nrules: [failed]\ncondition: {field: n, gte: 1}", "percentile"),
+    ] {
+        let texts = [text("c.yml", BASE), text("c.yml", OTHER), text("d.yml", &of(body))];
+        let (_, problems) = RuleSet::compile(parse(&texts), &Options::default());
+        let codes: Vec<&str> =
+            problems.iter().filter(|problem| problem.severity == Severity::Error).map(|problem| problem.code).collect();
+        assert_eq!(codes, [expect], "{body}");
+    }
+}
+
+#[test]
+fn what_cannot_be_evaluated_is_said() {
+    check(
+        &[
+            BASE,
+            OTHER,
             &correlation("m", "type: event_count\nrules: [failed]\ntimespan: 2M\ncondition: {gte: 3}"),
             &correlation("e", "type: event_cuont\nrules: [failed]\ntimespan: 2m\ncondition: {gte: 3}"),
             &correlation("b", "type: event_count\nrules: [failed]\ntimespan: 2m\ncondition: {gte: many}"),
             &correlation("t", "type: temporal\nrules: [failed]\ntimespan: 2m\ncondition: not failed"),
+            &correlation("o", "type: temporal_ordered\nrules: [failed, passed]\ntimespan: 2m\ncondition: {gte: 1}"),
             &correlation("v", "type: value_count\nrules: [failed]\ntimespan: 2m\ncondition: {gte: 2}"),
         ],
         &expect![[r#"
             01 of 01 3600s event_count>=1 alerts=true
-            Error rule "C s" (c.yml:1): sums, averages, medians and percentiles are not yet evaluated; count events or values (`event_count`, `value_count`)
-            Error rule "C m" (c.yml:1): time spans of months and years, which have no fixed length, are not yet evaluated; give days, as `30d`
-            Error rule "C t" (c.yml:1): such conditions on temporal correlations are not yet evaluated; leave `condition` out: then all of its rules must be met; or chain correlations
+            02 of 02 3600s event_count>=1 alerts=true
+            Error rule "C m" (c.yml:1): months and years are no time span: they have no fixed length; give days, as `30d`
+            Error rule "C t" (c.yml:1): the condition can hold by what is absent alone: no event would be its reason; for what does not follow, write `type: absence`
+            Error rule "C o" (c.yml:1): `temporal_ordered` is of all its rules, in their order; take the condition out, or write `type: temporal`
             Error rule "C e" (c.yml:5): unknown correlation type "event_cuont"; did you mean "event_count"?
             Error rule "C v" (c.yml:8): `value_count` needs the field whose values are counted; add `field:` to `condition`
             Error rule "C b" (c.yml:8): the bound "gte" is no number
         "#]],
     );
+}
+
+#[test]
+fn chained_correlations_take_fields_of_the_group_below_also_by_an_alias() {
+    let inner = "type: event_count\nrules: [failed]\ngroup-by: [source_ip, user]\ntimespan: 5m\ncondition: {gte: 3}";
+    let outer = |body: &str| format!("rules: [inner, passed]\ntimespan: 10m\n{body}");
+    let chained = |body: &str| {
+        let texts = [BASE, OTHER, &correlation("inner", inner), &correlation("outer", &outer(body))];
+        let texts: Vec<_> = texts.iter().map(|rule| text("c.yml", rule)).collect();
+        let (rules, problems) = RuleSet::compile(parse(&texts), &Options::default());
+        let found = rules.episode_rules().iter().find(|rule| &*rule.id == "outer");
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        found.map_or_else(|| problems.join(", "), |rule| format!("{:?}", rule.chained))
+    };
+    for (body, expect) in [
+        ("type: temporal\ngroup-by: [user]", r#"[Some(ChainedFields { group: [("user", "user")], value: [] }), None]"#),
+        (
+            "type: temporal_ordered\ngroup-by: [address]\naliases: {address: {inner: source_ip, passed: IpAddress}}",
+            r#"[Some(ChainedFields { group: [("address", "source_ip")], value: [] }), None]"#,
+        ),
+        (
+            "type: value_count\ngroup-by: [source_ip]\ncondition: {field: user, gte: 2}",
+            r#"[Some(ChainedFields { group: [("source_ip", "source_ip")], value: ["user"] }), None]"#,
+        ),
+        (
+            "type: temporal\ngroup-by: [host]",
+            r#"rule "C outer" (c.yml:5): "host" is none of the fields that the correlation "C inner", which it refers to, groups by; group by source_ip, user"#,
+        ),
+        (
+            "type: value_sum\ngroup-by: [user]\ncondition: {field: n, gt: 2}",
+            r#"rule "C outer" (c.yml:5): an episode has no numbers: sums, averages and percentiles are of events"#,
+        ),
+    ] {
+        assert_eq!(chained(body), expect, "{body}");
+    }
 }
 
 /// Items of the first rule that the event meets: `rule#reference group value`.

@@ -405,19 +405,19 @@ fn every_type_of_correlation_is_read() {
         (
             "type: value_sum, condition: {field: bytes_sent, gt: 1000000}",
             expect![[
-                r#"Value { aggregate: Sum, field: "bytes_sent", percentile: None, bounds: Bounds([(Compare(Gt), Whole(1000000))]) }"#
+                r#"Value { aggregate: Sum, field: "bytes_sent", percentile: None, condition: Condition { gte: None, gt: Some(Fixed(1000000000000000)), lte: None, lt: None, eq: None, neq: None } }"#
             ]],
         ),
         (
             "type: value_avg, condition: {field: bytes, gt: 0.5}",
             expect![[
-                r#"Value { aggregate: Average, field: "bytes", percentile: None, bounds: Bounds([(Compare(Gt), Fraction(0.5))]) }"#
+                r#"Value { aggregate: Average, field: "bytes", percentile: None, condition: Condition { gte: None, gt: Some(Fixed(500000000)), lte: None, lt: None, eq: None, neq: None } }"#
             ]],
         ),
         (
             "type: value_percentile, condition: {field: image, lte: 1}",
             expect![[
-                r#"Value { aggregate: Percentile, field: "image", percentile: None, bounds: Bounds([(Compare(Lte), Whole(1))]) }"#
+                r#"Value { aggregate: Percentile, field: "image", percentile: None, condition: Condition { gte: None, gt: None, lte: Some(Fixed(1000000000)), lt: None, eq: None, neq: None } }"#
             ]],
         ),
         ("type: temporal", expect!["Temporal { ordered: false, condition: All }"]),
@@ -543,17 +543,23 @@ fn temporal_correlations_may_want_some_of_their_rules() {
         (", condition: all of them", "Temporal"),
         (
             ", condition: {gte: 2}",
-            "ValueCount(Condition { gte: Some(2), gt: None, lte: None, lt: None, eq: None, neq: None }) a",
+            "Presence(Count(Condition { gte: Some(2), gt: None, lte: None, lt: None, eq: None, neq: None }, [0, 1, 2]))",
         ),
         (
             ", condition: 2 of them",
-            "ValueCount(Condition { gte: Some(2), gt: None, lte: None, lt: None, eq: None, neq: None }) a",
+            "Presence(Count(Condition { gte: Some(2), gt: None, lte: None, lt: None, eq: None, neq: None }, [0, 1, 2]))",
+        ),
+        (
+            ", condition: {gte: 1, lte: 2}",
+            "Presence(Count(Condition { gte: Some(1), gt: None, lte: Some(2), lt: None, eq: None, neq: None }, [0, 1, 2]))",
         ),
         (
             ", condition: a or b or c",
             "EventCount(Condition { gte: Some(1), gt: None, lte: None, lt: None, eq: None, neq: None })",
         ),
-        (", condition: a and not b", "not_yet_evaluated"),
+        (", condition: a and not b", "Presence(All([Reference(0), Not(Reference(1))]))"),
+        (", condition: (a or b) and c", "Presence(All([Any([Reference(0), Reference(1)]), Reference(2)]))"),
+        (", condition: not a and not b", "condition"),
     ] {
         let text = format!(
             "{rules}title: C\nid: t\ncorrelation: {{type: temporal, rules: [a, b, c], timespan: 1m{condition}}}\n"
