@@ -326,7 +326,7 @@ fn settled_hub(row: Recall) -> Option<incident::Beside> {
 }
 
 /// The longest timespan: how far before the limit an alert may still begin.
-fn longest(rules: &[Arc<cf_types::EpisodeRule>]) -> cf_types::Cell {
+fn longest(rules: &[Arc<cf_types::EpisodeRule>]) -> Cell {
     rules.iter().map(|rule| rule.timespan.saturating_add(rule.lag())).max().unwrap_or(0)
 }
 

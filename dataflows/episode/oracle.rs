@@ -249,7 +249,7 @@ pub(crate) fn some_predicate(pick: &mut dyn FnMut(u64) -> u64) -> Predicate {
     let times = Fixed::parse(["0.3", "0.5", "1", "1.5"][usize::try_from(pick(4)).unwrap()]).unwrap();
     let memory = [8, 15][usize::try_from(pick(2)).unwrap()];
     let is = |reference| Presence::Reference(reference);
-    match pick(KINDS.len() as u64) {
+    match pick(11) {
         0 => Predicate::EventCount(counts),
         1 => Predicate::ValueCount(counts),
         2 => Predicate::Temporal,

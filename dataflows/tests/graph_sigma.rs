@@ -105,15 +105,19 @@ fn events(text: &str) -> Vec<Event> {
 /// The alerts of all events in one epoch.
 #[track_caller]
 fn check(input: &str, expect: Expect) {
-    let parsed = parse(&[Text { file: "rules.yml".into(), text: RULES.to_owned() }]);
+    expect.assert_eq(&alerts(RULES, events(input)));
+}
+
+/// The alerts of rules on events, all in one epoch that is the last.
+fn alerts(rules: &str, events: Vec<Event>) -> String {
+    let parsed = parse(&[Text { file: "rules.yml".into(), text: rules.to_owned() }]);
     let (rules, problems) = RuleSet::compile(parsed, &Options::default());
     assert!(problems.is_empty(), "{problems:?}");
-    let events = events(input);
     let (sender, outputs) = mpsc::channel();
     timely::execute_directly(move |worker| {
         let options = GraphOptions { horizon_s: None, ..GraphOptions::default() };
         let mut graph = Graph::build(worker, &options, Some(sender));
-        graph.feed(Batch { epoch: 1, rules: Some(Arc::new(rules)), events, ..Batch::default() });
+        graph.feed(Batch { epoch: 1, rules: Some(Arc::new(rules)), events, ended: true, ..Batch::default() });
         graph.advance_to(2);
         while !graph.done(1) {
             worker.step_or_park(None);
@@ -133,7 +137,58 @@ fn check(input: &str, expect: Expect) {
     });
     let mut shown: Vec<String> = shown.collect();
     shown.sort();
-    expect.assert_eq(&shown.concat());
+    shown.concat()
+}
+
+/// `at outcome key=value ...`, one event per line.
+fn events_with_fields(text: &str) -> Vec<Event> {
+    let event = |line: &str| {
+        let mut words = line.split(' ');
+        let (at, outcome) = (words.next().unwrap(), words.next().unwrap());
+        let [mut event] = <[Event; 1]>::try_from(events(&format!("{at} {outcome} - -"))).unwrap();
+        event.fields = Fields::default();
+        event.fields.push(Name::intern("outcome"), outcome, Scalar::Text);
+        for (field, value) in words.map(|word| word.split_once('=').unwrap()) {
+            event.fields.push(Name::intern(field), value, Scalar::Text);
+        }
+        event.position.line = 0;
+        event.raw = line.to_owned().into();
+        event
+    };
+    let events: Vec<Event> = text.lines().map(event).collect();
+    let numbered = events.into_iter().zip(0..).map(|(mut event, offset)| {
+        event.position.offset = offset;
+        event
+    });
+    numbered.collect()
+}
+
+#[test]
+fn the_examples_of_the_documentation_do_what_they_say() {
+    let plain = ["backup_begun", "backup_ended", "login", "failed_login"].map(|outcome| {
+        format!(
+            "title: {outcome}\nname: {outcome}\nid: {outcome}\nlogsource: {{product: linux}}\n\
+             detection:\n  s: {{outcome: {outcome}}}\n  condition: s\n"
+        )
+    });
+    let page = include_str!("../../docs/correlations.md");
+    let examples = page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned());
+    let rules: Vec<String> = plain.into_iter().chain(examples).collect();
+    assert_eq!(rules.len(), 7);
+
+    let day = 86_400;
+    let mut input = "0 backup_begun host=a\n0 backup_begun host=b\n7200 backup_ended host=b\n".to_owned();
+    for (days, country) in [(0, "de"), (1, "fr"), (2, "it"), (3, "de")] {
+        input += &format!("{} login user=eve country={country}\n", days * day);
+    }
+    (0..72).for_each(|hour| input += &format!("{} failed_login source_ip=10.0.0.9\n", hour * 3_600));
+    (0..25).for_each(|n| input += &format!("{} failed_login source_ip=10.0.0.9\n", 3 * day + n * 10));
+    expect![[r#"
+        Backup begun and not ended host=a 0..7200 x1 5.0
+        Login from a country that the account never came from user=eve 172800..172800 x1 5.0
+        Ten times the usual number of failed logins source_ip=10.0.0.9 259200..259440 x25 5.0
+    "#]]
+    .assert_eq(&alerts(&rules.join("---\n"), events_with_fields(&input)));
 }
 
 #[test]

@@ -199,6 +199,7 @@ fn conditions(node: &Node, problems: &mut Problems) -> Result<(Vec<Expr>, Option
     Ok((tests, counts))
 }
 
+#[allow(clippy::large_enum_variant)] // it lives for one condition
 enum Said {
     Test(Expr),
     Count(Count),
