@@ -112,7 +112,6 @@ fn assemble(
             disorder_s: i64::from(detection.disorder_s),
             incidents: detection.incidents()?,
             ..GraphOptions::default()
-            ..GraphOptions::default()
         },
         sources: config::sources(settings)?,
         tap: Arc::new(Taps(Arc::clone(&status), store.tap())),
