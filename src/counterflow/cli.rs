@@ -56,6 +56,13 @@ pub(crate) enum Command {
     /// Show or check the settings
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Train a model on labelled rows and put it into the registry
+    Train(Box<TrainArguments>),
+    /// Score rows with the model that is promoted: JSON lines in the order of the rows
+    Predict(PredictArguments),
+    /// Look at trained models, promote one, go back
+    #[command(subcommand)]
+    Models(ModelsCommand),
     /// Measure
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -529,6 +536,185 @@ pub(crate) enum ConfigCommand {
     Template,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct TrainArguments {
+    /// Task: flows, urls and triage know their positive class and more; another name needs --positive
+    #[arg(long, value_name = "NAME")]
+    pub(crate) task: String,
+
+    /// Labelled rows (.parquet, .csv)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: PathBuf,
+
+    /// Column of the label
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) label: String,
+
+    /// The label that is positive. Default: urls `phishing`, flows anything but `normal`, triage anything but benign
+    #[arg(long, value_name = "VALUE")]
+    pub(crate) positive: Option<String>,
+
+    /// Column whose equal values are never on both sides of a split; never a feature. Default of urls: registered domain
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) group: Option<String>,
+
+    /// Column of times: the latest fifth of the rows judges; never a feature
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) time: Option<String>,
+
+    /// Folder of the registry
+    #[arg(long, value_name = "DIR")]
+    pub(crate) models: PathBuf,
+
+    /// Members of the ensemble: logistic, forest, boost, network, isolation
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "forest,boost,network")]
+    pub(crate) members: Vec<String>,
+
+    /// How their scores become one: rarity (among negative rows), vote (the mean), stack (fitted weights)
+    #[arg(long, value_name = "HOW", default_value = "rarity", value_parser = ["rarity", "vote", "stack"])]
+    pub(crate) blend: String,
+
+    /// Balance of training rows: none, classes, labels (rare labels weigh more), over, under
+    #[arg(long, value_name = "HOW", default_value = "labels", value_parser = ["none", "classes", "labels", "over", "under"])]
+    pub(crate) balance: String,
+
+    /// Declaration of features (YAML or JSON): only, leave_out, category, frequency, url, polynomial, product, ratio, cross
+    #[arg(long, value_name = "FILE")]
+    pub(crate) features: Option<PathBuf>,
+
+    /// Share of false positives at the operating point, or `none` for the most accurate. Default: 0.01; urls: none
+    #[arg(long, value_name = "SHARE", value_parser = budget)]
+    pub(crate) budget: Option<Budget>,
+
+    /// How often the set of possible classes is to hold the true one
+    #[arg(long, value_name = "SHARE", default_value_t = 0.95, value_parser = share)]
+    pub(crate) confidence: f64,
+
+    /// Look for better settings of the members in so many trials on training rows
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1000))]
+    pub(crate) trials: u16,
+
+    /// No new trial begins after SPAN (90s, 15m)
+    #[arg(long, value_name = "SPAN", default_value = "15m", value_parser = span)]
+    pub(crate) trials_time: i64,
+
+    /// A column that may separate the classes alone; may be repeated
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) allow_leak: Vec<String>,
+
+    /// Of everything random: the same seed and rows give the same bytes
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+
+    /// Threads at most; they change the time and nothing else
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: u16,
+
+    /// Promote at once: evidence (if it is the first, or as good as the champion on the same rows), always, never
+    #[arg(long, value_name = "WHEN", default_value = "evidence", value_parser = ["evidence", "always", "never"])]
+    pub(crate) promote: String,
+}
+
+/// What an operating point may cost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget(pub(crate) Option<f64>);
+
+#[derive(Debug, Args)]
+pub(crate) struct PredictArguments {
+    /// Task
+    #[arg(long, value_name = "NAME")]
+    pub(crate) task: String,
+
+    /// Rows (.parquet, .csv); columns that the model does not know are ignored, also a label
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: PathBuf,
+
+    /// Folder of the registry
+    #[arg(long, value_name = "DIR")]
+    pub(crate) models: PathBuf,
+
+    /// Version by the beginning of its id
+    #[arg(long, value_name = "VERSION", default_value = "champion")]
+    pub(crate) model: String,
+
+    /// Say also what moved each score, so many columns a row
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=20))]
+    pub(crate) reasons: u8,
+
+    /// Threads at most
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: u16,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// List the versions, with what they were judged by
+    List {
+        /// Folder of the registry
+        #[arg(long, value_name = "DIR")]
+        models: PathBuf,
+        /// Only this task
+        #[arg(long, value_name = "NAME")]
+        task: Option<String>,
+    },
+    /// Show a version: as a model card on a terminal, as its manifest in a pipe
+    Show(VersionArguments),
+    /// Make a version the one that predicts, after its probe was predicted again
+    Promote(VersionArguments),
+    /// Go back to the version that predicted before
+    Rollback {
+        /// Folder of the registry
+        #[arg(long, value_name = "DIR")]
+        models: PathBuf,
+        /// Task
+        #[arg(long, value_name = "NAME")]
+        task: String,
+        /// Why, for the record
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// Compare two versions: as they were judged, and on labelled rows if given
+    Compare {
+        /// Folder of the registry
+        #[arg(long, value_name = "DIR")]
+        models: PathBuf,
+        /// Task
+        #[arg(long, value_name = "NAME")]
+        task: String,
+        /// Labelled rows that neither has learned from
+        #[arg(long, value_name = "FILE", requires = "label")]
+        input: Option<PathBuf>,
+        /// Column of the label
+        #[arg(long, value_name = "COLUMN")]
+        label: Option<String>,
+        /// The label that is positive
+        #[arg(long, value_name = "VALUE")]
+        positive: Option<String>,
+        /// Versions by the beginning of their ids, or `champion`
+        #[arg(value_name = "VERSION", num_args = 2, required = true)]
+        versions: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VersionArguments {
+    /// Folder of the registry
+    #[arg(long, value_name = "DIR")]
+    pub(crate) models: PathBuf,
+
+    /// Task
+    #[arg(long, value_name = "NAME")]
+    pub(crate) task: String,
+
+    /// Why, for the record
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) reason: String,
+
+    /// Version by the beginning of its id, or `champion`
+    #[arg(value_name = "VERSION", default_value = "champion")]
+    pub(crate) model: String,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
     /// Matching against building simd-json's tape of the same bytes: CPU time, one core, median of 5
@@ -571,6 +757,16 @@ pub(crate) fn span(text: &str) -> Result<i64, String> {
         _ => return Err(wrong()),
     };
     number.checked_mul(unit).filter(|seconds| *seconds > 0).ok_or_else(wrong)
+}
+
+/// A share between 0 and 1.
+fn share(text: &str) -> Result<f64, String> {
+    let wrong = || format!("{text:?} is not a share; write a number between 0 and 1, e.g. 0.01");
+    text.parse().ok().filter(|share| *share > 0.0 && *share < 1.0).ok_or_else(wrong)
+}
+
+fn budget(text: &str) -> Result<Budget, String> {
+    if text == "none" { Ok(Budget(None)) } else { share(text).map(|share| Budget(Some(share))) }
 }
 
 #[cfg(test)]

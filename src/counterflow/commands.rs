@@ -7,6 +7,8 @@ mod detect;
 mod explain;
 mod facts;
 mod incidents;
+mod models;
+mod predict;
 mod replay;
 mod rules;
 mod rules_explain;
@@ -15,6 +17,7 @@ mod rules_test;
 mod run;
 mod sarif;
 mod sql;
+mod train;
 #[cfg(feature = "yara")]
 mod yara;
 
@@ -45,6 +48,9 @@ pub(crate) fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Explain(arguments) => explain::run(cli, arguments),
         Command::Facts(arguments) => facts::run(cli, arguments),
         Command::Config(arguments) => config::run(cli, arguments),
+        Command::Train(arguments) => train::run(cli, arguments),
+        Command::Predict(arguments) => predict::run(arguments),
+        Command::Models(command) => models::run(cli, command),
         Command::Bench(arguments) => bench::run(cli, arguments),
         Command::Audit(arguments) => incidents::audit(cli, arguments),
         Command::Completions(arguments) => completions::run(arguments),

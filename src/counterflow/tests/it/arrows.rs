@@ -20,6 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cf-api", &["cf-types", "cf-ledger", "cf-ingest", "cf-spool", "axum", "tokio"]),
     ("cf-oracle", &["cf-types"]),
     ("cf-queries", &["cf-types", "cf-history", "arrow", "datafusion", "deltalake", "tokio"]),
+    ("cf-models", &["cf-types", "arrow", "parquet", "linfa"]),
 ];
 
 /// Packages with weight: who may use them is an invariant.

@@ -11,6 +11,7 @@ mod cluster;
 mod explain;
 mod files;
 mod kill;
+mod models;
 mod reload;
 mod rules;
 mod run;

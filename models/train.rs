@@ -1,0 +1,221 @@
+//! One training: read, guard, split, fit, calibrate, judge.
+//!
+//! In: a [`Request`]. Out: a [`Trained`] model with what it was judged by; nothing is written here. Rows that calibrate,
+//! set the threshold or judge were not seen by the members that score them: of few rows each is scored by the members of
+//! the other folds, and the final members see all; of many, a hold-out is kept back and never learned from.
+
+mod prepare;
+mod report;
+
+use std::path::PathBuf;
+
+pub use prepare::Prepared;
+pub use report::{Evaluation, LabelRecall, MemberEvaluation};
+
+use crate::{
+    ModelError,
+    calibrate::{Calibration, Conformal},
+    ensemble::{Ensemble, Recipe},
+    metrics,
+    model::Model,
+    split,
+    tune::{self, Limits},
+};
+
+/// Rows up to which every row is scored by members that have not seen it, fold by fold.
+const CROSS_ROWS_MAX: usize = 30_000;
+/// Folds of that.
+const FOLDS: usize = 5;
+/// One of so many parts of many rows is held out.
+const HOLD_OUT: usize = 10;
+/// Share that is held out in order of time.
+const LATEST_SHARE: f64 = 0.2;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Task.
+    pub task: crate::task::Task,
+    /// Parquet or CSV.
+    pub input: PathBuf,
+    /// Label column.
+    pub label: String,
+    /// The positive value; by default what the task says.
+    pub positive: Option<String>,
+    /// Column whose rows stay together in splits; never a feature.
+    pub group: Option<String>,
+    /// Column of times: the latest rows judge; never a feature.
+    pub time: Option<String>,
+    /// Columns that may be as good as the label.
+    pub allow_leak: Vec<String>,
+    /// How.
+    pub recipe: Recipe,
+    /// Share of false positives at the operating point; `None` takes the most accurate point.
+    pub budget: Option<f64>,
+    /// Of conformal sets.
+    pub confidence: f64,
+    /// Threads at most.
+    pub threads: usize,
+}
+
+/// A trained model and how it did.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    /// The model.
+    pub model: Model,
+    /// On rows that were not learned from.
+    pub evaluation: Evaluation,
+    /// Scores of these rows, in order of rows, for curves.
+    pub judged: Judged,
+    /// What was noticed and how it was treated.
+    pub notes: Vec<String>,
+}
+
+/// Rows with scores by members that have not seen them.
+#[derive(Clone, Debug, Default)]
+pub struct Judged {
+    /// Places in the input.
+    pub rows: Vec<usize>,
+    /// Per member, per row.
+    pub member_scores: Vec<Vec<f64>>,
+    /// Blended, per row.
+    pub blended: Vec<f64>,
+    /// Calibrated, per row.
+    pub probabilities: Vec<f64>,
+    /// The truth.
+    pub positive: Vec<bool>,
+}
+
+/// What is told while it runs: a phrase, steps done, steps in all.
+pub type Progress<'a> = dyn FnMut(&str, usize, usize) + 'a;
+
+/// Trains on a prepared input.
+///
+/// # Errors
+/// A feature cannot be made, or there are too few rows.
+pub fn train(request: &Request, prepared: &Prepared, progress: &mut Progress<'_>) -> Result<Trained, ModelError> {
+    let (mut ensemble, mut judged) = fit(request, prepared, progress)?;
+    judged.positive = judged.rows.iter().map(|&row| prepared.labels.positive[row]).collect();
+    both_classes(&judged.positive, "rows that judge")?;
+    ensemble.weigh(request.recipe.blend, &judged.member_scores, &judged.positive);
+    judged.blended = ensemble.blended(&judged.member_scores);
+    let calibration = Calibration::fit(&judged.blended, &judged.positive);
+    judged.probabilities = judged.blended.iter().map(|&score| calibration.probability(score)).collect();
+    let threshold = match request.budget {
+        Some(budget) => metrics::budget_threshold(&judged.probabilities, &judged.positive, budget),
+        None => metrics::accurate_threshold(&judged.probabilities, &judged.positive),
+    };
+    ensemble.reference.answered(&judged.probabilities);
+    let conformal = Conformal::fit(&judged.probabilities, &judged.positive, request.confidence);
+    let model = Model {
+        task: request.task.name.clone(),
+        inputs: prepared.inputs.clone(),
+        ensemble,
+        calibration,
+        threshold,
+        conformal,
+    };
+    let evaluation = report::evaluate(request, prepared, &model, &judged);
+    Ok(Trained { model, evaluation, judged, notes: prepared.notes.clone() })
+}
+
+/// Replaces the settings of the request by those that do best in trials on the rows that are learned from.
+///
+/// # Errors
+/// A trial cannot be fitted.
+pub fn tune(
+    request: &mut Request,
+    prepared: &Prepared,
+    limits: Limits,
+    progress: &mut Progress<'_>,
+) -> Result<(), ModelError> {
+    let inside: Vec<usize> = match held_out_rows(request, prepared) {
+        Some(out) => (0..out.len()).filter(|&row| out[row]).collect(),
+        None => Vec::new(),
+    };
+    let chosen = prepared.without_twins(&inside);
+    let (settings, _) = tune::tune(&prepared.rows(), &chosen, &request.recipe, limits, request.threads, progress)?;
+    request.recipe.settings = settings;
+    Ok(())
+}
+
+/// Which rows are held out; `None` if all judge, fold by fold.
+fn held_out_rows(request: &Request, prepared: &Prepared) -> Option<Vec<bool>> {
+    if let Some(times) = &prepared.times {
+        return Some(split::latest(times, LATEST_SHARE));
+    }
+    if prepared.table.rows <= CROSS_ROWS_MAX {
+        return None;
+    }
+    let folds = split::folds(&prepared.groups, &prepared.labels.classes, HOLD_OUT, request.recipe.seed);
+    Some(folds.iter().map(|&fold| fold == 0).collect())
+}
+
+fn fit(request: &Request, prepared: &Prepared, progress: &mut Progress<'_>) -> Result<(Ensemble, Judged), ModelError> {
+    let rows = prepared.rows();
+    let members = request.recipe.members.len();
+    let count = prepared.table.rows;
+    if let Some(out) = held_out_rows(request, prepared) {
+        return held_out(request, prepared, &out, progress);
+    }
+    let folds = split::folds(&prepared.groups, &prepared.labels.classes, FOLDS, request.recipe.seed);
+    let all = (FOLDS + 1) * members;
+    let mut done = 0;
+    let mut judged = Judged { rows: (0..count).collect(), ..Judged::default() };
+    judged.member_scores = vec![vec![0.0; count]; members];
+    for fold in 0..FOLDS {
+        let inside: Vec<usize> = (0..count).filter(|&row| folds[row] == fold).collect();
+        let outside = prepared.without_twins(&inside);
+        let positive: Vec<bool> = outside.iter().map(|&row| prepared.labels.positive[row]).collect();
+        both_classes(&positive, "training rows of a fold (too few groups?)")?;
+        let ensemble = Ensemble::fit(&rows, &outside, &request.recipe, request.threads, |kind| {
+            done += 1;
+            progress(&format!("fold {} of {FOLDS}: {}", fold + 1, kind.name()), done, all);
+        })?;
+        let scores = ensemble.member_scores(&prepared.table.take(&inside), request.threads)?;
+        for (into, scores) in judged.member_scores.iter_mut().zip(scores) {
+            for (&row, score) in inside.iter().zip(scores) {
+                into[row] = score;
+            }
+        }
+    }
+    let everything: Vec<usize> = (0..count).collect();
+    let ensemble = Ensemble::fit(&rows, &everything, &request.recipe, request.threads, |kind| {
+        done += 1;
+        progress(&format!("all rows: {}", kind.name()), done, all);
+    })?;
+    Ok((ensemble, judged))
+}
+
+/// Keeps some rows back, learns from the others.
+fn held_out(
+    request: &Request,
+    prepared: &Prepared,
+    out: &[bool],
+    progress: &mut Progress<'_>,
+) -> Result<(Ensemble, Judged), ModelError> {
+    let inside: Vec<usize> = (0..out.len()).filter(|&row| out[row]).collect();
+    let outside = prepared.without_twins(&inside);
+    let positive: Vec<bool> = outside.iter().map(|&row| prepared.labels.positive[row]).collect();
+    both_classes(&positive, "training rows")?;
+    let mut done = 0;
+    let ensemble = Ensemble::fit(&prepared.rows(), &outside, &request.recipe, request.threads, |kind| {
+        done += 1;
+        progress(kind.name(), done, request.recipe.members.len() + 1);
+    })?;
+    let member_scores = ensemble.member_scores(&prepared.table.take(&inside), request.threads)?;
+    progress("hold-out", done + 1, request.recipe.members.len() + 1);
+    Ok((ensemble, Judged { rows: inside, member_scores, ..Judged::default() }))
+}
+
+fn both_classes(positive: &[bool], what: &str) -> Result<(), ModelError> {
+    const LEAST: usize = 5;
+    for class in [true, false] {
+        let found = positive.iter().filter(|is| **is == class).count();
+        if found < LEAST {
+            let name = if class { "positive" } else { "negative" };
+            return Err(ModelError::TooFew { what: format!("{name} {what}"), found, least: LEAST });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! `counterflow train`.
+
+use std::{
+    io::{self, IsTerminal},
+    time::Duration,
+};
+
+use anyhow::{Result, bail};
+use cf_models::{
+    balance::Balance,
+    ensemble::{Blend, Recipe},
+    features::Spec,
+    members::{Kind, Settings},
+    publish::{self, Gate, Published},
+    registry::Registry,
+    table::Table,
+    task::Task,
+    train::{self, Prepared, Request, Trained},
+    tune::Limits,
+};
+use serde_json::json;
+
+use crate::{
+    cli::{Cli, TrainArguments},
+    output::{self, Exit, Format},
+};
+
+/// Trains, judges, stores.
+pub(crate) fn run(cli: &Cli, arguments: &TrainArguments) -> Result<Exit> {
+    let table = Table::read(&arguments.input)?;
+    let mut request = request(arguments, &table)?;
+    let prepared = Prepared::new(&request, table)?;
+    for line in &prepared.notes {
+        output::note(&format!("note: {line}"));
+    }
+    let bar = bar();
+    let mut progress = |what: &str, done: usize, all: usize| {
+        bar.set_length(u64::try_from(all).unwrap_or(0));
+        bar.set_position(u64::try_from(done).unwrap_or(0));
+        bar.set_message(what.to_owned());
+    };
+    if arguments.trials > 0 {
+        let limits = Limits {
+            trials: usize::from(arguments.trials),
+            time_max: Duration::from_secs(u64::try_from(arguments.trials_time).unwrap_or(0)),
+        };
+        train::tune(&mut request, &prepared, limits, &mut progress)?;
+    }
+    let trained = train::train(&request, &prepared, &mut progress)?;
+    bar.finish_and_clear();
+    let gate = match arguments.promote.as_str() {
+        "always" => Gate::Always,
+        "never" => Gate::Never,
+        _ => Gate::Evidence,
+    };
+    let published = publish::publish(&Registry::new(&arguments.models), &request, &prepared, &trained, gate)?;
+    print(cli, &request, &trained, &published)?;
+    Ok(Exit::Ok)
+}
+
+fn request(arguments: &TrainArguments, table: &Table) -> Result<Request> {
+    let task = Task::new(&arguments.task)?;
+    let mut members = Vec::new();
+    for name in &arguments.members {
+        let Some(kind) = Kind::parse(name.trim()) else {
+            bail!("there is no member {name:?}; there are {}", Kind::ALL.map(Kind::name).join(", "));
+        };
+        members.push(kind);
+    }
+    members.sort();
+    members.dedup();
+    let spec = arguments.features.as_deref().map(Spec::read).transpose()?.unwrap_or_default().for_task(&task, table);
+    let balance =
+        Balance::ALL.iter().find(|(name, _)| *name == arguments.balance).map_or(Balance::None, |(_, how)| *how);
+    let blend = match arguments.blend.as_str() {
+        "vote" => Blend::Vote,
+        "stack" => Blend::Stack,
+        _ => Blend::Rarity,
+    };
+    let settings = Settings::default();
+    Ok(Request {
+        budget: arguments.budget.map_or(task.budget(), |budget| budget.0),
+        task,
+        input: arguments.input.clone(),
+        label: arguments.label.clone(),
+        positive: arguments.positive.clone(),
+        group: arguments.group.clone(),
+        time: arguments.time.clone(),
+        allow_leak: arguments.allow_leak.clone(),
+        recipe: Recipe { spec, members, settings, balance, blend, seed: arguments.seed },
+        confidence: arguments.confidence,
+        threads: usize::from(arguments.threads),
+    })
+}
+
+fn bar() -> indicatif::ProgressBar {
+    if !io::stderr().is_terminal() {
+        return indicatif::ProgressBar::hidden();
+    }
+    let style = indicatif::ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {elapsed}");
+    indicatif::ProgressBar::new(1).with_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()))
+}
+
+fn print(cli: &Cli, request: &Request, trained: &Trained, published: &Published) -> Result<()> {
+    let evaluation = &trained.evaluation;
+    let state = if published.promoted { "promoted" } else { "not promoted" };
+    output::note(&format!("version {} {state}: {}", published.version, published.why));
+    let row = json!({
+        "task": request.task.name,
+        "version": published.version,
+        "promoted": published.promoted,
+        "rows": evaluation.rows,
+        "roc_auc": evaluation.ranking.roc_auc,
+        "pr_auc": evaluation.ranking.pr_auc,
+        "accuracy": evaluation.decision.accuracy,
+        "macro_f1": evaluation.decision.macro_f1,
+        "recall": evaluation.decision.recall,
+        "false_positive_rate": evaluation.decision.false_positive_rate,
+        "calibration_error": evaluation.ranking.calibration_error,
+        "coverage": evaluation.coverage,
+        "unknown": evaluation.unknown,
+        "threshold": evaluation.threshold,
+        "protocol": evaluation.protocol,
+    });
+    let columns = ["task", "version", "promoted", "roc_auc", "pr_auc", "accuracy", "recall", "false_positive_rate"];
+    output::ignore_closed_pipe(output::rows(Format::or_default(cli.output), &columns, [row]))
+}
