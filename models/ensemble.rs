@@ -17,6 +17,9 @@ use crate::{
     threads,
 };
 
+/// Rows up to which finer trees cost little.
+const FEW_ROWS: usize = 30_000;
+
 /// How scores of members become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -57,6 +60,28 @@ pub struct Recipe {
     pub blend: Blend,
     /// Of everything random.
     pub seed: u64,
+}
+
+impl Recipe {
+    /// What is good without looking: members that vote, weights by label, more and finer trees where rows are few. A budget
+    /// of false positives is best met by rarity; the most accurate point by the mean.
+    #[must_use]
+    pub fn usual(budget: Option<f64>, rows: usize, seed: u64) -> Recipe {
+        let mut settings = Settings::default();
+        if rows <= FEW_ROWS {
+            settings.forest.trees = 300;
+            settings.boost.trees = 400;
+            settings.boost.rate = 0.05;
+        }
+        Recipe {
+            spec: Spec::default(),
+            members: vec![Kind::Forest, Kind::Boost, Kind::Network],
+            settings,
+            balance: Balance::default(),
+            blend: if budget.is_some() { Blend::Rarity } else { Blend::Vote },
+            seed,
+        }
+    }
 }
 
 /// All known rows, with what is known of them.
@@ -169,6 +194,9 @@ impl Ensemble {
 
     /// Sets how members count, by how they did on rows that they have not seen.
     pub fn weigh(&mut self, blend: Blend, member_scores: &[Vec<f64>], positive: &[bool]) {
+        let votes: Vec<f64> = self.members.iter().map(|member| member.kind().votes()).collect();
+        let all: f64 = votes.iter().sum();
+        self.weights = votes.iter().map(|votes| votes / all).collect();
         match blend {
             Blend::Vote => {}
             Blend::Stack => {
@@ -177,9 +205,6 @@ impl Ensemble {
                 self.mix = Mix::Logits(shift);
             }
             Blend::Rarity => {
-                let votes: Vec<f64> = self.members.iter().map(|member| member.kind().votes()).collect();
-                let all: f64 = votes.iter().sum();
-                self.weights = votes.iter().map(|votes| votes / all).collect();
                 self.mix = Mix::Rarities(member_scores.iter().map(|scores| Rarity::fit(scores, positive)).collect());
             }
         }

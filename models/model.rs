@@ -9,7 +9,7 @@ use crate::{
     ModelError,
     calibrate::{Calibration, Conformal},
     ensemble::Ensemble,
-    features::Input,
+    features::{Input, causal::Causal},
     matrix::Matrix,
     table::Table,
 };
@@ -24,7 +24,9 @@ const MAGIC: &[u8; 8] = b"CFMODEL\x01";
 pub struct Model {
     /// What for.
     pub task: String,
-    /// Columns that it needs.
+    /// What is looked back on before anything else.
+    pub history: Option<Causal>,
+    /// Columns that it needs, those of the history among them.
     pub inputs: Vec<Input>,
     /// Encoder, members and how they count.
     pub ensemble: Ensemble,
@@ -63,7 +65,10 @@ impl Model {
     /// # Errors
     /// A column is missing or of the wrong kind; the error names it.
     pub fn encode(&self, table: &Table) -> Result<Matrix, ModelError> {
-        self.ensemble.encoder.encode(table)
+        let Some(history) = &self.history else { return self.ensemble.encoder.encode(table) };
+        let mut table = table.clone();
+        table.columns.extend(history.columns(&table)?);
+        self.ensemble.encoder.encode(&table)
     }
 
     /// The probability of the positive class of each encoded row, in order.

@@ -80,7 +80,7 @@ fn files(manifest: &Manifest, prepared: &Prepared, trained: &Trained) -> Result<
     let judged = &trained.judged.rows;
     let step = judged.len().div_ceil(PROBE_ROWS).max(1);
     let rows: Vec<usize> = judged.iter().copied().step_by(step).collect();
-    let probe = Probe::of(&read, &read.encode(&prepared.table.take(&rows))?);
+    let probe = Probe::of(&read, &read.ensemble.encoder.encode(&prepared.table.take(&rows))?);
     let probe = serde_json::to_vec(&probe).map_err(|error| wrong(error.to_string()))?;
     let mut files = card::curves(trained);
     files.push(("model.bin".to_owned(), model));
@@ -120,7 +120,8 @@ fn judge(
 
 /// How a model ranks the rows that judged. It may have learned from them: then it has an advantage, which is on the safe side.
 fn ranking_of(model: &Model, prepared: &Prepared, trained: &Trained) -> Result<Ranking, ModelError> {
+    // The history of these rows stands in the table already.
     let table = prepared.table.take(&trained.judged.rows);
-    let probabilities = model.probabilities(&model.encode(&table)?, 1);
+    let probabilities = model.probabilities(&model.ensemble.encoder.encode(&table)?, 1);
     Ok(metrics::ranking(&probabilities, &trained.judged.positive))
 }

@@ -28,6 +28,8 @@ const CROSS_ROWS_MAX: usize = 30_000;
 const FOLDS: usize = 5;
 /// One of so many parts of many rows is held out.
 const HOLD_OUT: usize = 10;
+/// Training rows of one label, signature and group, where there is a history.
+const ALIKE_MAX: usize = 1_500;
 /// Share that is held out in order of time.
 const LATEST_SHARE: f64 = 0.2;
 
@@ -109,6 +111,7 @@ pub fn train(request: &Request, prepared: &Prepared, progress: &mut Progress<'_>
     let conformal = Conformal::fit(&judged.probabilities, &judged.positive, request.confidence);
     let model = Model {
         task: request.task.name.clone(),
+        history: request.recipe.spec.history.clone(),
         inputs: prepared.inputs.clone(),
         ensemble,
         calibration,
@@ -141,7 +144,7 @@ pub fn tune(
 
 /// Which rows are held out; `None` if all judge, fold by fold.
 fn held_out_rows(request: &Request, prepared: &Prepared) -> Option<Vec<bool>> {
-    if let Some(times) = &prepared.times {
+    if let (Some(times), None) = (&prepared.times, &request.group) {
         return Some(split::latest(times, LATEST_SHARE));
     }
     if prepared.table.rows <= CROSS_ROWS_MAX {
@@ -195,7 +198,7 @@ fn held_out(
     progress: &mut Progress<'_>,
 ) -> Result<(Ensemble, Judged), ModelError> {
     let inside: Vec<usize> = (0..out.len()).filter(|&row| out[row]).collect();
-    let outside = prepared.without_twins(&inside);
+    let outside = fewer(request, prepared, prepared.without_twins(&inside));
     let positive: Vec<bool> = outside.iter().map(|&row| prepared.labels.positive[row]).collect();
     both_classes(&positive, "training rows")?;
     let mut done = 0;
@@ -206,6 +209,14 @@ fn held_out(
     let member_scores = ensemble.member_scores(&prepared.table.take(&inside), request.threads)?;
     progress("hold-out", done + 1, request.recipe.members.len() + 1);
     Ok((ensemble, Judged { rows: inside, member_scores, ..Judged::default() }))
+}
+
+/// Where there is a history, alerts come in floods of the same: few of them are enough.
+fn fewer(request: &Request, prepared: &Prepared, rows: Vec<usize>) -> Vec<usize> {
+    match &request.recipe.spec.history {
+        Some(history) => prepared.capped(&rows, &history.signature, ALIKE_MAX, request.recipe.seed),
+        None => rows,
+    }
 }
 
 fn both_classes(positive: &[bool], what: &str) -> Result<(), ModelError> {

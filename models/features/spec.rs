@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 
+use super::causal::Causal;
 use crate::{
     ModelError,
     table::{Cells, Table},
@@ -38,6 +39,8 @@ pub struct Spec {
     pub ratio: Vec<[String; 2]>,
     /// Two columns as one category.
     pub cross: Vec<[String; 2]>,
+    /// What went before each row; `triage` with a time column looks back by itself.
+    pub history: Option<Causal>,
 }
 
 /// Powers of columns.
@@ -71,9 +74,12 @@ impl Spec {
         Ok(spec)
     }
 
-    /// Adds what the task knows of this table.
+    /// Adds what the task knows of this table, with its columns of times and groups.
     #[must_use]
-    pub fn for_task(mut self, task: &Task, table: &Table) -> Spec {
+    pub fn for_task(mut self, task: &Task, table: &Table, time: Option<&str>, group: Option<&str>) -> Spec {
+        if task.name == "triage" && self.history.is_none() {
+            self.history = time.and_then(|time| Causal::of(table, time, group));
+        }
         for column in &table.columns {
             let Cells::Texts(texts) = &column.cells else { continue };
             let urls = texts.values.iter().filter(|value| value.contains("://")).count();

@@ -1,14 +1,16 @@
 //! From a request to rows that can be learned from: which columns are features, and what was refused or left out.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::Request;
 use crate::{
     ModelError,
     ensemble::Rows,
     features::{Input, Spec, url::registered_domain},
-    leak, split,
-    table::{Cells, Table, listed},
+    leak,
+    random::mix,
+    split,
+    table::{Cells, Table, Texts, listed},
     task::Labels,
 };
 
@@ -39,7 +41,7 @@ impl Prepared {
     ///
     /// # Errors
     /// A column is missing, of the wrong kind or a leak; there is only one class; nothing is left to learn from.
-    pub fn new(request: &Request, table: Table) -> Result<Prepared, ModelError> {
+    pub fn new(request: &Request, mut table: Table) -> Result<Prepared, ModelError> {
         let label = table.need(&request.label, "the label")?;
         let labels = request.task.labels(label, request.positive.as_deref())?;
         if table.rows < ROWS_MIN {
@@ -47,6 +49,9 @@ impl Prepared {
         }
         let mut notes = table.notes.clone();
         let times = request.time.as_deref().map(|name| times(&table, name)).transpose()?;
+        if let Some(history) = &request.recipe.spec.history {
+            table.columns.extend(history.columns(&table)?);
+        }
         let mut inputs = Vec::new();
         let mut constant = Vec::new();
         for column in wanted(request, &table)? {
@@ -99,6 +104,50 @@ impl Prepared {
         }
     }
 
+    /// Some of the rows, as if there were no others; what went before them stays what it was.
+    #[must_use]
+    pub fn take(&self, rows: &[usize]) -> Prepared {
+        let classes = &self.labels.classes;
+        let labels = Labels {
+            positive: rows.iter().map(|&row| self.labels.positive[row]).collect(),
+            classes: Texts {
+                codes: rows.iter().map(|&row| classes.codes[row]).collect(),
+                values: classes.values.clone(),
+            },
+            rule: self.labels.rule.clone(),
+        };
+        Prepared {
+            table: self.table.take(rows),
+            labels,
+            inputs: self.inputs.clone(),
+            groups: rows.iter().map(|&row| self.groups[row]).collect(),
+            hashes: rows.iter().map(|&row| self.hashes[row]).collect(),
+            times: self.times.as_ref().map(|times| rows.iter().map(|&row| times[row]).collect()),
+            notes: Vec::new(),
+        }
+    }
+
+    /// At most so many rows of each label, signature and group: of a flood, more say no more.
+    #[must_use]
+    pub fn capped(&self, rows: &[usize], by: &str, most: usize, seed: u64) -> Vec<usize> {
+        let Some(column) = self.table.column(by) else { return rows.to_vec() };
+        let signatures = column.cells.classes();
+        let mut scrambled: Vec<(u64, usize)> = rows.iter().map(|&row| (mix(row as u64 ^ mix(seed)), row)).collect();
+        scrambled.sort_unstable();
+        let mut counts: HashMap<(u32, u32, u64), usize> = HashMap::new();
+        let mut kept = Vec::new();
+        for (_, row) in scrambled {
+            let count =
+                counts.entry((self.labels.classes.codes[row], signatures.codes[row], self.groups[row])).or_default();
+            *count += 1;
+            if *count <= most {
+                kept.push(row);
+            }
+        }
+        kept.sort_unstable();
+        kept
+    }
+
     /// All other rows, without those that are equal to one of the given.
     #[must_use]
     pub fn without_twins(&self, inside: &[usize]) -> Vec<usize> {
@@ -120,8 +169,10 @@ fn wanted<'a>(request: &Request, table: &'a Table) -> Result<Vec<&'a crate::tabl
     let apart = [Some(&request.label), request.group.as_ref(), request.time.as_ref()];
     let fits = |name: &String| {
         let never = request.task.never_features().iter().any(|never| name.eq_ignore_ascii_case(never));
+        // Who and where it was says nothing of the next place; what they did does.
+        let placed = spec.history.as_ref().is_some_and(|history| history.places.contains(name));
         let named = spec.only.is_empty() || spec.only.contains(name);
-        named && !never && !spec.leave_out.contains(name) && !apart.contains(&Some(name))
+        named && !placed && !never && !spec.leave_out.contains(name) && !apart.contains(&Some(name))
     };
     Ok(table.columns.iter().filter(|column| fits(&column.name)).collect())
 }

@@ -75,7 +75,7 @@ pub(super) fn evaluate(request: &Request, prepared: &Prepared, model: &Model, ju
     let rows = judged.rows.len();
     let unknown = judged.probabilities.iter().filter(|&&p| model.verdict(p) == Verdict::Unknown).count();
     Evaluation {
-        protocol: protocol(prepared, rows),
+        protocol: protocol(request, prepared, rows),
         rows,
         positives: judged.positive.iter().filter(|is| **is).count(),
         budget: request.budget,
@@ -89,9 +89,9 @@ pub(super) fn evaluate(request: &Request, prepared: &Prepared, model: &Model, ju
     }
 }
 
-fn protocol(prepared: &Prepared, judged: usize) -> String {
+fn protocol(request: &Request, prepared: &Prepared, judged: usize) -> String {
     let all = prepared.table.rows;
-    if prepared.times.is_some() {
+    if prepared.times.is_some() && request.group.is_none() {
         format!("the latest {judged} of {all} rows judge; the others were learned from")
     } else if judged == all {
         "every row is judged by members that learned from other folds; the final members learned from all".to_owned()

@@ -570,9 +570,10 @@ pub(crate) struct TrainArguments {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "forest,boost,network")]
     pub(crate) members: Vec<String>,
 
-    /// How their scores become one: rarity (among negative rows), vote (the mean), stack (fitted weights)
-    #[arg(long, value_name = "HOW", default_value = "rarity", value_parser = ["rarity", "vote", "stack"])]
-    pub(crate) blend: String,
+    /// How their scores become one: rarity (among negative rows), vote (the mean), stack (fitted weights). Default: rarity
+    /// with a budget, else vote
+    #[arg(long, value_name = "HOW", value_parser = ["rarity", "vote", "stack"])]
+    pub(crate) blend: Option<String>,
 
     /// Balance of training rows: none, classes, labels (rare labels weigh more), over, under
     #[arg(long, value_name = "HOW", default_value = "labels", value_parser = ["none", "classes", "labels", "over", "under"])]

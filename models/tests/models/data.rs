@@ -39,7 +39,7 @@ fn urls_are_grouped_by_registered_domain() {
     let task = Task::new("urls").unwrap();
     let mut asked = request(&[Kind::Boost]);
     asked.label = "status".to_owned();
-    asked.recipe.spec = Spec::default().for_task(&task, &table);
+    asked.recipe.spec = Spec::default().for_task(&task, &table, None, None);
     asked.budget = task.budget();
     asked.task = task;
     let some: Vec<usize> = (0..table.rows).step_by(4).collect();

@@ -10,7 +10,7 @@ use cf_models::{
     balance::Balance,
     ensemble::{Blend, Recipe},
     features::Spec,
-    members::{Kind, Settings},
+    members::Kind,
     publish::{self, Gate, Published},
     registry::Registry,
     table::Table,
@@ -69,17 +69,24 @@ fn request(arguments: &TrainArguments, table: &Table) -> Result<Request> {
     }
     members.sort();
     members.dedup();
-    let spec = arguments.features.as_deref().map(Spec::read).transpose()?.unwrap_or_default().for_task(&task, table);
+    let spec = arguments.features.as_deref().map(Spec::read).transpose()?.unwrap_or_default().for_task(
+        &task,
+        table,
+        arguments.time.as_deref(),
+        arguments.group.as_deref(),
+    );
     let balance =
         Balance::ALL.iter().find(|(name, _)| *name == arguments.balance).map_or(Balance::None, |(_, how)| *how);
-    let blend = match arguments.blend.as_str() {
-        "vote" => Blend::Vote,
-        "stack" => Blend::Stack,
-        _ => Blend::Rarity,
-    };
-    let settings = Settings::default();
+    let budget = arguments.budget.map_or(task.budget(), |budget| budget.0);
+    let mut recipe = Recipe { spec, members, balance, ..Recipe::usual(budget, table.rows, arguments.seed) };
+    match arguments.blend.as_deref() {
+        Some("vote") => recipe.blend = Blend::Vote,
+        Some("stack") => recipe.blend = Blend::Stack,
+        Some(_) => recipe.blend = Blend::Rarity,
+        None => {}
+    }
     Ok(Request {
-        budget: arguments.budget.map_or(task.budget(), |budget| budget.0),
+        budget,
         task,
         input: arguments.input.clone(),
         label: arguments.label.clone(),
@@ -87,7 +94,7 @@ fn request(arguments: &TrainArguments, table: &Table) -> Result<Request> {
         group: arguments.group.clone(),
         time: arguments.time.clone(),
         allow_leak: arguments.allow_leak.clone(),
-        recipe: Recipe { spec, members, settings, balance, blend, seed: arguments.seed },
+        recipe,
         confidence: arguments.confidence,
         threads: usize::from(arguments.threads),
     })
