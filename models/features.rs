@@ -169,10 +169,10 @@ impl Encoder {
         }
         for encoding in &self.encodings {
             match encoding {
-                Encoding::Category { values, .. } | Encoding::Cross { values, .. } => {
-                    if values.len() > VALUES_MAX || !values.is_sorted() {
-                        return Err("a category with values that are too many or out of order".to_owned());
-                    }
+                Encoding::Category { values, .. } | Encoding::Cross { values, .. }
+                    if values.len() > VALUES_MAX || !values.is_sorted() =>
+                {
+                    return Err("a category with values that are too many or out of order".to_owned());
                 }
                 Encoding::Frequency { counts, .. } if !counts.is_sorted() => {
                     return Err("frequencies that are out of order".to_owned());

@@ -35,7 +35,7 @@ pub(super) fn read(path: &Path) -> Result<Table, ModelError> {
     let wrong = |why: String| ModelError::Format { path: path.to_owned(), format: "Parquet", why };
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| wrong(error.to_string()))?;
     let rows = usize::try_from(builder.metadata().file_metadata().num_rows()).map_err(|e| wrong(e.to_string()))?;
-    let schema = builder.schema().clone();
+    let schema = std::sync::Arc::clone(builder.schema());
     if schema.fields().len() > COLUMNS_MAX {
         return Err(ModelError::TooLarge { path: path.to_owned(), what: "columns", most: COLUMNS_MAX as u64 });
     }

@@ -17,7 +17,8 @@ fn rows(count: u64, seed: u64) -> String {
     let mut text = "bytes,service,label\n".to_owned();
     for row in 0..count {
         let x = ((row ^ (seed << 20)) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let (bad, noise, service) = ((x >> 60) < 6, (x >> 40) % 900, ["http", "dns", "irc"][usize::try_from((x >> 20) % 3).unwrap()]);
+        let (bad, noise, service) =
+            ((x >> 60) < 6, (x >> 40) % 900, ["http", "dns", "irc"][usize::try_from((x >> 20) % 3).unwrap()]);
         let bytes = noise + if bad { 500 } else { 0 };
         writeln!(text, "{bytes},{service},{}", if bad { "neptune" } else { "normal" }).unwrap();
     }
