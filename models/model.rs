@@ -98,6 +98,13 @@ impl Model {
         }
     }
 
+    /// Share of rows whose verdict is "unknown".
+    #[must_use]
+    pub fn unknown_share(&self, probabilities: &[f64]) -> f64 {
+        let unknown = probabilities.iter().filter(|p| self.verdict(**p) == Verdict::Unknown).count();
+        unknown as f64 / probabilities.len().max(1) as f64
+    }
+
     /// The bytes of its file.
     ///
     /// # Errors

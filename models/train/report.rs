@@ -7,7 +7,7 @@ use crate::{
     calibrate::{Calibration, Conformal},
     ensemble::at_budget,
     metrics::{self, Decision, Ranking},
-    model::{Model, Verdict},
+    model::Model,
     split,
 };
 
@@ -73,7 +73,6 @@ pub(super) fn evaluate(request: &Request, prepared: &Prepared, model: &Model, ju
     ranking.roc_auc = metrics::roc_auc(&judged.probabilities, &judged.positive);
     ranking.pr_auc = metrics::pr_auc(&judged.probabilities, &judged.positive);
     let rows = judged.rows.len();
-    let unknown = judged.probabilities.iter().filter(|&&p| model.verdict(p) == Verdict::Unknown).count();
     Evaluation {
         protocol: protocol(request, prepared, rows),
         rows,
@@ -83,7 +82,7 @@ pub(super) fn evaluate(request: &Request, prepared: &Prepared, model: &Model, ju
         ranking,
         decision: metrics::decision(&judged.probabilities, &judged.positive, model.threshold),
         coverage,
-        unknown: unknown as f64 / rows.max(1) as f64,
+        unknown: model.unknown_share(&judged.probabilities),
         members: members(request, model, judged),
         labels: labels(prepared, model, judged),
     }

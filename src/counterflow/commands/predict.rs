@@ -6,7 +6,7 @@ use anyhow::Result;
 use cf_models::{
     drift::{Alarm, WINDOW, Watch},
     matrix::Matrix,
-    model::{Model, Verdict},
+    model::Model,
     registry::Registry,
     table::Table,
     task::Task,
@@ -47,7 +47,6 @@ fn watch(model: &Model, matrix: &Matrix, probabilities: &[f64]) {
     let Some(first) = alarms.first() else { return };
     let columns: Vec<String> =
         first.columns.iter().take(5).map(|(name, index)| format!("{name} ({index:.2})")).collect();
-    let unknown = probabilities.iter().filter(|p| model.verdict(**p) == Verdict::Unknown).count();
     output::note(&format!(
         "drift: alarm in {} of {} windows, the first at row {}: {}{}; {:.1} % of the verdicts are unknown",
         alarms.len(),
@@ -55,7 +54,7 @@ fn watch(model: &Model, matrix: &Matrix, probabilities: &[f64]) {
         first.rows,
         columns.join(", "),
         if first.mean_moved { " and the mean of the scores" } else { "" },
-        100.0 * unknown as f64 / probabilities.len() as f64,
+        100.0 * model.unknown_share(probabilities),
     ));
 }
 
