@@ -90,9 +90,9 @@ pub(crate) struct View<'s, 'e> {
     complete: bool,
     /// The record is ASCII.
     ascii: bool,
-    /// All values stand in the folded record as they are compared.
-    shows_values: bool,
-    /// The part of the record in which they stand.
+    /// Some value does not stand in the folded record as it is compared.
+    hides_values: bool,
+    /// The part of the record in which the others stand.
     values_in: Place,
 }
 
@@ -207,23 +207,32 @@ impl LayerScan {
 }
 
 impl Value {
+    /// `shown` is where it stands in the folded record as it is compared.
     #[inline]
-    fn of(field: u32, slot: u32, next: u32, part: &Part<'_>, ascii: bool) -> Value {
-        // Nearly always a value stands in the folded record as it is compared.
-        let shown = part.at.filter(|_| ascii && matches!(part.form, Form::Json | Form::Escaped));
-        let folded = shown.map(|begin| Place::of(begin, begin + part.text.len(), true));
-        Value { field, slot, next, null: part.scalar == Scalar::Null, folded, plain: None }
+    fn of(field: u32, slot: u32, next: u32, part: &Part<'_>, shown: Option<Place>) -> Value {
+        Value { field, slot, next, null: part.scalar == Scalar::Null, folded: shown, plain: None }
     }
+
+    fn is_shown(&self) -> bool {
+        self.folded.is_some_and(|place| place.in_record)
+    }
+}
+
+/// Where a value stands in the folded record as it is compared; nearly all do.
+#[inline]
+fn shown(part: &Part<'_>, ascii: bool) -> Option<Place> {
+    let written_so = matches!(part.form, Form::Json | Form::Escaped) && (ascii || part.text.is_ascii());
+    part.at.filter(|_| written_so).map(|begin| Place::of(begin, begin + part.text.len(), true))
 }
 
 impl Scratch {
     /// Adds a value of a field that rules speak of.
     #[inline]
-    fn add(&mut self, field: u32, slot: u32, part: &Part<'_>, ascii: bool) {
+    fn add(&mut self, field: u32, slot: u32, part: &Part<'_>, shown: Option<Place>) {
         let Some(head) = usize::try_from(slot).ok().and_then(|slot| self.heads.get_mut(slot)) else { return };
         let next = if head.0 == self.stamp { head.1 } else { NO_VALUE };
         *head = (self.stamp, u32::try_from(self.values.len()).unwrap_or(NO_VALUE)); // fields are bounded far below
-        self.values.push(Value::of(field, slot, next, part, ascii));
+        self.values.push(Value::of(field, slot, next, part, shown));
     }
 
     /// Makes a value as it is compared.
@@ -428,7 +437,7 @@ impl<'s, 'e> View<'s, 'e> {
         scratch.record.make_ascii_lowercase();
         scratch.values.clear();
         let ascii = scratch.record.is_ascii();
-        let mut shows_values = ascii && is_structured(event);
+        let mut hides_values = !is_structured(event);
         let (mut begin, mut end) = (usize::MAX, 0);
         for (field, part) in (0..).zip(event.fields.parts()) {
             let null = part.scalar == Scalar::Null;
@@ -436,7 +445,8 @@ impl<'s, 'e> View<'s, 'e> {
                 begin = begin.min(at);
                 end = end.max(at + part.text.len());
             }
-            shows_values &= null || (matches!(part.form, Form::Json | Form::Escaped) && part.at.is_some());
+            let shown = shown(&part, ascii);
+            hides_values |= !null && shown.is_none();
             if part.name == Name::UNKNOWN {
                 continue;
             }
@@ -444,10 +454,10 @@ impl<'s, 'e> View<'s, 'e> {
                 route.note(&part, event, matcher);
             }
             let slot = matcher.slots.of_name(part.name);
-            scratch.add(field, slot, &part, ascii);
+            scratch.add(field, slot, &part, shown);
         }
         let values_in = Place::of(begin.min(end), end, true);
-        View { matcher, scratch, event, complete: false, ascii, shows_values, values_in }
+        View { matcher, scratch, event, complete: false, ascii, hides_values, values_in }
     }
 
     /// Takes in the values of fields that no rule speaks of: a keyword may be in any.
@@ -459,13 +469,14 @@ impl<'s, 'e> View<'s, 'e> {
         }
         for (field, part) in (0..).zip(self.event.fields.parts()) {
             if self.matcher.slots.of_name(part.name) == Slots::NONE {
-                self.scratch.values.push(Value::of(field, Slots::NONE, NO_VALUE, &part, self.ascii));
+                let shown = shown(&part, self.ascii);
+                self.scratch.values.push(Value::of(field, Slots::NONE, NO_VALUE, &part, shown));
             }
         }
         if !is_structured(self.event)
             && let Some(line) = line_of(self.event)
         {
-            self.scratch.values.push(Value::of(NO_VALUE, Slots::NONE, NO_VALUE, &line, self.ascii));
+            self.scratch.values.push(Value::of(NO_VALUE, Slots::NONE, NO_VALUE, &line, None));
         }
     }
 
@@ -501,7 +512,9 @@ impl<'s, 'e> View<'s, 'e> {
     }
 
     fn find_candidates(&mut self, program: &Program, met: &mut [u64]) {
-        let any = program.plans.any.as_ref().filter(|_| self.may_hold_keyword(&program.plans.keywords));
+        let any = program.plans.any.as_ref();
+        let in_shown = any.is_some() && self.may_show_keyword(&program.plans.keywords);
+        let any = any.filter(|_| in_shown || self.hides_values);
         if any.is_some() {
             self.complete();
         }
@@ -511,22 +524,19 @@ impl<'s, 'e> View<'s, 'e> {
             if value.null {
                 continue;
             }
-            let plan = program.plans.of(value.slot);
-            if plan.is_none() && any.is_none() {
-                continue;
-            }
-            for plan in [plan, any].into_iter().flatten() {
+            let any = any.filter(|_| in_shown || !value.is_shown());
+            for plan in [program.plans.of(value.slot), any].into_iter().flatten() {
                 let text = if plan.needs_text() { self.folded(at) } else { "" };
                 plan.scan(text, &mut meet);
             }
         }
     }
 
-    /// Whether to look for keywords in each value. Where the record does not show the values as they are compared, the
-    /// answer is yes.
-    fn may_hold_keyword(&self, keywords: &Keywords) -> bool {
+    /// Whether to look for keywords in each of the values that stand in the folded record: one search of it says for all of
+    /// them that there are none. Others are looked at in any case.
+    fn may_show_keyword(&self, keywords: &Keywords) -> bool {
         let values = self.scratch.record.get(self.values_in.range()).unwrap_or(&self.scratch.record);
-        !self.shows_values || keywords.may_be_in(values)
+        !is_structured(self.event) || keywords.may_be_in(values)
     }
 
     /// A value as it is compared: folded and escaped.
@@ -549,9 +559,6 @@ impl<'s, 'e> View<'s, 'e> {
         let Some(part) = self.part(at) else { return Place::of(0, 0, false) };
         let place = match part.at {
             Some(begin) if part.form == Form::Plain && (self.ascii || part.text.is_ascii()) && is_bare(part.text) => {
-                Place::of(begin, begin + part.text.len(), true)
-            }
-            Some(begin) if matches!(part.form, Form::Json | Form::Escaped) && part.text.is_ascii() => {
                 Place::of(begin, begin + part.text.len(), true)
             }
             _ => self.scratch.fold(&part),

@@ -12,7 +12,7 @@ use regex_syntax::hir::{Class, Hir, HirKind};
 use rustc_hash::FxHashMap;
 
 use super::{
-    grams::Contained,
+    grams::{Contained, GRAM_BYTES},
     node::{Node, Slots, Tests},
     profile::Profile,
 };
@@ -59,22 +59,33 @@ pub(crate) enum Keywords {
     /// Some keyword has no part that can be sought so: every value is looked at.
     #[default]
     Unknown,
+    /// Few are sought by vector instructions.
     Packed(packed::Searcher),
+    Grams(Box<Contained>),
+    /// Where some are too short for grams.
     Automaton(AhoCorasick),
 }
 
 impl Keywords {
     fn build(plan: &FxHashMap<&Literal, Vec<u32>>, profile: &Profile) -> Keywords {
-        let parts: Option<Vec<Vec<u8>>> = plan.keys().map(|literal| part_of_keyword(literal, profile)).collect();
-        let Some(mut parts) = parts else { return Keywords::Unknown };
-        parts.sort();
-        parts.dedup();
+        let texts: Vec<String> = plan.keys().map(|literal| escaped(&literal.text)).collect();
+        let runs = texts.iter().zip(plan.keys()).map(|(text, literal)| {
+            longest_ascii(text).filter(|run| run.len() >= KEYWORD_BYTES_MIN && literal.kind != Kind::Present)
+        });
+        let Some(mut runs) = runs.collect::<Option<Vec<&str>>>() else { return Keywords::Unknown };
+        runs.sort_unstable();
+        runs.dedup();
+        let parts = || runs.iter().map(|run| part_of_keyword(run, profile));
         let mut config = packed::Config::new();
         let mut builder = config.match_kind(packed::MatchKind::LeftmostFirst).builder();
-        if let Some(searcher) = builder.extend(&parts).build() {
+        if let Some(searcher) = builder.extend(parts()).build() {
             return Keywords::Packed(searcher);
         }
-        let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(&parts);
+        if runs.iter().all(|run| run.len() >= GRAM_BYTES) {
+            let runs = runs.iter().map(|run| ((*run).into(), Vec::new())).collect();
+            return Keywords::Grams(Box::new(Contained::build(runs, profile)));
+        }
+        let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(parts());
         automaton.map_or(Keywords::Unknown, Keywords::Automaton)
     }
 
@@ -84,21 +95,26 @@ impl Keywords {
         match self {
             Keywords::Unknown => true,
             Keywords::Packed(searcher) => searcher.find(record).is_some(),
+            Keywords::Grams(grams) => grams.any_in(record.as_bytes()),
             Keywords::Automaton(automaton) => automaton.is_match(record),
         }
     }
 }
 
-/// Bytes of a keyword that are sought.
+/// Bytes of a keyword that are sought, and from which it is worth it.
 const KEYWORD_PART_BYTES: usize = 8;
+const KEYWORD_BYTES_MIN: usize = 3;
 
-/// The rarest ASCII part of a keyword as records write it; `None` if it has none worth looking for.
-fn part_of_keyword(literal: &Literal, profile: &Profile) -> Option<Vec<u8>> {
-    let text = escaped(&literal.text);
-    let runs = text.as_bytes().split(|byte| !byte.is_ascii());
-    let run = runs.max_by_key(|run| run.len()).filter(|run| run.len() >= 3 && literal.kind != Kind::Present)?;
-    let from = profile.rarest_grams(run, 1).min(run.len().saturating_sub(KEYWORD_PART_BYTES));
-    Some(run.iter().skip(from).take(KEYWORD_PART_BYTES).copied().collect())
+/// The longest part of a text that is ASCII.
+fn longest_ascii(text: &str) -> Option<&str> {
+    text.split(|c: char| !c.is_ascii()).max_by_key(|run| run.len())
+}
+
+/// The rarest part of a keyword.
+fn part_of_keyword<'t>(run: &'t str, profile: &Profile) -> &'t [u8] {
+    let bytes = run.as_bytes();
+    let from = profile.rarest_grams(bytes, 1).min(bytes.len().saturating_sub(KEYWORD_PART_BYTES));
+    bytes.get(from..).map_or(bytes, |part| part.get(..KEYWORD_PART_BYTES).unwrap_or(part))
 }
 
 const NO_PLAN: u32 = u32::MAX;

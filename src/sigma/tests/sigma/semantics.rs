@@ -1,7 +1,11 @@
 //! What each modifier and condition means, as tables.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cf_ingest::{Decoded, Decoder, SourceTable};
 use cf_sigma::Scanner;
-use cf_types::LogSource;
+use cf_types::{Framing, LogSource, Origin, Position, Record, Tenant, Time};
 
 use crate::world::{event, hits, log_source, rules};
 
@@ -226,6 +230,44 @@ fn keywords_are_sought_in_all_values() {
     check_detection("  k:\n    - ik\n  condition: k", &any, true);
     check_detection("  k:\n    - 'mimi*text'\n  condition: k", &any, true);
     check_detection("  k:\n    - absent\n    - F: x\n  condition: k", &one("x"), true);
+}
+
+#[test]
+fn keywords_are_found_however_a_record_writes_its_values() {
+    let rules = rules(&[
+        "title: t\nid: r\nlogsource: {product: p}\ndetection:\n  k: ['evil\\tool', Mäuse, kk]\n  condition: k\n",
+    ]);
+    let mut scanner = Scanner::new(rules);
+    let mut decoder = Decoder::new(Arc::new(SourceTable::default()));
+    for (value, expect) in [
+        (r"an EVIL\\Tool", true),
+        (r"\t\u0065vil\\tool", true),
+        (r"\tevil\\tool", true),
+        (r"\tevil\\\\tool", false),
+        ("MÄUSE", true),
+        (r"M\u00c4USE", true),
+        ("xK\u{212a}x", true),
+        (r"x\u212akx", true),
+        ("", false),
+    ] {
+        // Beside values of every kind; the field itself is asked for by nobody.
+        for other in [r#""x""#, r#""ü""#, r#""\n""#, r#""a\\b""#, "1", "null", "1.50"] {
+            let text = format!(r#"{{"product":"p","Unasked":"{value}","F":{other}}}"#);
+            let origin = Origin {
+                tenant: Tenant::default(),
+                source: "test".into(),
+                received_at: Time::from_seconds(1_760_000_000),
+                year: None,
+                framing: Framing::Http,
+            };
+            let bytes = Bytes::from(text.clone());
+            let record = Record { origin: Arc::new(origin), position: Position::default(), bytes };
+            let mut decoded = Decoded::default();
+            decoder.decode(&record, &mut decoded);
+            let event = decoded.events.first().unwrap();
+            assert_eq!(!hits(&mut scanner, event).is_empty(), expect, "{text}");
+        }
+    }
 }
 
 #[test]
