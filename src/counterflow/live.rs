@@ -16,7 +16,10 @@ use cf_ingest::SourceTable;
 use cf_ledger::{Ledger, Reader};
 use cf_types::{Fact, FactBody, Tenant, clock};
 use serde_json::{Value, json};
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, oneshot},
+};
 
 use crate::{
     config::{self, PolicySettings, Settings},
@@ -26,6 +29,11 @@ use crate::{
 
 /// Keys (or what they begin with) that a running engine takes in; others want a restart.
 const LIVE: &[&str] = &["policies", "sources", "detection.idle_after_s"];
+
+/// Alerts explained at once; others wait. Each look-up may read much of history.
+const EXPLAINING_MAX: usize = 2;
+/// Events told by one answer over HTTP, even if all are asked for: the command line tells more.
+const EVENTS_MAX: usize = 100_000;
 
 /// What waits for the conductor.
 #[derive(Clone, Default)]
@@ -62,6 +70,7 @@ pub(crate) struct Live {
     data: PathBuf,
     rules: Arc<Reload>,
     waiting: Arc<Waiting>,
+    explaining: Arc<Semaphore>,
     runtime: Handle,
 }
 
@@ -74,7 +83,8 @@ impl Live {
         waiting: Arc<Waiting>,
         runtime: Handle,
     ) -> Arc<Live> {
-        Arc::new(Live { read, now: tokio::sync::Mutex::new(now), ledger, reader, data, rules, waiting, runtime })
+        let (now, explaining) = (tokio::sync::Mutex::new(now), Arc::new(Semaphore::new(EXPLAINING_MAX)));
+        Arc::new(Live { read, now, ledger, reader, data, rules, waiting, explaining, runtime })
     }
 
     /// Reads everything anew; says what changed, what did not, and what is wrong with rules.
@@ -110,11 +120,13 @@ impl Live {
 impl cf_api::Engine for Live {
     fn explain(&self, alert: String, all: bool) -> oneshot::Receiver<Result<Option<Value>, String>> {
         let (answer, answered) = oneshot::channel();
-        let (reader, data) = (self.reader.clone(), self.data.clone());
+        let (reader, data, explaining) = (self.reader.clone(), self.data.clone(), Arc::clone(&self.explaining));
         self.runtime.spawn(async move {
             let explained = async {
+                let _turn = explaining.acquire().await?;
                 let sources = Sources::new(reader, &data)?;
-                let explained = provenance::alert(&sources, &alert, all).await?;
+                let per_end = if all { EVENTS_MAX } else { provenance::EVENTS_PER_END };
+                let explained = provenance::alert(&sources, &alert, per_end).await?;
                 Ok::<_, anyhow::Error>(explained.map(serde_json::to_value).transpose()?)
             };
             // Whoever asked may be gone.

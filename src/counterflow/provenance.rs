@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Events shown from each end unless all are wanted.
-const EVENTS_PER_END: usize = 20;
+pub(crate) const EVENTS_PER_END: usize = 20;
 /// Events told at most, even if all are wanted.
 pub(crate) const EVENTS_MAX: usize = 1_000_000;
 
@@ -181,8 +181,8 @@ impl Sources {
     }
 }
 
-/// Explains an alert; `None` if no alert or thread has this id.
-pub(crate) async fn alert(sources: &Sources, id: &str, all: bool) -> Result<Option<Explanation>> {
+/// Explains an alert, with so many events from each end; `None` if no alert or thread has this id.
+pub(crate) async fn alert(sources: &Sources, id: &str, per_end: usize) -> Result<Option<Explanation>> {
     let filter = AlertFilter { id: Some(id.to_owned()), limit: 100, ..AlertFilter::default() };
     let mut alerts = sources.reader.alerts(&filter).await?;
     // Of a thread the one that stands; an id of its own comes first.
@@ -201,8 +201,7 @@ pub(crate) async fn alert(sources: &Sources, id: &str, all: bool) -> Result<Opti
     let chains = then.as_ref().map_or_else(Chains::default, |then| Chains::new(then.set.episode_rules()));
     let lookups = Lookups::new(&sources.history);
     let below = lookups.below(&chains, &content).await?;
-    let keep = if all { EVENTS_MAX } else { EVENTS_PER_END };
-    let events = lookups.members(&content, &below, keep).await?;
+    let events = lookups.members(&content, &below, per_end).await?;
     if events.total == 0 {
         notes.push("history has none of its events; those that the ledger keeps are shown".to_owned());
     }

@@ -36,7 +36,8 @@ pub(crate) fn run(cli: &Cli, command: &ExplainCommand) -> Result<Exit> {
 
 async fn explain(data: &Path, id: &str, all: bool) -> Result<Option<Explanation>> {
     let sources = Sources::open(data).await?;
-    provenance::alert(&sources, id, all).await
+    let per_end = if all { provenance::EVENTS_MAX } else { provenance::EVENTS_PER_END };
+    provenance::alert(&sources, id, per_end).await
 }
 
 fn show(cli: &Cli, value: &Value, text: impl FnOnce() -> String) -> Result<Exit> {
