@@ -228,7 +228,7 @@ async fn counted(
 ) -> Result<()> {
     let chains = Chains::new(now.set.episode_rules());
     let lookups = Lookups::new(&sources.history);
-    let reach = rule.timespan.saturating_add(chains.reach(&rule.id));
+    let reach = rule.reach().saturating_add(chains.reach(&rule.id));
     let span = (from.saturating_sub(reach), to);
     let mut by_rule: BTreeMap<String, Items> = BTreeMap::new();
     let mut referenced: BTreeMap<String, Referenced> = BTreeMap::new();
@@ -260,8 +260,9 @@ async fn counted(
             let first = Time::from_seconds(episode.first_hit);
             seen.first = seen.first.or(Some(first));
             seen.last = Some(first);
-            let item = Counted { cell: episode.first_hit, reference, value: None };
-            items.entry(episode.key.group).or_default().push(item);
+            // The rule may name the fields of the episode's group otherwise, or leave some out.
+            let Some((group, value)) = rule.taken(reference, &episode.key.group) else { continue };
+            items.entry(group).or_default().push(Counted { cell: episode.first_hit, reference, value });
         }
     }
     for id in &rule.references {
