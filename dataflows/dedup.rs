@@ -16,7 +16,7 @@ use std::{
 
 use cf_types::{
     AnchorKind, Cell, Detection, Episode, EpisodeKey, Epoch, EventId, Fixed, Item, Origin, RejectCode, Tenant, Time,
-    ValueKind, record::Framing, risk::hour_of,
+    ValueKind, assess::INDICATOR_RULE, risk::hour_of,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use timely::dataflow::{StreamVec, channels::pact::Exchange};
@@ -24,7 +24,7 @@ use timely::dataflow::{StreamVec, channels::pact::Exchange};
 use crate::{
     chain::Levels,
     correlate::CellItem,
-    detect::{Matched, Rules},
+    detect::{Matched, Rules, unknown_origin},
     epochs::{per_epoch_with, spread},
     sink::Refusal,
 };
@@ -111,7 +111,7 @@ impl Dedup {
 
     /// Whether this pair is met for the first time; remembers it.
     fn is_new(&mut self, one: &Matched) -> bool {
-        let Detection { rule, member, .. } = &one.detection;
+        let (rule, member) = (counted_as(&one.detection), &one.detection.member);
         let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
         let number = match self.numbers.get(rule) {
             Some(number) => *number,
@@ -186,6 +186,12 @@ impl Dedup {
 /// Characters of a value that a reject shows.
 const VALUE_CHARS_SHOWN: usize = 64;
 
+/// What a detection counts once as: its rule, and for the rule of indicators the pattern, since one event may meet several.
+fn counted_as(detection: &Detection) -> &Arc<str> {
+    let pattern = detection.items.first().and_then(|item| item.value.as_ref());
+    pattern.filter(|_| &*detection.rule == INDICATOR_RULE).unwrap_or(&detection.rule)
+}
+
 /// Recalled ones first: they were before this epoch.
 fn order(matched: &Matched) -> impl Ord + '_ {
     let Detection { rule, member, .. } = &matched.detection;
@@ -244,17 +250,6 @@ fn refuse(
         reason: shortened(reason),
         time: detection.member.time,
     }));
-}
-
-/// A recalled detection does not say how its record came.
-fn unknown_origin(detection: &Detection) -> Arc<Origin> {
-    Arc::new(Origin {
-        tenant: detection.tenant.clone(),
-        source: Arc::clone(&detection.source),
-        received_at: detection.member.time,
-        year: None,
-        framing: Framing::Record,
-    })
 }
 
 /// A reject's reason has at most 1,024 bytes.

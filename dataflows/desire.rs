@@ -36,7 +36,7 @@ pub(crate) fn desire<'s>(
 ) -> VecCollection<'s, Epoch, DesiredAction, isize> {
     let policies = changes(facts).flat_map(|(fact, diff)| match fact.body {
         FactBody::Policy(policy) => Some(((fact.tenant, policy), diff)),
-        FactBody::Allow { .. } => None,
+        _ => None,
     });
     let by_id = Exchange::new(|(alert, _): &(Alert, isize)| spread(&alert.id.0));
     let mut state = Desire::default();

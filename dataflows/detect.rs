@@ -1,20 +1,22 @@
-//! Meets every event with the rules bound to its epoch.
+//! Meets every event with the rules and the indicators bound to its epoch.
 //!
-//! In: this worker's events, and rule sets in between: a rule set comes before the first event of its epoch, on every
-//! worker alike. Out: detections, and per batch the newest plausible event time of each source, for the watermark.
-//! Key: none, events stay on their worker. Memory: none beyond the rule set's scanner. Output appears at once; nothing
+//! In: this worker's events, and rule sets and indicators in between: they come before the first event of their epoch, on
+//! every worker alike. Out: detections, and per batch the newest plausible event time of each source, for the watermark.
+//! Key: none, events stay on their worker. Memory: the rule set's scanner and the indicators. Output appears at once; nothing
 //! waits for the epoch to end.
 
 mod sigma;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use cf_types::{Detection, EpisodeRule, Epoch, Event, Origin, Time};
+use cf_types::{Detection, EpisodeRule, Epoch, Event, Fact, Origin, Time, record::Framing};
 use serde::{Deserialize, Serialize};
 use timely::{
     container::CapacityContainerBuilder,
     dataflow::{StreamVec, channels::pact::Pipeline, operators::generic::Operator},
 };
+
+use crate::indicator::Table;
 
 /// A compiled rule set, as the graph sees it.
 pub trait Rules: Send + Sync {
@@ -40,6 +42,10 @@ pub trait Matcher {
 pub(crate) enum Given {
     /// From here on events meet these.
     Rules(Arc<dyn Rules>),
+    /// An event of before met an indicator that is said only now.
+    Found(Detection),
+    /// An indicator came or went.
+    Indicator(Fact, i64),
     /// One event.
     Event(Event),
 }
@@ -70,6 +76,7 @@ pub(crate) fn detect<'s>(
 ) -> StreamVec<'s, Epoch, Detected> {
     given.unary::<CapacityContainerBuilder<Vec<Detected>>, _, _, _>(Pipeline, "Detect", move |_capability, _info| {
         let mut matcher: Option<Box<dyn Matcher>> = None;
+        let mut indicators = Table::default();
         let mut found = Vec::new();
         move |input, output| {
             // Not `for_each_stamp`: it may reorder batches, and a rule set must come before the events that it meets.
@@ -82,6 +89,15 @@ pub(crate) fn detect<'s>(
                             matcher = Some(rules.matcher());
                             continue;
                         }
+                        Given::Found(detection) => {
+                            let origin = Some(unknown_origin(&detection));
+                            session.give(Detected::Matched(Matched { detection, origin, ahead: false }));
+                            continue;
+                        }
+                        Given::Indicator(fact, diff) => {
+                            indicators.change(&fact, diff);
+                            continue;
+                        }
                         Given::Event(event) => event,
                     };
                     let ahead = max_ahead_us.is_some_and(|max| event.time > event.origin.received_at.plus_micros(max));
@@ -91,6 +107,7 @@ pub(crate) fn detect<'s>(
                     if let Some(matcher) = &mut matcher {
                         matcher.detect(&event, &mut found);
                     }
+                    indicators.detect(&event, &mut found);
                     session.give_iterator(found.drain(..).map(|detection| {
                         let origin = Some(Arc::clone(&event.origin));
                         Detected::Matched(Matched { detection, origin, ahead })
@@ -102,6 +119,17 @@ pub(crate) fn detect<'s>(
                 }
             });
         }
+    })
+}
+
+/// A detection that comes without its record does not say how that came.
+pub(crate) fn unknown_origin(detection: &Detection) -> Arc<Origin> {
+    Arc::new(Origin {
+        tenant: detection.tenant.clone(),
+        source: Arc::clone(&detection.source),
+        received_at: detection.member.time,
+        year: None,
+        framing: Framing::Record,
     })
 }
 

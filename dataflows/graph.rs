@@ -11,7 +11,10 @@
 
 use std::sync::{Arc, mpsc::Sender};
 
-use cf_types::{Alert, AlertState, Cell, Detection, Epoch, EpochOutput, Event, Fact, Hub, Row, Tenant, Time};
+use cf_types::{
+    Alert, AlertState, Cell, Detection, Epoch, EpochOutput, Event, Fact, FactBody, Hub, Row, Suppressed, Tenant, Time,
+    assess::{INDICATOR_RULE, OfficeHours, RISK_RULE},
+};
 use differential_dataflow::input::InputSession;
 use serde::{Deserialize, Serialize};
 use timely::{
@@ -27,7 +30,10 @@ use timely::{
 
 use crate::{
     alert::{self, Told, alerts},
+    assess::{Assessed, assess},
+    blast::{Blast, blast},
     budget,
+    builtin::WithBuiltin,
     chain::{self, LEVELS, Levels},
     correlate::{CellItem, Limit, correlate},
     dedup::{Deduped, Local, dedup},
@@ -35,9 +41,10 @@ use crate::{
     detect::{Detected, Given, Matched, Rules, detect},
     epochs::{at_epoch, changes},
     incident::{self, IncidentOptions, incidents},
-    risk::risk,
+    indicator,
+    risk::{RiskOptions, Risked, risk},
     sink::{Change, sink},
-    suppress::suppress,
+    suppress::{Kept, suppress},
     watermark::{Signal, watermark},
 };
 
@@ -55,14 +62,26 @@ pub struct GraphOptions {
     pub incidents: IncidentOptions,
     /// Alerts that one rule may have in one hour of event time; more are folded into one that counts them.
     pub alerts_an_hour: usize,
+    /// When people are at work; `None`: it does not matter.
+    pub office_hours: Option<OfficeHours>,
+    /// The sum of an entity's scores of a day, decayed, in tenths, from which on it has a risk alert; 0: never.
+    pub risk_alert_tenths: u32,
 }
 
 impl Default for GraphOptions {
     /// A day of corrections; clocks may be five minutes wrong and shippers a minute late; nobody reads a thousand alerts
-    /// of one rule in an hour.
+    /// of one rule in an hour; more than three critical alerts within hours, or six medium ones, make an entity's risk an
+    /// alert: what two rules say of one attack does not.
     fn default() -> GraphOptions {
-        let incidents = IncidentOptions::default();
-        GraphOptions { horizon_s: Some(86_400), max_ahead_s: 300, disorder_s: 60, incidents, alerts_an_hour: 1_000 }
+        GraphOptions {
+            horizon_s: Some(86_400),
+            max_ahead_s: 300,
+            disorder_s: 60,
+            incidents: IncidentOptions::default(),
+            alerts_an_hour: 1_000,
+            office_hours: None,
+            risk_alert_tenths: 300,
+        }
     }
 }
 
@@ -91,13 +110,15 @@ pub struct Batch {
     pub epoch: Epoch,
     /// The rules from this epoch on; the same on every worker, in the first batch of its epoch.
     pub rules: Option<Arc<dyn Rules>>,
-    /// Facts that came (+1) or went (-1); on worker 0 only.
+    /// Facts that came (+1) or went (-1); the same on every worker, in the first batch of its epoch.
     pub facts: Vec<(Fact, i64)>,
     /// This worker's share of the events.
     pub events: Vec<Event>,
     /// Detections from the facts log, at a restart; this worker's share. They are not given out again, and no limit
     /// applies to them if they come in the first epoch after the start.
     pub recalled: Vec<Detection>,
+    /// Detections of the built-in rule of indicators in events of before, by a look-up; on one worker.
+    pub found: Vec<Detection>,
     /// All sources that were idle when this epoch was cut; on worker 0.
     pub idle: Vec<Arc<str>>,
     /// The watermark as it was before a restart, to hold after this epoch; on worker 0.
@@ -120,6 +141,8 @@ pub struct Graph {
     facts: InputSession<Epoch, Fact, isize>,
     probe: ProbeHandle<Epoch>,
     begun: Option<Epoch>,
+    /// Whether this is the worker that gives the facts to all.
+    first: bool,
 }
 
 impl Graph {
@@ -157,7 +180,10 @@ impl Graph {
 
             // What correlation gives, level upon level: each takes the items of its rules from detections and from the
             // episodes of all levels below.
-            let mut items = deduped.clone().flat_map(item);
+            let (sought, counted) = (deduped.clone().flat_map(item), deduped.clone().flat_map(item));
+            let sought = at_epoch(sought.filter(of_indicator).map(|(_, item, diff)| (item, diff)));
+            let held = changes(indicator::holding(sought, facts.clone())).map(|(item, diff)| (0, item, diff));
+            let mut items = counted.filter(|item| !of_indicator(item)).concat(held);
             let (mut found, mut refused) = (Vec::new(), Vec::new());
             for level in 0..LEVELS {
                 let own = items.clone().filter(move |(at, ..)| *at == level);
@@ -182,18 +208,32 @@ impl Graph {
             ];
             let told = alerts(scope.concatenate(found), scope.concatenate(beside));
             let recalled = sealed.clone().flat_map(sealed_alert).map(|alert| alert.id);
-            let remaining = suppress(at_epoch(told.clone().flat_map(alert_row)), facts.clone(), recalled);
-            let all_alerts = at_epoch(remaining.clone().flat_map(alert_row));
-            let all_alerts = budget::within_budget(all_alerts, options.alerts_an_hour);
+            let remaining = suppress(at_epoch(told.clone().flat_map(alert_row)), facts.clone(), recalled.clone());
+            let kept = at_epoch(remaining.clone().flat_map(kept_alert));
+            let kept = budget::within_budget(kept, options.alerts_an_hour);
+            let assessed = assess(kept, facts.clone(), recalled.clone(), options.office_hours);
+            let all_scored = at_epoch(assessed.clone().flat_map(assessed_alert));
             // Nothing is done, scored or connected because of what is not decided.
-            let alerts = all_alerts.clone().filter(|alert| alert.state != AlertState::Provisional);
+            let scored = all_scored.clone().filter(|alert| alert.state != AlertState::Provisional);
+            let risk_options =
+                RiskOptions { horizon_s: options.horizon_s, alert_tenths: u64::from(options.risk_alert_tenths) };
+            let risked = risk(scored.clone(), watermarks.clone(), risk_options);
+            // Behind the sum: a risk alert adds nothing to the risk of its own entity.
+            let nothing = recalled.filter(|_| false);
+            let high = suppress(at_epoch(risked.clone().flat_map(risk_alert)), facts.clone(), nothing);
+            let high_alerts = at_epoch(high.clone().flat_map(kept_alert));
+            let (all_alerts, alerts) = (all_scored.concat(high_alerts.clone()), scored.concat(high_alerts));
+            let remaining = remaining.concat(high);
             let beside = [
                 rules.map(|rules| incident::Beside::Reach(longest(rules.episode_rules()))),
                 limits.map(incident::Beside::Limit),
                 sealed.flat_map(settled_hub).broadcast(),
             ];
             let rows = [
-                risk(alerts.clone()).map(Row::Risk),
+                at_epoch(assessed.flat_map(assessment)).map(Row::Assessment),
+                at_epoch(remaining.clone().flat_map(suppressed)).map(Row::Suppressed),
+                at_epoch(risked.flat_map(risk_row)),
+                at_epoch(blast(alerts.clone(), facts.clone()).map(|(blast, diff)| (blast_row(blast), diff))),
                 incidents(alerts.clone(), scope.concatenate(beside), options.incidents.clone()).map(Row::Incident),
                 desire(alerts, facts).map(Row::Desired),
             ];
@@ -202,12 +242,13 @@ impl Graph {
             // An alert that only leaves the graph stays what it was.
             let shown = changes(all_alerts).filter(|(alert, diff)| !alert::leaves(alert, *diff));
             let shown = shown.map(|(alert, diff)| Change::Row(Row::Alert(alert), diff));
-            let lineage = told.concat(remaining).flat_map(lineage);
+            let lineage = told.flat_map(lineage).concat(remaining.flat_map(kept_lineage));
             let other = [begun, shown, deduped.flat_map(account), lineage, watermarks.map(Change::Watermark)];
             let other = other.into_iter().chain(refused);
             sink(scope.concatenate(rows.into_iter().chain(other)), output).probe_with(&probe);
         });
-        Graph { given, rules, recalled, signals, sealed, facts, probe, begun: None }
+        let first = worker.index() == 0;
+        Graph { given, rules, recalled, signals, sealed, facts, probe, begun: None, first }
     }
 
     /// Gives this worker's share of an epoch. Earlier epochs are closed by it, as by [`Graph::advance_to`].
@@ -216,11 +257,12 @@ impl Graph {
     ///
     /// # Panics
     ///
-    /// If the epoch was closed already, or rules come after the first batch of their epoch.
+    /// If the epoch was closed already, or rules or facts come after the first batch of their epoch.
     pub fn feed(&mut self, batch: Batch) {
-        let Batch { epoch, rules, facts, events, recalled, idle, limit, newest, sealed, ended } = batch;
+        let Batch { epoch, rules, facts, events, recalled, found, idle, limit, newest, sealed, ended } = batch;
         assert!(epoch >= *self.given.time(), "epoch {epoch} was closed");
         assert!(rules.is_none() || self.begun != Some(epoch), "rules came after the begin of epoch {epoch}");
+        assert!(facts.is_empty() || self.begun != Some(epoch), "facts came after the begin of epoch {epoch}");
         self.advance_to(epoch);
         if self.begun != Some(epoch) {
             self.begun = Some(epoch);
@@ -228,12 +270,15 @@ impl Graph {
         }
         let mut given = Vec::with_capacity(events.len() + 1);
         if let Some(rules) = rules {
-            self.rules.send(Arc::clone(&rules));
+            self.rules.send(WithBuiltin::over(Arc::clone(&rules)));
             given.push(Given::Rules(rules));
         }
+        let indicators = facts.iter().filter(|(fact, _)| matches!(fact.body, FactBody::Indicator(_)));
+        given.extend(indicators.map(|(fact, diff)| Given::Indicator(fact.clone(), *diff)));
+        given.extend(found.into_iter().map(Given::Found));
         given.extend(events.into_iter().map(Given::Event));
         self.given.send_batch(&mut given);
-        for (fact, diff) in facts {
+        for (fact, diff) in facts.into_iter().filter(|_| self.first) {
             self.facts.update(fact, isize::try_from(diff).unwrap_or(0));
         }
         recalled.into_iter().for_each(|detection| self.recalled.send(detection));
@@ -245,7 +290,9 @@ impl Graph {
         }
         if let Some(Recalled { alerts, hubs }) = sealed {
             self.sealed.send(Recall::Begin);
-            alerts.into_iter().for_each(|alert| self.sealed.send(Recall::Alert(alert)));
+            // Risk alerts are made again of what is recalled.
+            let alerts = alerts.into_iter().filter(|alert| &*alert.rule != RISK_RULE);
+            alerts.for_each(|alert| self.sealed.send(Recall::Alert(alert)));
             hubs.into_iter().for_each(|(tenant, hub)| self.sealed.send(Recall::Hub(tenant, hub)));
         }
     }
@@ -296,6 +343,11 @@ fn item(deduped: Deduped) -> Option<(usize, CellItem, isize)> {
     }
 }
 
+/// Whether an item counts only while its indicator holds.
+fn of_indicator((_, item, _): &(usize, CellItem, isize)) -> bool {
+    &*item.key.rule == INDICATOR_RULE
+}
+
 fn born(deduped: Deduped) -> Option<alert::Change> {
     match deduped {
         Deduped::Born(episode) => Some(alert::Change::Born(episode)),
@@ -341,5 +393,63 @@ fn lineage(told: Told) -> Option<Change> {
     match told {
         Told::Lineage(lineage) => Some(Change::Lineage(lineage)),
         Told::Alert(..) => None,
+    }
+}
+
+fn kept_alert(kept: Kept) -> Option<(Alert, isize)> {
+    match kept {
+        Kept::Alert(alert, diff) => Some((alert, diff)),
+        Kept::Suppressed(..) | Kept::Lineage(_) => None,
+    }
+}
+
+fn suppressed(kept: Kept) -> Option<(Suppressed, isize)> {
+    match kept {
+        // One that only leaves the graph stays what it was.
+        Kept::Suppressed(suppressed, diff) if !alert::leaves(&suppressed.alert, diff) => Some((suppressed, diff)),
+        Kept::Suppressed(..) | Kept::Alert(..) | Kept::Lineage(_) => None,
+    }
+}
+
+fn assessed_alert(assessed: Assessed) -> Option<(Alert, isize)> {
+    match assessed {
+        Assessed::Alert(alert, diff) => Some((alert, diff)),
+        Assessed::Assessment(..) => None,
+    }
+}
+
+fn assessment(assessed: Assessed) -> Option<(cf_types::Assessment, isize)> {
+    match assessed {
+        Assessed::Assessment(assessment, diff) => Some((assessment, diff)),
+        Assessed::Alert(..) => None,
+    }
+}
+
+fn risk_alert((risked, diff): (Risked, isize)) -> Option<(Alert, isize)> {
+    match risked {
+        Risked::Alert(alert) => Some((alert, diff)),
+        Risked::Risk(_) | Risked::Level(_) => None,
+    }
+}
+
+fn risk_row((risked, diff): (Risked, isize)) -> Option<(Row, isize)> {
+    match risked {
+        Risked::Risk(risk) => Some((Row::Risk(risk), diff)),
+        Risked::Level(level) => Some((Row::RiskLevel(level), diff)),
+        Risked::Alert(_) => None,
+    }
+}
+
+fn blast_row(blast: Blast) -> Row {
+    match blast {
+        Blast::Radius(radius) => Row::Blast(radius),
+        Blast::LeftOut(roots) => Row::BlastLeftOut(roots),
+    }
+}
+
+fn kept_lineage(kept: Kept) -> Option<Change> {
+    match kept {
+        Kept::Lineage(lineage) => Some(Change::Lineage(lineage)),
+        Kept::Alert(..) | Kept::Suppressed(..) => None,
     }
 }

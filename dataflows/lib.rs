@@ -8,7 +8,9 @@ pub mod graph;
 
 mod epochs;
 
+mod builtin;
 pub mod detect;
+mod indicator;
 
 mod dedup;
 mod watermark;
@@ -19,16 +21,20 @@ pub mod episode;
 pub mod chain;
 
 mod alert;
+mod assess;
 mod budget;
 mod suppress;
 
+mod blast;
 mod desire;
 pub mod incident;
 mod risk;
 
 mod sink;
 
+pub use builtin::{builtin, is_builtin};
 pub use chain::{begun, too_deep};
 pub use detect::{Matcher, Rules};
 pub use graph::{Batch, Graph, GraphOptions, Recalled};
 pub use incident::IncidentOptions;
+pub use indicator::Table as IndicatorTable;

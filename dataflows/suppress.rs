@@ -1,8 +1,9 @@
-//! Withdraws alerts that a fact forbids, and brings them back when it goes.
+//! Withdraws alerts that a fact forbids, and brings them back when it goes (ALR-05).
 //!
-//! In: changes of alerts and facts. Out: changes of the alerts that remain, and which went because of which fact.
-//! Which facts touch which alerts is a join: an alert's addresses are masked to every prefix length in use and met with
-//! the networks. What follows from it is kept by alert id, because a sealed alert is final: no fact changes it.
+//! In: changes of alerts and facts. Out: changes of the alerts that remain, of those that are suppressed, and which went
+//! because of which fact. Which allow facts touch which alerts is a join: an alert's addresses are masked to every prefix
+//! length in use and met with the networks. Silences are few and look at anything: each worker has them all and meets
+//! its alerts with them. What follows is kept by alert id, because a sealed alert is final: no fact changes it.
 //! Memory: the alerts and the facts. Output appears when the epoch is complete.
 
 use std::{
@@ -10,35 +11,49 @@ use std::{
     net::IpAddr,
 };
 
-use cf_types::{Alert, AlertId, AlertState, EntityKind, Epoch, Fact, FactBody, Lineage};
+use cf_types::{Alert, AlertId, AlertState, EntityKind, Epoch, Fact, FactBody, Lineage, Suppressed};
 use differential_dataflow::VecCollection;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::{
     StreamVec,
     channels::pact::Exchange,
-    operators::{Concat, vec::Map},
+    operators::{
+        Concat,
+        vec::{Broadcast, Filter, Map},
+    },
 };
 
-use crate::{
-    alert::Told,
-    epochs::{changes, per_epoch, spread},
-};
+use crate::epochs::{changes, per_epoch_with, spread};
 
-/// Withdraws what allow facts forbid. `recalled` names the alerts that were sealed before a restart: they were told, and
-/// no fact that came after that changes it.
+/// What this operator gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// An alert that remains.
+    Alert(Alert, isize),
+    /// One that does not.
+    Suppressed(Suppressed, isize),
+    /// One that was told went because of a fact.
+    Lineage(Lineage),
+}
+
+/// Withdraws what allow facts and silences forbid. `recalled` names the alerts that were sealed before a restart: they were
+/// told, and no fact that came after that changes it.
 pub(crate) fn suppress<'s>(
     alerts: VecCollection<'s, Epoch, Alert, isize>,
     facts: VecCollection<'s, Epoch, Fact, isize>,
     recalled: StreamVec<'s, Epoch, AlertId>,
-) -> StreamVec<'s, Epoch, Told> {
-    let forbidden = forbidden(alerts.clone(), facts);
+) -> StreamVec<'s, Epoch, Kept> {
+    let forbidden = forbidden(alerts.clone(), facts.clone());
     let alerts = changes(alerts).map(|(alert, diff)| Change::Alert(alert, diff));
     let forbidden = changes(forbidden).map(|((id, fact), diff)| Change::Forbidden(id, fact, diff));
     let alerts = alerts.concat(recalled.map(Change::Recalled));
+    let silences = changes(facts).filter(|(fact, _)| matches!(fact.body, FactBody::Silence(_))).broadcast();
     let by_id = Exchange::new(|change: &Change| spread(&change.id().0));
     let mut state = Suppress::default();
-    per_epoch(alerts.concat(forbidden), by_id, "Suppress", move |_epoch, changes, out| state.epoch(changes, out))
+    per_epoch_with(alerts.concat(forbidden), by_id, silences, "Suppress", move |_epoch, changes, silences, out| {
+        state.epoch(changes, silences, out);
+    })
 }
 
 /// Which alerts have an address in an allowed network.
@@ -48,7 +63,7 @@ fn forbidden<'s>(
 ) -> VecCollection<'s, Epoch, (AlertId, Fact), isize> {
     let networks = facts.flat_map(|fact| match fact.body {
         FactBody::Allow { network } => Some(((fact.tenant.clone(), masked(network)), fact)),
-        FactBody::Policy(_) => None,
+        _ => None,
     });
     let lengths = networks
         .clone()
@@ -104,6 +119,7 @@ impl Change {
 /// The state of one worker: pure.
 #[derive(Default)]
 struct Suppress {
+    silences: BTreeMap<Fact, isize>,
     entries: BTreeMap<AlertId, Entry>,
 }
 
@@ -111,16 +127,42 @@ struct Suppress {
 struct Entry {
     alerts: BTreeMap<Alert, isize>,
     facts: BTreeMap<Fact, isize>,
-    told: Option<Alert>,
+    told: Told,
     /// It is sealed: what was told stays, until the alert leaves the graph.
     decided: bool,
     /// It was told before a restart.
     recalled: bool,
 }
 
+/// What was told of an alert.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Told {
+    #[default]
+    Nothing,
+    Alert(Alert),
+    Suppressed(Suppressed),
+}
+
+impl Told {
+    fn change(self, diff: isize) -> Option<Kept> {
+        match self {
+            Told::Nothing => None,
+            Told::Alert(alert) => Some(Kept::Alert(alert, diff)),
+            Told::Suppressed(suppressed) => Some(Kept::Suppressed(suppressed, diff)),
+        }
+    }
+}
+
 impl Suppress {
-    fn epoch(&mut self, changes: Vec<Change>, out: &mut Vec<Told>) {
+    fn epoch(&mut self, changes: Vec<Change>, silences: Vec<(Fact, isize)>, out: &mut Vec<Kept>) {
         let mut touched = BTreeSet::new();
+        if !silences.is_empty() {
+            touched.extend(self.entries.keys().copied());
+        }
+        for (silence, diff) in silences {
+            *self.silences.entry(silence).or_default() += diff;
+        }
+        self.silences.retain(|_, times| *times != 0);
         for change in changes {
             touched.insert(change.id());
             let entry = self.entries.entry(change.id()).or_default();
@@ -132,8 +174,8 @@ impl Suppress {
         }
         for id in touched {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
-            entry.tell(out);
-            if entry.told.is_none() && entry.alerts.is_empty() && entry.facts.is_empty() {
+            entry.tell(&self.silences, out);
+            if entry.told == Told::Nothing && entry.alerts.is_empty() && entry.facts.is_empty() {
                 self.entries.remove(&id);
             }
         }
@@ -141,25 +183,41 @@ impl Suppress {
 }
 
 impl Entry {
-    fn tell(&mut self, out: &mut Vec<Told>) {
+    fn tell(&mut self, silences: &BTreeMap<Fact, isize>, out: &mut Vec<Kept>) {
         self.alerts.retain(|_, times| *times != 0);
         self.facts.retain(|_, times| *times != 0);
         let alert = self.alerts.keys().next();
         if self.decided && alert.is_some() {
             return;
         }
-        let fact = self.facts.keys().next().filter(|_| !self.recalled);
-        if let (Some(alert), Some(_), Some(fact)) = (alert, &self.told, fact) {
-            out.push(Told::Lineage(Lineage::Suppressed { alert: alert.id, fact: fact.clone() }));
+        let now = match alert {
+            None => Told::Nothing,
+            Some(alert) => {
+                self.decided = alert.state == AlertState::Sealed;
+                let silencing = silences.keys().find(|fact| silences_it(fact, alert));
+                // The least of both, so that which one is named does not depend on what came first.
+                match self.facts.keys().next().into_iter().chain(silencing).min().filter(|_| !self.recalled) {
+                    Some(fact) => Told::Suppressed(Suppressed { alert: alert.clone(), fact: fact.clone() }),
+                    None => Told::Alert(alert.clone()),
+                }
+            }
+        };
+        if now == self.told {
+            return;
         }
-        self.decided = alert.is_some_and(|alert| alert.state == AlertState::Sealed);
-        let now = alert.filter(|_| fact.is_none()).cloned();
-        if now != self.told {
-            out.extend(self.told.take().map(|alert| Told::Alert(alert, -1)));
-            out.extend(now.clone().map(|alert| Told::Alert(alert, 1)));
-            self.told = now;
+        if let (Told::Alert(_), Told::Suppressed(Suppressed { alert, fact })) = (&self.told, &now) {
+            out.push(Kept::Lineage(Lineage::Suppressed { alert: alert.id, fact: fact.clone() }));
         }
+        out.extend(std::mem::take(&mut self.told).change(-1));
+        out.extend(now.clone().change(1));
+        self.told = now;
     }
+}
+
+/// Whether a silence holds for an alert.
+fn silences_it(fact: &Fact, alert: &Alert) -> bool {
+    let FactBody::Silence(silence) = &fact.body else { return false };
+    fact.tenant == alert.tenant && silence.holds(alert)
 }
 
 #[cfg(test)]

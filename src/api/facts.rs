@@ -8,27 +8,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use cf_ingest::BodyKind;
-use cf_ledger::{ControlEntry, ControlLog};
-use cf_types::{Fact, FactBody, clock};
-use serde::Deserialize;
+use cf_ledger::{ControlEntry, ControlLog, LedgerError};
+use cf_types::{
+    Fact, FactBody, Said, clock,
+    fact::{FACT_BYTES_MAX, FactError},
+};
 use serde_json::{Value, json};
 
 use crate::{ApiState, body, error::ApiError};
-
-/// The longest body, in bytes.
-const BODY_BYTES_MAX: usize = 64 << 10;
-/// The longest reason, in characters.
-const REASON_CHARACTERS_MAX: usize = 1_024;
-
-/// What is said.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Said {
-    /// For `allow`: an address or a network.
-    value: String,
-    #[serde(default)]
-    reason: String,
-}
 
 pub(crate) async fn list(State(state): State<ApiState>) -> Result<Json<Value>, ApiError> {
     shown(&state, |_| true).await
@@ -38,8 +25,9 @@ pub(crate) async fn list_kind(
     State(state): State<ApiState>,
     Path(kind): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    if !["allow", "policy"].contains(&kind.as_str()) {
-        return Err(unknown_kind());
+    if kind != "policy" && !FactBody::KINDS.contains(&kind.as_str()) {
+        let message = format!("unknown kind of fact; known: {}, policy", FactBody::KINDS.join(", "));
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "not_found", message));
     }
     shown(&state, |fact| fact.body.kind() == kind).await
 }
@@ -63,9 +51,12 @@ pub(crate) async fn add(
     headers: HeaderMap,
     request_body: Body,
 ) -> Result<Response, ApiError> {
-    let (fact, reason) = said(&state, &kind, &headers, request_body).await?;
+    let (fact, said) = said(&state, &kind, &headers, request_body, Said::read).await?;
     let mut log = ControlLog::open(&state.dir).await?;
-    let seq = log.fact_add(&fact, "api", &reason, clock::now()).await?;
+    let seq = match log.fact_add(&fact, author(&said), &said.reason, clock::now()).await {
+        Err(error @ LedgerError::Fact { .. }) => return Err(invalid(error.to_string())),
+        other => other?,
+    };
     let status = if seq.is_some() { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(json!({"seq": seq, "changed": seq.is_some(), "fact": fact.body}))).into_response())
 }
@@ -77,9 +68,9 @@ pub(crate) async fn remove(
     headers: HeaderMap,
     request_body: Body,
 ) -> Result<Response, ApiError> {
-    let (fact, reason) = said(&state, &kind, &headers, request_body).await?;
+    let (fact, said) = said(&state, &kind, &headers, request_body, Said::read_removal).await?;
     let mut log = ControlLog::open(&state.dir).await?;
-    match log.fact_remove(&fact, "api", &reason, clock::now()).await? {
+    match log.fact_remove(&fact, author(&said), &said.reason, clock::now()).await? {
         Some(seq) => Ok(Json(json!({"seq": seq, "changed": true, "fact": fact.body})).into_response()),
         None => Err(ApiError::new(StatusCode::NOT_FOUND, "not_found", "no such fact holds")),
     }
@@ -90,41 +81,30 @@ async fn said(
     kind: &str,
     headers: &HeaderMap,
     request_body: Body,
-) -> Result<(Fact, String), ApiError> {
+    read: fn(&str, &[u8]) -> Result<Said, FactError>,
+) -> Result<(Fact, Said), ApiError> {
     let (BodyKind::Json, body::Encoding::Identity) = body::kind(headers)? else {
         let message = "a fact is application/json, not compressed";
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_type", message));
     };
     let (bytes, _memory) = body::read(state, headers, request_body).await?;
-    if bytes.len() > BODY_BYTES_MAX {
-        let message = format!("a fact may have {BODY_BYTES_MAX} bytes");
+    if bytes.len() > FACT_BYTES_MAX {
+        let message = format!("a fact may have {FACT_BYTES_MAX} bytes");
         return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message));
     }
-    let invalid = |message: String| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message);
-    let fact_body = |said: &Said| match kind {
-        "allow" => network(&said.value).map(|network| FactBody::Allow { network }).map_err(invalid),
-        "policy" => Err(invalid("policies come from the settings: change them there".to_owned())),
-        _ => Err(unknown_kind()),
-    };
-    let said: Said = serde_json::from_slice(&bytes).map_err(|error| match error.is_data() {
-        true => invalid(error.to_string()),
-        false => ApiError::bad(error.to_string()),
+    let said = read(kind, &bytes).map_err(|error| match error {
+        FactError::Syntax(text) => ApiError::bad(text),
+        FactError::Kind(text) => ApiError::new(StatusCode::NOT_FOUND, "not_found", text),
+        FactError::Invalid(text) => invalid(text),
     })?;
-    let fact = Fact { tenant: state.tenant.clone(), body: fact_body(&said)? };
-    let reason = said.reason.chars().take(REASON_CHARACTERS_MAX).filter(|c| !c.is_control()).collect();
-    Ok((fact, reason))
+    Ok((Fact { tenant: state.tenant.clone(), body: said.body.clone() }, said))
 }
 
-/// As `counterflow facts` reads it: two writings of one network are one fact.
-fn network(value: &str) -> Result<ipnet::IpNet, String> {
-    let value = value.trim();
-    let network = match value.parse::<std::net::IpAddr>() {
-        Ok(address) => ipnet::IpNet::from(address.to_canonical()),
-        Err(_) => value.parse().map_err(|_| format!("{value:?} is neither an address nor a network"))?,
-    };
-    Ok(network.trunc())
+/// Who said it, where the request says so. There is no login yet: it is a word, not a proof.
+fn author(said: &Said) -> &str {
+    said.author.as_deref().unwrap_or("api")
 }
 
-fn unknown_kind() -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "not_found", "unknown kind of fact; known: allow, policy")
+fn invalid(message: String) -> ApiError {
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message)
 }

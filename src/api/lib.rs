@@ -10,6 +10,9 @@
 //! | `GET /api/v1/alerts/{id}/explain` | why there is an alert, down to its events ([`engine`]) |
 //! | `POST /api/v1/reload` | settings, rules and sources are read anew ([`engine`]) |
 //! | `GET /api/v1/incidents`, `/incidents/{number}`, `/alerts` | what the ledger says |
+//! | `GET /api/v1/assessments/{alert}` | its score with every factor, and how it was scored before |
+//! | `GET /api/v1/risk`, `/risk?entity=host:web01` | entities by risk; one with what its risk is made of and leads to |
+//! | `GET /api/v1/suppressed` | alerts that an allow fact or a silence keeps from being told |
 //!
 //! Every error is `{"error": {"code": .., "message": ..}}`. Bad input never gives a 5xx; those say that this process or
 //! its disk is in trouble. There is no login yet: the caller listens on loopback only, and what is not for shippers
@@ -39,6 +42,7 @@ mod facts;
 mod guard;
 pub mod health;
 pub mod metrics;
+mod risk;
 pub mod rules;
 mod serve;
 mod views;
@@ -157,6 +161,9 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/alerts", get(views::alerts))
         .route("/api/v1/alerts/{id}/explain", get(engine::explain))
         .route("/api/v1/reload", post(engine::reload))
+        .route("/api/v1/risk", get(risk::risk))
+        .route("/api/v1/suppressed", get(views::suppressed))
+        .route("/api/v1/assessments/{alert}", get(risk::assessment))
         .route("/api/v1/rules", get(rules::list).post(rules::make))
         .route("/api/v1/rules/{id}", get(rules::show).put(rules::put).delete(rules::remove))
         .route_layer(middleware::from_fn(guard::local_name));

@@ -375,9 +375,27 @@ async fn facts_are_added_listed_and_removed() {
         (allow, r#"{"network":"192.0.2.7"}"#, 422),
         ("/api/v1/facts/policy", r#"{"value":"x"}"#, 422),
         ("/api/v1/facts/other", r#"{"value":"x"}"#, 404),
+        ("/api/v1/facts/asset", r#"{"value":"host:a","criticality":9}"#, 422),
+        ("/api/v1/facts/verdict", r#"{"value":"00000000000000000000000000000000"}"#, 422),
+        ("/api/v1/facts/asset", r#"{"value":"host:a","criticality":2,"author":"alice"}"#, 201),
+        ("/api/v1/facts/asset", r#"{"value":"host:a","criticality":2}"#, 200),
+        ("/api/v1/facts/asset", r#"{"value":"host:a","criticality":4}"#, 201),
+        ("/api/v1/facts/edge", r#"{"value":"user:a->host:b"}"#, 201),
+        ("/api/v1/facts/identity", r#"{"value":"alice","privileged":true}"#, 201),
+        ("/api/v1/facts/indicator", r#"{"value":"evil.example"}"#, 201),
+        (
+            "/api/v1/facts/silence",
+            r#"{"value":"n","rules":["a"],"from":"2026-01-05T00:00:00Z","until":"2026-01-06T00:00:00Z"}"#,
+            201,
+        ),
     ] {
         assert_eq!(say("POST", path, body).await.status, status, "{path} {body}");
     }
+    let assets = api.get("/api/v1/facts/asset").await.json();
+    assert_eq!(assets["facts"].as_array().unwrap().len(), 1, "the later takes the place of the earlier");
+    assert_eq!(assets["facts"][0]["fact"]["asset"]["criticality"], 4);
+    assert_eq!(say("DELETE", "/api/v1/facts/asset", r#"{"value":"host:a"}"#).await.status, 200);
+    assert_eq!(api.get("/api/v1/suppressed").await.json()["suppressed"], serde_json::json!([]));
     assert_eq!(api.send("POST", allow, "", br#"{"value":"192.0.2.7"}"#).await.status, 415);
 }
 

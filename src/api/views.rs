@@ -72,7 +72,22 @@ pub(crate) async fn alerts(
     Ok(Json(json!({"alerts": alerts})))
 }
 
-fn limit(asked: Option<u32>) -> Result<u32, ApiError> {
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Limit {
+    limit: Option<u32>,
+}
+
+/// Alerts that a fact keeps from being told.
+pub(crate) async fn suppressed(
+    State(state): State<ApiState>,
+    query: Result<Query<Limit>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(query) = query.map_err(|error| ApiError::bad(error.body_text()))?;
+    Ok(Json(json!({"suppressed": state.reader.suppressed(limit(query.limit)?).await?})))
+}
+
+pub(crate) fn limit(asked: Option<u32>) -> Result<u32, ApiError> {
     match asked.unwrap_or(100) {
         limit @ 1..=LIMIT_MAX => Ok(limit),
         _ => Err(ApiError::bad(format!("limit must be 1 to {LIMIT_MAX}"))),

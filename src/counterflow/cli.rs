@@ -45,6 +45,10 @@ pub(crate) enum Command {
     Incidents(IncidentsArguments),
     /// List alerts as they stand
     Alerts(AlertsArguments),
+    /// List entities by risk, or show what one entity's risk is made of
+    Risk(RiskArguments),
+    /// Show how an alert is assessed: every factor with its value and weight
+    Assess(AssessArguments),
     /// List actions: planned, in force, undone
     Actions(LedgerArguments),
     /// Say why there is an alert, down to its events, or why there is none
@@ -475,6 +479,28 @@ pub(crate) enum ExplainCommand {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct RiskArguments {
+    /// Folder of the engine
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data: PathBuf,
+
+    /// One entity, such as host:web01, with the alerts that count and what can be reached from it
+    #[arg(value_name = "KIND:NAME")]
+    pub(crate) entity: Option<cf_types::Entity>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AssessArguments {
+    /// Folder of the engine
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data: PathBuf,
+
+    /// The alert's id
+    #[arg(value_name = "ALERT")]
+    pub(crate) alert: cf_types::AlertId,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct LedgerArguments {
     /// Folder of the engine
     #[arg(long, value_name = "DIR", default_value = "data")]
@@ -483,29 +509,63 @@ pub(crate) struct LedgerArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum FactsCommand {
-    /// Add a fact: `facts add allow 10.0.0.7`, `facts add allow 10.0.0.0/24`
+    /// Add a fact, or say another thing about the same subject
+    #[command(after_help = FACTS_HELP)]
     Add(FactArguments),
-    /// Remove a fact: what it withdrew comes back
+    /// Remove a fact by what it is about: what it withdrew comes back, what rested on it alone goes
+    #[command(after_help = FACTS_HELP)]
     Remove(FactArguments),
     /// List the facts in force
     List {
         /// Folder of the engine
         #[arg(long, value_name = "DIR", default_value = "data")]
         data: PathBuf,
+
+        /// Only facts of this kind
+        #[arg(value_name = "KIND", value_parser = cf_types::FactBody::KINDS)]
+        kind: Option<String>,
     },
-    /// Add facts from a file of JSON lines: {"value": "10.0.0.7", "reason": "..."}; bad ones are refused with their line
+    /// Add facts from a file of JSON lines; bad ones are refused with their line
+    #[command(after_help = FACTS_IMPORT_HELP)]
     Import {
         /// Folder of the engine
         #[arg(long, value_name = "DIR", default_value = "data")]
         data: PathBuf,
         /// Kind of all facts in the file
-        #[arg(value_name = "KIND", value_parser = ["allow"])]
+        #[arg(value_name = "KIND", value_parser = cf_types::FactBody::KINDS)]
         kind: String,
         /// File of JSON lines, `-` for standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
 }
+
+/// What each kind of fact is made of.
+const FACTS_HELP: &str = "\
+Kinds, their values and keys (times as 2026-01-05T00:00:00Z, in event time; lists with commas):
+  allow     ADDRESS or NETWORK
+  silence   NAME      rules= level_max= entities= tags= (at least one), from= until=
+  indicator ADDRESS, NETWORK, DOMAIN (*.DOMAIN), URL or HASH
+                      type= confidence=0..100 from= until= source= tags=
+  asset     ENTITY    criticality=1..5 exposure=internal|external owner= tags=
+  edge      ENTITY->ENTITY   access=
+  identity  USER      aliases= privileged=true|false department=
+  verdict   ALERT     verdict=true_positive|false_positive|benign
+An ENTITY is KIND:NAME with a kind of host, user, address, process, file_hash, domain.
+
+Examples:
+  counterflow facts add allow 10.0.0.0/24 --reason 'our scanners'
+  counterflow facts add silence 'night work' entities=host:web01 from=2026-01-05T22:00:00Z until=2026-01-06T04:00:00Z
+  counterflow facts add indicator evil.example confidence=90 source=feed
+  counterflow facts add asset host:db01 criticality=5 exposure=internal owner=ops
+  counterflow facts add edge 'user:alice->host:db01' access=admin
+  counterflow facts remove asset host:db01";
+
+/// What an import reads.
+const FACTS_IMPORT_HELP: &str = "\
+Each line is an object with \"value\", the keys that `facts add --help` lists, and perhaps \"reason\" and \"author\":
+  {\"value\": \"host:db01\", \"criticality\": 5, \"exposure\": \"internal\", \"tags\": [\"pci\"], \"reason\": \"inventory\"}
+Exit 1 if a line was refused; the others are added.";
 
 #[derive(Debug, Args)]
 pub(crate) struct FactArguments {
@@ -517,13 +577,21 @@ pub(crate) struct FactArguments {
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) reason: String,
 
+    /// Who says so, for the audit; else the user of the system
+    #[arg(long, value_name = "NAME")]
+    pub(crate) author: Option<String>,
+
     /// What kind of fact
-    #[arg(value_name = "KIND", value_parser = ["allow"])]
+    #[arg(value_name = "KIND", value_parser = cf_types::FactBody::KINDS)]
     pub(crate) kind: String,
 
-    /// Its value: an address or a network
+    /// What it is about
     #[arg(value_name = "VALUE")]
     pub(crate) value: String,
+
+    /// What it says of it
+    #[arg(value_name = "KEY=VALUE")]
+    pub(crate) says: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,6 +10,7 @@ mod incidents;
 mod models;
 mod predict;
 mod replay;
+mod risk;
 mod rules;
 mod rules_explain;
 mod rules_import;
@@ -44,6 +45,8 @@ pub(crate) fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Sql(arguments) => sql::run(cli, arguments),
         Command::Incidents(arguments) => incidents::run(cli, arguments),
         Command::Alerts(arguments) => incidents::alerts(cli, arguments),
+        Command::Risk(arguments) => risk::run(cli, arguments),
+        Command::Assess(arguments) => risk::assess(cli, arguments),
         Command::Actions(arguments) => incidents::actions(cli, arguments),
         Command::Explain(arguments) => explain::run(cli, arguments),
         Command::Facts(arguments) => facts::run(cli, arguments),

@@ -299,6 +299,11 @@ impl History {
         self.progress.load(std::sync::atomic::Ordering::Acquire)
     }
 
+    /// The same, for others to follow.
+    pub(crate) fn progress(&self) -> Arc<std::sync::atomic::AtomicU64> {
+        Arc::clone(&self.progress)
+    }
+
     /// Waits until all that is ready is durable.
     pub(crate) fn settle(&mut self) -> Result<()> {
         let (done, settled) = mpsc::channel();

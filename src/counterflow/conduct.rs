@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail};
 use cf_dataflows::Recalled;
 use cf_engine::{Engine, EpochInput};
 use cf_ledger::facts_log::{FactsLog, Loaded};
-use cf_ledger::{ControlEntry, Present, Sealed};
+use cf_ledger::{ControlEntry, Difference, Present, Sealed};
 use cf_sigma::{RuleSet, Text};
 use cf_spool::{ReadError, Spool, SpoolReader};
 use cf_types::{EntityRisk, Epoch, EpochOutput, EpochRecord, Fact, Record, Time, clock};
@@ -26,6 +26,7 @@ use cf_types::{EntityRisk, Epoch, EpochOutput, EpochRecord, Fact, Record, Time, 
 use crate::{
     commit::{ENGINE, Store},
     live::{self, Waiting},
+    lookup::{self, Lookup},
     reload::Swap,
     rulebook::Shelf,
     rules,
@@ -68,6 +69,8 @@ pub(crate) struct Conductor {
     pub(crate) accept_differences: bool,
     /// What the facts log held at the start.
     pub(crate) recalled: Loaded,
+    /// Finds events of before for new indicators.
+    pub(crate) lookup: Lookup,
     /// Where in the spool each epoch ends that is not in the facts log yet.
     pub(crate) ends: VecDeque<(Epoch, u64)>,
 }
@@ -96,6 +99,7 @@ impl Conductor {
     /// Replays what was, then goes live until `stop`; then drains and closes.
     pub(crate) fn run(mut self, stop: &AtomicBool) -> Result<()> {
         let mut cut = self.recover()?;
+        self.ask_again(&cut)?;
         if cut.rules == self.rules.hash() {
             self.swap.bind(&self.rules, cut.epoch, None);
         }
@@ -223,6 +227,17 @@ impl Conductor {
         Ok(Recalled { alerts, hubs })
     }
 
+    /// Asks for what was not answered before the last end.
+    fn ask_again(&self, cut: &Cut) -> Result<()> {
+        let answers = self.store.runtime.block_on(self.store.ledger.control_of_kind(lookup::ANSWER))?;
+        let entries = self.control_between(lookup::answered(&answers)?, cut.control)?;
+        let mut question = lookup::question(&entries, cut.epoch)?;
+        let held = self.store.runtime.block_on(self.store.ledger.facts_at(cut.control))?;
+        question.facts.retain(|fact| held.binary_search(fact).is_ok());
+        self.lookup.ask(question);
+        Ok(())
+    }
+
     /// The records of the epochs from `first` up to, without, `upper`.
     fn records(&self, first: Epoch, upper: Epoch) -> Result<VecDeque<EpochRecord>> {
         let mut records: VecDeque<EpochRecord> = VecDeque::new();
@@ -265,6 +280,7 @@ impl Conductor {
         } else {
             let entries = self.control_between(state.control, record.control)?;
             self.store.receipts(record.epoch, &entries)?;
+            input.found = lookup::found(&entries)?;
             facts_of(&entries)?
         };
         state.control = record.control;
@@ -361,11 +377,13 @@ impl Conductor {
             let difference = serde_json::to_string(difference)?;
             tracing::error!(difference, "the rebuilt state differs from the ledger");
         }
-        if differences.len() > DIFFERENCES_MAX && !self.accept_differences {
+        // Another score undoes nothing: it needs nobody's yes.
+        let graver = differences.iter().filter(|difference| !matches!(difference, Difference::Score { .. })).count();
+        if graver > DIFFERENCES_MAX && !self.accept_differences {
             bail!(
                 "the state rebuilt from facts log and spool differs from the ledger in {} alerts; nothing was changed. \
                  Look at the log above; start with --accept-differences to let the rebuilt state win",
-                differences.len()
+                graver
             );
         }
         let record = EpochRecord {
@@ -460,6 +478,8 @@ impl Conductor {
         input.sources = sources;
         self.idle_after = idle_after.unwrap_or(self.idle_after);
         input.facts = facts_of(&cut.waiting)?;
+        input.found = lookup::found(&cut.waiting)?;
+        self.lookup.ask(lookup::question(&cut.waiting, cut.epoch)?);
         self.store.receipts(cut.epoch, &cut.waiting)?;
         if let Some(last) = cut.waiting.last() {
             cut.control = last.seq;
@@ -581,7 +601,9 @@ impl Conductor {
     /// How far an episode reaches back behind its last cell: a cut bounds it at 2 C, and what decides on its hits lies
     /// no further before.
     fn reach(&self) -> i64 {
-        self.rules.episode_rules().iter().map(|rule| rule.cut() * 2 + rule.reach()).max().unwrap_or(0)
+        let builtin = cf_dataflows::builtin();
+        let rules = self.rules.episode_rules().iter().chain(&builtin);
+        rules.map(|rule| rule.cut() * 2 + rule.reach()).max().unwrap_or(0)
     }
 }
 

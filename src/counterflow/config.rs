@@ -14,7 +14,7 @@ use cf_ingest::{SourceOptions, SourceTable};
 use cf_response::ResponseSettings;
 use cf_settings::{Foreign, Loaded, Lookup};
 use cf_sigma::{LogSources, Pipeline, Pipelines, Problem};
-use cf_types::{ActionKind, Entity, EntityKind, Level, fact::Policy};
+use cf_types::{ActionKind, Entity, EntityKind, Level, assess::OfficeHours, fact::Policy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) spool: SpoolSettings,
     /// Rules and windows.
     pub(crate) detection: DetectionSettings,
+    /// How alerts and entities are scored.
+    pub(crate) scoring: ScoringSettings,
     /// From alerts to desired actions.
     pub(crate) policies: Vec<PolicySettings>,
     /// Channels and actions.
@@ -223,6 +225,51 @@ impl DetectionSettings {
             hub_neighbours_max: self.incident_hub_neighbours_max,
             unlinked: Arc::new(self.incident_unlinked.iter().map(entity).collect::<Result<_>>()?),
             ..IncidentOptions::default()
+        })
+    }
+}
+
+/// How alerts and entities are scored.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ScoringSettings {
+    /// Whether an alert outside of office hours weighs more (by 5 %).
+    pub(crate) office_hours: bool,
+    /// Hour in which work begins, 0 to 23.
+    pub(crate) office_from_hour: u8,
+    /// Hour in which it ends, 1 to 24.
+    pub(crate) office_until_hour: u8,
+    /// Days of work: 1 is Monday, 7 Sunday.
+    pub(crate) office_days: Vec<u8>,
+    /// Minutes that the office is east of UTC.
+    pub(crate) office_utc_offset_minutes: i16,
+    /// The sum of an entity's scores of a day, decayed, in tenths, from which on its risk is an alert of its own; 0: never.
+    pub(crate) risk_alert_tenths: u32,
+}
+
+impl Default for ScoringSettings {
+    fn default() -> ScoringSettings {
+        ScoringSettings {
+            office_hours: false,
+            office_from_hour: 8,
+            office_until_hour: 18,
+            office_days: vec![1, 2, 3, 4, 5],
+            office_utc_offset_minutes: 0,
+            risk_alert_tenths: 300,
+        }
+    }
+}
+
+impl ScoringSettings {
+    /// When people are at work, if that matters.
+    pub(crate) fn office_hours(&self) -> Option<OfficeHours> {
+        let days =
+            self.office_days.iter().filter(|day| (1..=7).contains(*day)).fold(0, |days, day| days | 1 << (day - 1));
+        self.office_hours.then_some(OfficeHours {
+            from_hour: self.office_from_hour,
+            until_hour: self.office_until_hour,
+            days,
+            offset_minutes: self.office_utc_offset_minutes,
         })
     }
 }

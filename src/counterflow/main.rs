@@ -9,6 +9,7 @@ mod config;
 mod edge;
 mod input;
 mod live;
+mod lookup;
 mod members;
 mod output;
 mod provenance;

@@ -80,6 +80,8 @@ pub struct EpochInput {
     pub facts: Vec<(Fact, i64)>,
     /// Detections of before, read back from the facts log.
     pub recalled: Vec<Detection>,
+    /// What a look-up found for new indicators in events of before.
+    pub found: Vec<Detection>,
     /// Sources that do not hold the watermark back.
     pub idle: Vec<Arc<str>>,
     /// The watermark as it was, when its records are not read again.
@@ -250,8 +252,9 @@ impl Engine {
                 epoch: input.epoch,
                 records,
                 rules: input.rules.clone(),
-                facts: if is_first { std::mem::take(&mut input.facts) } else { Vec::new() },
+                facts: input.facts.clone(),
                 recalled: if is_first { std::mem::take(&mut input.recalled) } else { Vec::new() },
+                found: if is_first { std::mem::take(&mut input.found) } else { Vec::new() },
                 idle: if is_first { std::mem::take(&mut input.idle) } else { Vec::new() },
                 watermark: input.watermark.filter(|_| is_first),
                 newest: if is_first { std::mem::take(&mut input.newest) } else { Vec::new() },
@@ -333,6 +336,7 @@ fn work(
                     facts: input.facts,
                     events: std::mem::take(&mut decoded.events),
                     recalled: input.recalled,
+                    found: input.found,
                     idle: input.idle,
                     limit: input.watermark,
                     newest: input.newest,

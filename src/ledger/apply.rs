@@ -6,12 +6,15 @@
 mod actions;
 mod adopt;
 mod alerts;
+mod assessments;
 mod incidents;
 mod notices;
+mod risk;
+mod suppressed;
 
 use std::collections::BTreeMap;
 
-use cf_types::{Alert, AlertId, Epoch, EpochOutput, EpochRecord, Incident, Row, Time};
+use cf_types::{Alert, AlertId, Epoch, EpochOutput, EpochRecord, Incident, Time};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, SqliteConnection};
@@ -149,7 +152,9 @@ async fn apply_because(
         let decided = alerts::apply(&mut transaction, &mut step, output, members).await?;
         applied.incidents = incidents::apply(&mut transaction, &mut step, output, &decided).await?;
         applied.alerts = incidents::numbered(&mut transaction, decided).await?;
-        write_risk(&mut transaction, output).await?;
+        risk::write(&mut transaction, &step, output).await?;
+        suppressed::write(&mut transaction, &mut step, output).await?;
+        assessments::write(&mut transaction, &step, output).await?;
         applied.intents += actions::apply(&mut transaction, &mut step, output).await?;
         applied.intents += notices::apply(&mut transaction, &mut step, &applied.alerts, routes).await?;
         write_digest(&mut transaction, step.digest).await?;
@@ -215,43 +220,6 @@ async fn write_digest(connection: &mut SqliteConnection, digest: u128) -> Result
         .await
         .map_err(LedgerError::store("write the digest"))?;
     Ok(())
-}
-
-/// Risk rows: the last +1 per entity stays, an entity with -1 alone goes.
-async fn write_risk(connection: &mut SqliteConnection, output: &EpochOutput) -> Result<(), LedgerError> {
-    let mut after = BTreeMap::new();
-    for (row, diff) in &output.rows {
-        if let Row::Risk(risk) = row {
-            let slot = after.entry((&risk.tenant, &risk.entity)).or_insert(None);
-            if *diff > 0 {
-                *slot = Some(risk);
-            }
-        }
-    }
-    let (came, went): (Vec<_>, Vec<_>) = after.into_iter().partition(|(_, risk)| risk.is_some());
-    let key = |tenant: &cf_types::Tenant, entity: &cf_types::Entity| {
-        json!([tenant.as_str(), entity.kind.as_str(), &*entity.value])
-    };
-    let gone = went.iter().map(|((tenant, entity), _)| key(tenant, entity)).collect();
-    batch(
-        connection,
-        "DELETE FROM risk WHERE (tenant, kind, value) IN (SELECT value->>0, value->>1, value->>2 FROM json_each(?))",
-        gone,
-    )
-    .await?;
-    let stay = came
-        .iter()
-        .filter_map(|((tenant, entity), risk)| {
-            let buckets = serde_json::to_string(&risk.as_ref()?.buckets).ok()?;
-            Some(json!([tenant.as_str(), entity.kind.as_str(), &*entity.value, buckets]))
-        })
-        .collect();
-    batch(
-        connection,
-        "INSERT OR REPLACE INTO risk SELECT value->>0, value->>1, value->>2, value->>3 FROM json_each(?)",
-        stay,
-    )
-    .await
 }
 
 /// Runs a statement over rows given as JSON arrays; does nothing without rows.

@@ -14,7 +14,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqliteConnection, sql
 use crate::{
     LedgerError,
     audit::{self, Entry},
-    schema,
+    held, schema,
 };
 
 /// A fact begins to hold; the body is a [`Fact`] as JSON.
@@ -76,7 +76,8 @@ impl ControlLog {
         }
         let mut connection =
             schema::writing(dir, false).connect().await.map_err(LedgerError::store("open the control log"))?;
-        schema::check(&mut connection, dir).await?;
+        // A folder of an older engine has not all tables yet.
+        schema::prepare(&mut connection, dir).await?;
         Ok(ControlLog { connection })
     }
 
@@ -95,10 +96,12 @@ impl ControlLog {
         append(&mut self.connection, kind, body, author, reason, at).await
     }
 
-    /// Says that a fact holds from now on. `None` when it holds already: then nothing is appended.
+    /// Says that a fact holds from now on, in the place of what was said about its subject. `None` when it holds
+    /// already: then nothing is appended.
     ///
     /// # Errors
-    /// The ledger cannot be read or written.
+    /// It is refused (a verdict on an alert that is not known, more facts of its kind than may be), or the ledger cannot
+    /// be read or written.
     pub async fn fact_add(
         &mut self,
         fact: &Fact,
@@ -106,10 +109,12 @@ impl ControlLog {
         reason: &str,
         at: Time,
     ) -> Result<Option<i64>, LedgerError> {
-        self.fact_change(FACT_ADD, fact, author, reason, at).await
+        let new = NewFact { fact: fact.clone(), author: author.to_owned(), reason: reason.to_owned() };
+        self.facts_add(&[new], at).await?.pop().unwrap_or(Ok(None))
     }
 
-    /// Says that a fact holds no longer. `None` when it does not hold: then nothing is appended.
+    /// Says that a fact holds no longer. Where facts of its kind have a subject, the one about that subject goes,
+    /// whatever it says. `None` when there is none: then nothing is appended.
     ///
     /// # Errors
     /// The ledger cannot be read or written.
@@ -120,28 +125,42 @@ impl ControlLog {
         reason: &str,
         at: Time,
     ) -> Result<Option<i64>, LedgerError> {
-        self.fact_change(FACT_REMOVE, fact, author, reason, at).await
+        let store = LedgerError::store("append to the control log");
+        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+        held::catch_up(&mut transaction).await?;
+        let mut last = None;
+        for held in held::about(&mut transaction, fact).await? {
+            let body = serde_json::to_string(&held).map_err(LedgerError::damaged("a fact"))?;
+            last = Some(append_in(&mut transaction, FACT_REMOVE, &body, author, reason, at).await?);
+        }
+        transaction.commit().await.map_err(&store)?;
+        Ok(last)
     }
 
-    async fn fact_change(
+    /// Says that all of these hold from now on, in one transaction: a list of a thousand is one wait for the disk.
+    /// Gives for each its position, `None` when it held already, or why it was refused.
+    ///
+    /// # Errors
+    /// The ledger cannot be read or written; then none was added.
+    pub async fn facts_add(
         &mut self,
-        kind: &'static str,
-        fact: &Fact,
-        author: &str,
-        reason: &str,
+        facts: &[NewFact],
         at: Time,
-    ) -> Result<Option<i64>, LedgerError> {
+    ) -> Result<Vec<Result<Option<i64>, LedgerError>>, LedgerError> {
         let store = LedgerError::store("append to the control log");
-        let body = serde_json::to_string(fact).map_err(LedgerError::damaged("a fact"))?;
         // Looked at and appended in one transaction: two who say the same at once must not be two facts.
         let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
-        let holds = facts_at(&mut transaction, i64::MAX).await?.iter().any(|(held, _)| held == fact);
-        if holds == (kind == FACT_ADD) {
-            return Ok(None);
+        held::catch_up(&mut transaction).await?;
+        let mut room = held::Room::default();
+        let mut done = Vec::with_capacity(facts.len());
+        for new in facts {
+            match add_in(&mut transaction, &mut room, new, at).await {
+                Err(error @ LedgerError::Fact { .. }) => done.push(Err(error)),
+                other => done.push(Ok(other?)),
+            }
         }
-        let seq = append_in(&mut transaction, kind, &body, author, reason, at).await?;
         transaction.commit().await.map_err(&store)?;
-        Ok(Some(seq))
+        Ok(done)
     }
 
     /// The facts that hold now, each with the entry that said so.
@@ -151,6 +170,41 @@ impl ControlLog {
     pub async fn facts(&mut self) -> Result<Vec<(Fact, ControlEntry)>, LedgerError> {
         facts_at(&mut self.connection, i64::MAX).await
     }
+}
+
+/// A fact that is to be added.
+#[derive(Clone, Debug)]
+pub struct NewFact {
+    /// What it says.
+    pub fact: Fact,
+    /// Who says so.
+    pub author: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Adds one fact within a transaction that has caught up.
+async fn add_in(
+    transaction: &mut SqliteConnection,
+    room: &mut held::Room,
+    new: &NewFact,
+    at: Time,
+) -> Result<Option<i64>, LedgerError> {
+    let fact = held::resolved(transaction, &new.fact, at).await?;
+    let about = held::about(transaction, &fact).await?;
+    if about.iter().any(|held| held.body.same_as(&fact.body)) {
+        return Ok(None);
+    }
+    if about.is_empty() {
+        room.take(transaction, &fact).await?;
+    }
+    let text = |fact: &Fact| serde_json::to_string(fact).map_err(LedgerError::damaged("a fact"));
+    for held in about {
+        append_in(transaction, FACT_REMOVE, &text(&held)?, &new.author, "another takes its place", at).await?;
+    }
+    let seq = append_in(transaction, FACT_ADD, &text(&fact)?, &new.author, &new.reason, at).await?;
+    held::catch_up(transaction).await?;
+    Ok(Some(seq))
 }
 
 /// Appends an entry and its audit record in one transaction.

@@ -74,6 +74,12 @@ pub enum LedgerError {
         /// How.
         source: serde_json::Error,
     },
+    /// A fact cannot be recorded.
+    #[error("this fact cannot hold: {why}")]
+    Fact {
+        /// Why.
+        why: String,
+    },
     /// An intent is not in the state that the step needs (done already, or replaced).
     #[error("intent {intent} cannot be {step}: it is not {wanted}")]
     Intent {

@@ -13,6 +13,7 @@ mod schema;
 mod again;
 pub mod audit;
 pub mod control;
+mod held;
 
 mod apply;
 mod engine;
@@ -28,7 +29,7 @@ pub mod recall;
 
 pub use apply::{AlertChange, AlertEvent, Applied, IncidentChange};
 pub use audit::{AuditFault, AuditRecord};
-pub use control::{ControlEntry, ControlLog};
+pub use control::{ControlEntry, ControlLog, NewFact};
 pub use engine::{Engine, Ledger};
 pub use error::LedgerError;
 pub use members::{MemberRef, MemberSummary, MembersOf};

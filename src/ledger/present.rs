@@ -36,7 +36,9 @@ impl Present {
         // Rows are sorted, so a +1 may come before the -1 that it replaces: what is removed must be what is there.
         for (row, diff) in &output.rows {
             match row {
-                Row::Alert(_) => {}
+                // What is not told is no part of what must be equal.
+                Row::Alert(_) | Row::Suppressed(_) | Row::Assessment(_) | Row::RiskLevel(_) => {}
+                Row::Blast(_) | Row::BlastLeftOut(_) => {}
                 Row::Desired(row) => change(&mut self.desired, (row.id, row.alert), row, *diff),
                 Row::Incident(row) => change(&mut self.incidents, row.id, row, *diff),
                 Row::Risk(row) => change(&mut self.risk, (row.tenant.clone(), row.entity.clone()), row, *diff),
@@ -98,6 +100,13 @@ pub enum Difference {
     },
     /// The graph has it, the ledger does not have it open.
     OnlyInGraph {
+        /// Which.
+        alert: AlertId,
+        /// Its rule.
+        rule: String,
+    },
+    /// Both have it, and only its score differs: another version of the formula, or facts that were taken in at once.
+    Score {
         /// Which.
         alert: AlertId,
         /// Its rule.

@@ -6,9 +6,7 @@ use std::{
     time::Duration,
 };
 
-use cf_types::{
-    Entity, EntityRisk, Epoch, EpochRecord, Fact, Hub, Incident, IncidentKind, IncidentSeverity, Tactic, Tenant, Time,
-};
+use cf_types::{Entity, Epoch, EpochRecord, Fact, Hub, Incident, IncidentKind, IncidentSeverity, Tactic, Time};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::{
@@ -17,6 +15,10 @@ use sqlx::{
 };
 
 use crate::{AuditFault, AuditRecord, ControlEntry, Engine, LedgerError, MemberSummary, audit, control, schema};
+
+mod risk;
+
+pub use risk::{AssessedEntity, AssessmentStory, AssessmentView, ContributionView, LevelChange, RiskStory, RiskView};
 
 /// A reader of a data folder's ledger; clones share its few connections.
 #[derive(Clone, Debug)]
@@ -49,6 +51,21 @@ pub struct AlertView {
     pub content: Value,
     /// Its members, as far as they are kept inline.
     pub members: Option<MemberSummary>,
+}
+
+/// An alert that is not told.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SuppressedView {
+    /// Its id.
+    pub alert_id: String,
+    /// Why it is not told.
+    pub reason: String,
+    /// The fact that forbids it.
+    pub fact: Fact,
+    /// When it or the fact changed last, wall clock.
+    pub changed_at: Time,
+    /// What it would say, as [`cf_types::Alert`].
+    pub content: Value,
 }
 
 /// Which alerts.
@@ -519,24 +536,27 @@ impl Reader {
         control::since(&mut connection, seq, 10_000).await
     }
 
-    /// The risk of entities, all of them.
+    /// Alerts that a fact keeps from being told, the last changed first.
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub async fn risk(&self) -> Result<Vec<EntityRisk>, LedgerError> {
-        let store = LedgerError::store("read risk");
-        let rows: Vec<(String, String, String, String)> =
-            sqlx::query_as("SELECT tenant, kind, value, buckets FROM risk ORDER BY tenant, kind, value")
-                .fetch_all(&self.pool)
-                .await
-                .map_err(&store)?;
-        rows.into_iter()
-            .map(|(tenant, kind, value, buckets)| {
-                let kind = serde_json::from_value(Value::from(kind)).map_err(LedgerError::damaged("an entity"))?;
-                Ok(EntityRisk {
-                    tenant: Tenant::new(&tenant),
-                    entity: Entity { kind, value: value.into() },
-                    buckets: serde_json::from_str(&buckets).map_err(LedgerError::damaged("risk buckets"))?,
+    pub async fn suppressed(&self, limit: u32) -> Result<Vec<SuppressedView>, LedgerError> {
+        let store = LedgerError::store("read suppressed alerts");
+        let rows = sqlx::query("SELECT * FROM suppressed ORDER BY changed_at DESC, alert_id LIMIT ?")
+            .bind(limit)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(&store)?;
+        rows.iter()
+            .map(|row| {
+                let text = |column: &str| row.try_get::<String, _>(column).map_err(&store);
+                Ok(SuppressedView {
+                    alert_id: text("alert_id")?,
+                    reason: text("reason")?,
+                    fact: serde_json::from_str(&text("fact")?).map_err(LedgerError::damaged("a fact"))?,
+                    changed_at: time(row, "changed_at").map_err(&store)?,
+                    content: serde_json::from_str(&text("content")?)
+                        .map_err(LedgerError::damaged("an alert's content"))?,
                 })
             })
             .collect()

@@ -185,6 +185,61 @@ INSERT INTO engine VALUES (1, 0, 1, '00000000000000000000000000000000', 1, 0, ''
 const TABLES_SINCE: &str = "
 CREATE TABLE IF NOT EXISTS incident_contents(number INTEGER PRIMARY KEY, content TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS rule_since(rule TEXT PRIMARY KEY, epoch INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS facts_held(
+    fact TEXT PRIMARY KEY,
+    subject TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    seq INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS facts_held_by_subject ON facts_held(subject);
+CREATE INDEX IF NOT EXISTS facts_held_by_kind ON facts_held(kind);
+CREATE TABLE IF NOT EXISTS assessments(
+    alert_id TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    tenant TEXT NOT NULL,
+    score INTEGER NOT NULL,
+    content TEXT NOT NULL,
+    PRIMARY KEY (alert_id, epoch)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS risk_levels(
+    tenant TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    value TEXT NOT NULL,
+    level TEXT NOT NULL,
+    changed_epoch INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL,
+    PRIMARY KEY (tenant, kind, value)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS risk_level_changes(
+    tenant TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    value TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    was TEXT NOT NULL,
+    level TEXT NOT NULL,
+    PRIMARY KEY (tenant, kind, value, epoch)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS blast(
+    tenant TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    value TEXT NOT NULL,
+    content TEXT NOT NULL,
+    changed_epoch INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL,
+    PRIMARY KEY (tenant, kind, value)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS suppressed(
+    alert_id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    rule TEXT NOT NULL,
+    content TEXT NOT NULL,
+    fact TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    changed_epoch INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 ";
 
 /// What an incident's alerts say of it, as it is kept beside its number: the pure content without alerts and entities,

@@ -3,16 +3,17 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use cf_types::{
-    ActionId, ActionKind, Alert, AlertId, AlertState, AnchorKind, DesiredAction, EntityRisk, EpochOutput, EpochRecord,
-    Fact, FactBody, Group, Incident, IncidentId, Level, Lineage, Row, Score, Tenant, Time,
+    ActionId, ActionKind, Alert, AlertId, AlertState, AnchorKind, BlastRadius, DesiredAction, Entity, EntityKind,
+    EntityLevel, EntityRisk, EpochOutput, EpochRecord, Fact, FactBody, Group, Incident, IncidentId, Level, Lineage,
+    RiskLevel, Row, Said, Score, Suppressed, Tenant, Time, assess,
 };
 use serde_json::json;
 use sqlx::ConnectOptions as _;
 use tempfile::TempDir;
 
 use crate::{
-    ActionInForce, AlertEvent, Applied, ControlLog, Difference, Intent, Ledger, LedgerError, Operation, Outcome,
-    Present, Reader, Route, Routes, outbox::BLOCK_ADDRESS, read::AlertFilter, schema,
+    ActionInForce, AlertEvent, Applied, ControlLog, Difference, Intent, Ledger, LedgerError, NewFact, Operation,
+    Outcome, Present, Reader, Route, Routes, outbox::BLOCK_ADDRESS, read::AlertFilter, schema,
 };
 
 /// Wall time of epoch `n`: one second each.
@@ -596,6 +597,167 @@ async fn facts_are_added_beside_a_running_and_a_stopped_engine() {
     assert_eq!(ledger.facts_at(2).await.unwrap(), []);
     assert_eq!(ledger.audit_verify().await.unwrap(), None);
     drop(guard);
+}
+
+fn said(kind: &str, json: &str) -> Fact {
+    Fact { tenant: Tenant::default(), body: Said::read(kind, json.as_bytes()).unwrap().body }
+}
+
+#[tokio::test]
+async fn a_fact_takes_the_place_of_what_was_said_of_its_subject() {
+    let world = World::new().await;
+    let mut log = ControlLog::open(world.dir.path()).await.unwrap();
+    let three = said("asset", r#"{"value":"host:a","criticality":3}"#);
+    let five = said("asset", r#"{"value":"host:a","criticality":5}"#);
+    let other = said("asset", r#"{"value":"host:b"}"#);
+    for (fact, seq) in [(&three, Some(1)), (&three, None), (&five, Some(3)), (&other, Some(4))] {
+        assert_eq!(log.fact_add(fact, "me", "", wall(1)).await.unwrap(), seq);
+    }
+    let held = |facts: Vec<(Fact, crate::ControlEntry)>| facts.into_iter().map(|(fact, _)| fact).collect::<Vec<_>>();
+    let mut expect = vec![five, other.clone()];
+    expect.sort();
+    assert_eq!(held(log.facts().await.unwrap()), expect);
+    // Whatever it says: it is removed by what it is about.
+    assert_eq!(log.fact_remove(&three, "me", "", wall(2)).await.unwrap(), Some(5));
+    assert_eq!(log.fact_remove(&three, "me", "", wall(2)).await.unwrap(), None);
+    assert_eq!(held(log.facts().await.unwrap()), [other]);
+    assert_eq!(world.ledger.audit_verify().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_engine_that_does_not_know_the_table_of_facts_is_followed() {
+    let world = World::new().await;
+    let mut log = ControlLog::open(world.dir.path()).await.unwrap();
+    let (one, two) = (allow("10.0.0.1/32"), allow("10.0.0.2/32"));
+    log.fact_add(&one, "me", "", wall(1)).await.unwrap();
+    let body = |fact: &Fact| serde_json::to_string(fact).unwrap();
+    log.append("fact_remove", &body(&one), "older", "", wall(2)).await.unwrap();
+    log.append("fact_add", &body(&two), "older", "", wall(2)).await.unwrap();
+    assert_eq!(log.fact_add(&two, "me", "", wall(3)).await.unwrap(), None);
+    assert_eq!(log.fact_add(&one, "me", "", wall(3)).await.unwrap(), Some(4));
+}
+
+#[tokio::test]
+async fn a_verdict_gets_its_alerts_rule_and_many_facts_are_one_transaction() {
+    let mut world = World::new().await;
+    let one = alert("a", 100);
+    world.epoch(vec![came(&one)], Vec::new()).await;
+    let mut log = ControlLog::open(world.dir.path()).await.unwrap();
+    let verdict = |alert: &str| said("verdict", &format!(r#"{{"value":"{alert}","verdict":"true_positive"}}"#));
+    let facts = [verdict(&one.id.to_string()), verdict(&"0".repeat(32)), verdict(&one.id.to_string())];
+    let new = |fact: &Fact| NewFact { fact: fact.clone(), author: "me".into(), reason: String::new() };
+    let done = log.facts_add(&facts.each_ref().map(new), wall(7)).await.unwrap();
+    let shown: Vec<String> = done
+        .into_iter()
+        .map(|one| one.map_or_else(|error| error.to_string(), |seq| format!("{:?}", seq.is_some())))
+        .collect();
+    let unknown = format!("this fact cannot hold: there is no alert {}", "0".repeat(32));
+    assert_eq!(shown, ["true", unknown.as_str(), "false"]);
+    let (held, _) = log.facts().await.unwrap().pop().unwrap();
+    let FactBody::Verdict(held) = held.body else { panic!("a verdict") };
+    assert_eq!((held.rule, held.at), (one.rule, wall(7)));
+}
+
+#[tokio::test]
+async fn a_suppressed_alert_is_kept_with_its_reason() {
+    let mut world = World::new().await;
+    let (one, fact) = (alert("a", 100), allow("10.0.0.0/8"));
+    let row = |diff| (Row::Suppressed(Suppressed { alert: one.clone(), fact: fact.clone() }), diff);
+    world.epoch(vec![row(1)], Vec::new()).await;
+    let reader = world.ledger.reader().await.unwrap();
+    let held = reader.suppressed(10).await.unwrap();
+    assert_eq!((held[0].alert_id.as_str(), held[0].reason.as_str()), (&*one.id.to_string(), "allowed by 10.0.0.0/8"));
+    let audited = reader.audit(0, 100).await.unwrap();
+    assert!(audited.iter().any(|record| record.action == "alert_suppressed"));
+    world.epoch(vec![row(-1), came(&one)], Vec::new()).await;
+    assert_eq!(reader.suppressed(10).await.unwrap(), []);
+}
+
+/// RSK-06, RSK-11: one record per alert, with its history; and what entities carry.
+#[tokio::test]
+async fn assessments_risk_and_radii_are_read_with_their_history() {
+    let mut world = World::new().await;
+    let one = alert("a", 1_000 * 3_600);
+    let entity = Entity::of(EntityKind::Address, "10.0.0.1").unwrap();
+    let one = Alert { entities: vec![entity.clone()], ..one };
+    let assessed = |criticality: u8| {
+        let asset = format!(r#"{{"value":"{entity}","criticality":{criticality}}}"#);
+        let FactBody::Asset(asset) = said("asset", &asset).body else { panic!("an asset") };
+        let context = assess::Context { assets: vec![asset], ..assess::Context::default() };
+        Row::Assessment(assess::assess(&one, &context))
+    };
+    let tenant = Tenant::default();
+    let risk = |tenths| Row::Risk(EntityRisk::new(tenant.clone(), entity.clone(), vec![(1_000, tenths)]));
+    let level = |level| Row::RiskLevel(EntityLevel { tenant: tenant.clone(), entity: entity.clone(), level });
+    let reached = |hops: [u64; 4]| {
+        Row::Blast(BlastRadius {
+            tenant: tenant.clone(),
+            root: entity.clone(),
+            hops: hops.to_vec(),
+            by_criticality: vec![0; 5],
+            named: Vec::new(),
+            and_more: Vec::new(),
+        })
+    };
+    let first =
+        vec![came(&one), (assessed(5), 1), (risk(75), 1), (level(RiskLevel::High), 1), (reached([1, 0, 0, 0]), 1)];
+    world.epoch(first, Vec::new()).await;
+    let second = vec![
+        (assessed(5), -1),
+        (assessed(1), 1),
+        (risk(75), -1),
+        (risk(50), 1),
+        (level(RiskLevel::High), -1),
+        (level(RiskLevel::Medium), 1),
+        (reached([1, 0, 0, 0]), -1),
+        (reached([2, 1, 0, 0]), 1),
+    ];
+    world.epoch(second, Vec::new()).await;
+    let reader = world.ledger.reader().await.unwrap();
+    let story = reader.assessment_story(one.id).await.unwrap().unwrap();
+    assert_eq!((story.before.len(), story.entities.len()), (1, 1));
+    assert!(story.assessment.assessment.score < story.before[0].assessment.score);
+    assert_eq!(story.entities[0].blast_radius.as_ref().unwrap().reached(), 3);
+    let risk_story = reader.risk_story(&tenant, &entity).await.unwrap().unwrap();
+    assert_eq!((risk_story.risk.score.tenths(), risk_story.risk.level), (50, RiskLevel::Medium));
+    assert_eq!(risk_story.contributions.len(), 1);
+    let words: Vec<_> = risk_story.changes.iter().map(|c| (c.was.as_str(), c.level.as_str())).collect();
+    assert_eq!(words, [("high", "medium"), ("none", "high")]);
+    assert_eq!(reader.risks().await.unwrap().len(), 1);
+
+    let last = vec![
+        (risk(50), -1),
+        (level(RiskLevel::Medium), -1),
+        (reached([2, 1, 0, 0]), -1),
+        (assessed(1), -1),
+        went(&one),
+    ];
+    world.epoch(last, Vec::new()).await;
+    assert_eq!(reader.risks().await.unwrap(), []);
+    let after = reader.risk_story(&tenant, &entity).await.unwrap().unwrap();
+    assert_eq!((after.risk.level, after.contributions.len(), after.blast_radius), (RiskLevel::None, 0, None));
+    assert_eq!(after.changes.len(), 3);
+    assert_eq!(
+        reader.assessment_story(one.id).await.unwrap().unwrap().before.len(),
+        1,
+        "what was known stays readable"
+    );
+}
+
+#[tokio::test]
+async fn another_score_alone_is_a_lesser_difference() {
+    let mut world = World::new().await;
+    let (one, two) = (alert("a", 100), alert("b", 200));
+    world.epoch(vec![came(&one), came(&two)], Vec::new()).await;
+    let mut present = Present::default();
+    let scored = Alert { score: Score::from_tenths(1), ..one.clone() };
+    let counted = Alert { count: 99, ..two.clone() };
+    let rows = vec![(Row::Alert(scored), 1), (Row::Alert(counted), 1)];
+    present.apply(&EpochOutput { epoch: 1, rows, ..EpochOutput::default() });
+    let found = world.ledger.reconcile(&present).await.unwrap();
+    let rule = |alert: &Alert| alert.rule.to_string();
+    assert!(found.contains(&Difference::Score { alert: one.id, rule: rule(&one) }), "{found:?}");
+    assert!(found.contains(&Difference::Content { alert: two.id, rule: rule(&two) }), "{found:?}");
 }
 
 #[tokio::test]

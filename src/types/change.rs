@@ -3,8 +3,18 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    action::DesiredAction, alert::Alert, detection::Detection, epoch::Epoch, fact::Fact, id::AlertId,
-    incident::Incident, reject::Reject, risk::EntityRisk, time::Time,
+    action::DesiredAction,
+    alert::Alert,
+    assess::Assessment,
+    blast::BlastRadius,
+    detection::Detection,
+    epoch::Epoch,
+    fact::Fact,
+    id::AlertId,
+    incident::Incident,
+    reject::Reject,
+    risk::{EntityLevel, EntityRisk},
+    time::Time,
 };
 
 /// One row of a maintained view that came or went.
@@ -18,6 +28,25 @@ pub enum Row {
     Risk(EntityRisk),
     /// A wish of the policy.
     Desired(DesiredAction),
+    /// An alert that a fact keeps from being told.
+    Suppressed(Suppressed),
+    /// How bad an alert is, and why.
+    Assessment(Assessment),
+    /// The level of an entity's risk, at the watermark or its newest alert.
+    RiskLevel(EntityLevel),
+    /// What can be reached from an entity with an open alert.
+    Blast(BlastRadius),
+    /// So many entities with an open alert are more than are followed.
+    BlastLeftOut(u64),
+}
+
+/// An alert that is not told, and why: nothing is lost by a silence (ALR-05).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Suppressed {
+    /// What would be told.
+    pub alert: Alert,
+    /// The fact that forbids it; of several the least.
+    pub fact: Fact,
 }
 
 /// What became of an alert's id, beside its content.

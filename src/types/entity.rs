@@ -1,6 +1,6 @@
 //! Who and what an event speaks of: the nodes of risk, incidents and actions.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -151,6 +151,29 @@ impl Entity {
             EntityKind::User | EntityKind::Process => Arc::from(raw),
         };
         (!value.is_empty()).then_some(Entity { kind, value })
+    }
+}
+
+impl FromStr for Entity {
+    type Err = String;
+
+    /// Reads `host:web01`, `user:alice`, `address:10.0.0.7`, ...
+    fn from_str(text: &str) -> Result<Entity, String> {
+        const KINDS: [EntityKind; 6] = [
+            EntityKind::Host,
+            EntityKind::User,
+            EntityKind::Address,
+            EntityKind::Process,
+            EntityKind::FileHash,
+            EntityKind::Domain,
+        ];
+        let text = text.trim();
+        let known = || KINDS.map(EntityKind::as_str).join(", ");
+        let wrong =
+            || format!("{text:?} is no entity; write KIND:NAME, such as host:web01, with a kind of {}", known());
+        let (kind, name) = text.split_once(':').ok_or_else(wrong)?;
+        let kind = KINDS.into_iter().find(|known| known.as_str() == kind.trim()).ok_or_else(wrong)?;
+        Entity::of(kind, name).ok_or_else(|| format!("{:?} is no {kind}", name.trim()))
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use cf_types::{Fact, Level, Lineage};
+use cf_dataflows::IndicatorTable;
+use cf_types::{Fact, Level, Lineage, Member};
 
 use crate::{
     assert_same, oracle,
-    site::{Input, Random, TestRules, accumulate, allow, bounded, event, policy, random_events, run},
+    site::{Input, Random, TestRules, accumulate, allow, bounded, event, policy, random_events, run, said, silence},
 };
 
 /// Runs half of the events under one set of rules, the rest under another; the result is that of the other alone.
@@ -85,4 +86,79 @@ fn epochs_without_changes_are_given_out_too() {
     let outputs = run(2, &bounded(), &vec![Input::default(); 5]);
     let epochs: Vec<_> = outputs.iter().map(|output| output.epoch).collect();
     assert_eq!(epochs, [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_silence_holds_for_an_alert_whose_whole_extent_lies_inside() {
+    let silence = silence("work", &["brute"], None, Level::Critical, (0, 20));
+    let failures = |from: u64, at: &[i64]| -> Vec<cf_types::Event> {
+        at.iter().zip(from..).map(|(at, id)| event("s", id, *at, "fail h u 10.0.0.1")).collect()
+    };
+    let rules = Some(Arc::new(TestRules::new().without("spray")));
+    let inputs = [
+        Input { rules, facts: vec![(silence.clone(), 1)], events: failures(1, &[0, 5, 19]), ..Input::default() },
+        // One second more than the silence: now it is told, with all its events.
+        Input { events: failures(10, &[20]), ..Input::default() },
+        Input { facts: vec![(silence.clone(), -1)], ..Input::default() },
+    ];
+    for workers in [1, 2, 4] {
+        let outputs = run(workers, &bounded(), &inputs);
+        let shown: Vec<String> = (1..=3)
+            .map(|upto| {
+                let rows = accumulate(&outputs[..upto]);
+                let show = |row: &cf_types::Row| match row {
+                    cf_types::Row::Alert(alert) => Some(format!("told x{}", alert.count)),
+                    cf_types::Row::Suppressed(held) => {
+                        assert_eq!(held.fact, silence);
+                        Some(format!("silent x{}", held.alert.count))
+                    }
+                    _ => None,
+                };
+                rows.iter().filter_map(show).collect::<Vec<_>>().join(", ")
+            })
+            .collect();
+        assert_eq!(shown, ["silent x3", "told x4", "told x4"]);
+    }
+}
+
+/// DET-04: an indicator that comes after the event finds it by a look-up, whose answer comes with a later epoch; what was
+/// met both ways counts once, and revoking withdraws what rested on the indicator alone.
+#[test]
+fn what_is_looked_up_joins_what_was_met() {
+    let indicator = said("indicator", r#"{"value":"10.0.0.9","confidence":80}"#);
+    let events: Vec<cf_types::Event> =
+        (1..=4u64).map(|id| event("s", id, i64::try_from(id).unwrap() * 10, "other h u 10.0.0.9")).collect();
+    let mut table = IndicatorTable::default();
+    table.change(&indicator, 1);
+    let mut found = Vec::new();
+    // The look-up goes a little too far: it finds one that was met by itself.
+    for event in &events[..3] {
+        let member = Member {
+            time: event.time,
+            id: event.id(),
+            declared_id: event.declared_id.as_deref().map(Arc::from),
+            position: event.position.clone(),
+        };
+        table.find(&event.origin.tenant, &event.origin.source, &member, event.entities.clone(), &mut found);
+    }
+    let inputs = [
+        Input { rules: Some(Arc::new(TestRules::new())), events: events[..2].to_vec(), ..Input::default() },
+        Input { facts: vec![(indicator.clone(), 1)], events: events[2..].to_vec(), ..Input::default() },
+        Input { found, ..Input::default() },
+        Input { facts: vec![(indicator, -1)], ..Input::default() },
+    ];
+    for workers in [1, 2, 4] {
+        let outputs = run(workers, &bounded(), &inputs);
+        let counts = |upto: usize| -> Vec<u64> {
+            let rows = accumulate(&outputs[..upto]);
+            let of = |row: &cf_types::Row| match row {
+                cf_types::Row::Alert(alert) if &*alert.rule == "indicator" => Some(alert.count),
+                _ => None,
+            };
+            rows.iter().filter_map(of).collect()
+        };
+        assert_eq!([counts(1), counts(2), counts(3), counts(4)], [vec![], vec![2], vec![4], vec![]]);
+        let given: usize = outputs[2].detections.iter().filter(|found| &*found.rule == "indicator").count();
+        assert_eq!(given, 2, "what was looked up goes to the facts log and to history, once");
+    }
 }

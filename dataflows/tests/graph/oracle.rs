@@ -6,24 +6,142 @@ use std::{
 };
 
 use cf_types::{
-    ActionId, Alert, AlertState, AnchorKind, Condition, DesiredAction, Entity, EntityKind, EntityRisk, Episode,
-    EpisodeKey, EpisodeRule, Event, Fact, FactBody, Incident, Predicate, Row, Score, risk::hour_of,
+    ActionId, Alert, AlertId, AlertState, AnchorKind, Assessment, BlastRadius, Condition, DesiredAction, Entity,
+    EntityKind, EntityLevel, EntityRisk, Episode, EpisodeKey, EpisodeRule, Event, Fact, FactBody, Group, Incident,
+    Level, Predicate, RiskLevel, Row, Score, Suppressed,
+    assess::{Context, Precision, assess},
+    blast::Reached,
+    fact::{Indicator, Pattern},
+    risk::hour_of,
 };
 
 use cf_dataflows::IncidentOptions;
 
 use crate::{from_scratch, site::TestRules};
 
-/// All rows, sorted.
+/// All rows, sorted; no event met an indicator.
 pub fn rows(rules: &TestRules, events: &[Event], facts: &BTreeSet<Fact>, window: i64) -> Vec<Row> {
-    let alerts: Vec<Alert> = alerts(rules, events).into_iter().filter(|alert| !is_allowed(alert, facts)).collect();
+    rows_with(rules, events, &[], facts, window)
+}
+
+/// All rows, sorted. Candidates are what events met when they came.
+pub fn rows_with(
+    rules: &TestRules,
+    events: &[Event],
+    candidates: &[(Event, Pattern)],
+    facts: &BTreeSet<Fact>,
+    window: i64,
+) -> Vec<Row> {
     let mut rows = Vec::new();
-    rows.extend(risks(&alerts).into_iter().map(Row::Risk));
+    let (mut told, mut suppressed) = (Vec::new(), Vec::new());
+    for alert in alerts(rules, events).into_iter().chain(indicator_alerts(candidates, facts)) {
+        // Facts are sorted: the first that forbids it is the one that is named.
+        match facts.iter().find(|fact| forbids(fact, &alert)) {
+            Some(fact) => suppressed.push(Suppressed { alert, fact: fact.clone() }),
+            None => told.push(alert),
+        }
+    }
+    let assessed: Vec<_> = told.into_iter().map(|alert| assessed(alert, facts)).collect();
+    let mut alerts: Vec<Alert> = assessed.iter().map(|(alert, _)| alert.clone()).collect();
+    let risks = risks(&alerts);
+    for alert in risks.iter().flat_map(risk_alerts) {
+        match facts.iter().find(|fact| forbids(fact, &alert)) {
+            Some(fact) => rows.push(Row::Suppressed(Suppressed { alert, fact: fact.clone() })),
+            None => alerts.push(alert),
+        }
+    }
+    rows.extend(risks.iter().map(|risk| Row::RiskLevel(level_of(risk))));
+    rows.extend(assessed.into_iter().map(|(_, assessment)| Row::Assessment(assessment)));
+    rows.extend(suppressed.into_iter().map(Row::Suppressed));
+    rows.extend(risks.into_iter().map(Row::Risk));
+    rows.extend(blast(&alerts, facts).into_iter().map(Row::Blast));
     rows.extend(incidents(&alerts, window).into_iter().map(Row::Incident));
     rows.extend(desired(&alerts, facts).into_iter().map(Row::Desired));
     rows.extend(alerts.into_iter().map(Row::Alert));
     rows.sort();
     rows
+}
+
+fn all_indicators(facts: &BTreeSet<Fact>) -> impl Iterator<Item = &Indicator> {
+    facts.iter().filter_map(|fact| match &fact.body {
+        FactBody::Indicator(indicator) => Some(indicator),
+        _ => None,
+    })
+}
+
+fn meets(pattern: &Pattern, address: &str) -> bool {
+    matches!(pattern, Pattern::Address(network) if network.contains(&address.parse::<IpAddr>().unwrap()))
+}
+
+fn address_of(event: &Event) -> &str {
+    std::str::from_utf8(&event.raw).unwrap().split(' ').nth(3).unwrap()
+}
+
+/// What an event meets when these facts hold.
+pub fn candidates(event: &Event, facts: &BTreeSet<Fact>) -> Vec<(Event, Pattern)> {
+    let met = all_indicators(facts).filter(|one| one.holds_at(event.time) && meets(&one.pattern, address_of(event)));
+    let patterns: BTreeSet<Pattern> = met.map(|indicator| indicator.pattern.clone()).collect();
+    patterns.into_iter().map(|pattern| (event.clone(), pattern)).collect()
+}
+
+/// A candidate counts while an indicator of its pattern holds for it.
+fn indicator_alerts(candidates: &[(Event, Pattern)], facts: &BTreeSet<Fact>) -> Vec<Alert> {
+    let rule = cf_dataflows::builtin().into_iter().find(|rule| &*rule.id == "indicator").unwrap();
+    let mut items: BTreeMap<EpisodeKey, Vec<Item>> = BTreeMap::new();
+    let mut known = BTreeSet::new();
+    for (event, pattern) in candidates {
+        let holds = all_indicators(facts).any(|one| one.pattern == *pattern && one.holds_at(event.time));
+        if holds && known.insert((pattern, event.id())) {
+            let host = std::str::from_utf8(&event.raw).unwrap().split(' ').nth(1).unwrap();
+            let fields = [
+                ("indicator", format!("address:{pattern}")),
+                ("address", address_of(event).into()),
+                ("host", host.into()),
+            ];
+            let key = EpisodeKey {
+                tenant: Default::default(),
+                rule: rule.id.clone(),
+                group: Group::new(fields.map(|(field, value)| (field.into(), value.into()))),
+            };
+            items.entry(key).or_default().push((event.time.cell(), 0, None));
+        }
+    }
+    items.iter().flat_map(|(key, items)| episodes(&rule, key, items)).map(|episode| alert(&rule, &episode)).collect()
+}
+
+/// The alert with what facts say of it, found by looking at every fact.
+fn assessed(mut alert: Alert, facts: &BTreeSet<Fact>) -> (Alert, Assessment) {
+    let mut context = Context::default();
+    let mut verdicts = Vec::new();
+    for fact in facts {
+        match &fact.body {
+            FactBody::Asset(asset) if alert.entities.contains(&asset.entity) => context.assets.push(asset.clone()),
+            FactBody::Identity(identity)
+                if alert.entities.iter().any(|e| identity.user == *e || identity.aliases.contains(e)) =>
+            {
+                context.identities.push(identity.clone());
+            }
+            FactBody::Verdict(verdict) if verdict.rule == alert.rule => verdicts.push(verdict.clone()),
+            FactBody::Indicator(one) => {
+                let begins = one.from.is_none_or(|from| from.cell() <= alert.last_cell);
+                let lasts = one.until.is_none_or(|until| until.cell() > alert.anchor);
+                if begins && lasts && addresses(&alert).any(|entity| meets(&one.pattern, &entity.value)) {
+                    context.indicators.push(one.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+    context.precision = Precision::of(&verdicts);
+    if &*alert.rule == "indicator" {
+        let (_, seen) = alert.group.iter().find(|(field, _)| *field == "indicator").unwrap();
+        alert.title = format!("Indicator seen: {seen}").into();
+        let tags: BTreeSet<_> = context.indicators.iter().flat_map(|one| one.tags.clone()).collect();
+        alert.tags = tags.into_iter().collect();
+    }
+    let assessment = assess(&alert, &context);
+    alert.score = assessment.score;
+    (alert, assessment)
 }
 
 /// (cell, reference, value)
@@ -149,13 +267,20 @@ fn alert(rule: &EpisodeRule, episode: &Episode) -> Alert {
     }
 }
 
-fn is_allowed(alert: &Alert, facts: &BTreeSet<Fact>) -> bool {
-    addresses(alert).any(|address| {
-        facts.iter().any(|fact| match &fact.body {
-            FactBody::Allow { network } => network.contains(&address.value.parse::<IpAddr>().unwrap()),
-            FactBody::Policy(_) => false,
-        })
-    })
+fn forbids(fact: &Fact, alert: &Alert) -> bool {
+    match &fact.body {
+        FactBody::Allow { network } => {
+            addresses(alert).any(|address| network.contains(&address.value.parse::<IpAddr>().unwrap()))
+        }
+        FactBody::Silence(silence) => {
+            let inside = (alert.anchor..=alert.last_cell)
+                .all(|cell| (silence.from.cell()..silence.until.cell()).contains(&cell));
+            let about = silence.entities.is_empty() || alert.entities.iter().any(|e| silence.entities.contains(e));
+            let named = silence.rules.is_empty() || silence.rules.contains(&alert.rule);
+            inside && about && named && silence.level_max.is_none_or(|level| alert.level <= level)
+        }
+        _ => false,
+    }
 }
 
 fn addresses(alert: &Alert) -> impl Iterator<Item = &Entity> {
@@ -176,6 +301,108 @@ fn risks(alerts: &[Alert]) -> Vec<EntityRisk> {
         buckets: buckets.into_iter().collect(),
     };
     sums.into_iter().map(row).collect()
+}
+
+/// The site's events are of a few hours, so their days are what risk alerts look at.
+fn risk_alerts(risk: &EntityRisk) -> Vec<Alert> {
+    let connects = matches!(risk.entity.kind, EntityKind::Host | EntityKind::User | EntityKind::Address);
+    let mut days: BTreeMap<i64, Vec<(i64, u64)>> = BTreeMap::new();
+    for (hour, _) in &risk.buckets {
+        let of_the_day: Vec<_> =
+            risk.buckets.iter().filter(|(b, _)| (hour - 23..=*hour).contains(b)).copied().collect();
+        let sum = EntityRisk { buckets: of_the_day, ..risk.clone() }.tenths_at(*hour, 168);
+        if sum >= 190 && connects {
+            days.entry(hour.div_euclid(24)).or_default().push((*hour, sum));
+        }
+    }
+    let of_day = |(day, hits): (i64, Vec<(i64, u64)>)| {
+        let group = Group::new([(risk.entity.kind.as_str().into(), risk.entity.value.clone())]);
+        let peak = hits.iter().map(|(_, sum)| *sum).max().unwrap();
+        let count = u64::try_from(hits.len()).unwrap();
+        Alert {
+            tenant: risk.tenant.clone(),
+            id: AlertId::of(&risk.tenant, "risk", &group, AnchorKind::Cut, day * 86_400),
+            rule: "risk".into(),
+            title: format!("Risk of {} is high", risk.entity).into(),
+            level: Level::High,
+            group,
+            state: AlertState::Open,
+            anchor: hits[0].0 * 3_600,
+            last_cell: hits.last().unwrap().0 * 3_600 + 3_599,
+            count,
+            reference_counts: vec![count],
+            peak,
+            score: Score::from_tenths(peak.min(100).try_into().unwrap()),
+            entities: vec![risk.entity.clone()],
+            tags: [].into(),
+        }
+    };
+    days.into_iter().map(of_day).collect()
+}
+
+fn level_of(risk: &EntityRisk) -> EntityLevel {
+    let (tenant, entity) = (risk.tenant.clone(), risk.entity.clone());
+    EntityLevel { tenant, entity, level: RiskLevel::of(risk.score()) }
+}
+
+/// What each entity of an open alert reaches, by searching the breadth of the graph step by step.
+pub fn blast(alerts: &[Alert], facts: &BTreeSet<Fact>) -> Vec<BlastRadius> {
+    let roots: BTreeSet<&Entity> =
+        alerts.iter().filter(|alert| alert.state == AlertState::Open).flat_map(|alert| &alert.entities).collect();
+    let targets = |from: &Entity| -> BTreeSet<Entity> {
+        let to = facts.iter().filter_map(|fact| match &fact.body {
+            FactBody::Edge(edge) if edge.from == *from => Some(edge.to.clone()),
+            _ => None,
+        });
+        to.collect()
+    };
+    let criticality = |entity: &Entity| {
+        let said = facts.iter().filter_map(|fact| match &fact.body {
+            FactBody::Asset(asset) if asset.entity == *entity => Some(asset.criticality),
+            _ => None,
+        });
+        said.max()
+    };
+    let mut radii = Vec::new();
+    for root in roots {
+        let mut hop_of: BTreeMap<Entity, u8> = [(root.clone(), 0)].into();
+        let mut and_more = Vec::new();
+        for hop in 1..=4u8 {
+            let edge_of_search: Vec<Entity> =
+                hop_of.iter().filter(|(_, at)| **at == hop - 1).map(|(entity, _)| entity.clone()).collect();
+            for from in edge_of_search {
+                let to = targets(&from);
+                if to.len() > 50 {
+                    and_more.push((from, u64::try_from(to.len() - 50).unwrap()));
+                }
+                for entity in to.into_iter().take(50) {
+                    hop_of.entry(entity).or_insert(hop);
+                }
+            }
+        }
+        hop_of.remove(root);
+        if hop_of.is_empty() {
+            continue;
+        }
+        and_more.sort();
+        let mut all: Vec<Reached> = hop_of
+            .iter()
+            .map(|(entity, hop)| Reached { entity: entity.clone(), hop: *hop, criticality: criticality(entity) })
+            .collect();
+        all.sort_by_key(|one| (std::cmp::Reverse(one.criticality), one.hop, one.entity.clone()));
+        let number = |count: usize| u64::try_from(count).unwrap();
+        radii.push(BlastRadius {
+            tenant: Default::default(),
+            root: root.clone(),
+            hops: (1..=4).map(|hop| number(all.iter().filter(|one| one.hop == hop).count())).collect(),
+            by_criticality: (1..=5)
+                .map(|level| number(all.iter().filter(|one| one.criticality == Some(level)).count()))
+                .collect(),
+            named: all.into_iter().take(20).collect(),
+            and_more: and_more.into_iter().take(20).collect(),
+        });
+    }
+    radii
 }
 
 fn incidents(alerts: &[Alert], window: i64) -> Vec<Incident> {

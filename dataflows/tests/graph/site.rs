@@ -7,8 +7,11 @@ use std::{
 
 use cf_dataflows::{Batch, Graph, GraphOptions, IncidentOptions, Matcher, Recalled, Rules};
 use cf_types::{
-    ActionKind, Condition, Detection, EpisodeRule, EpochOutput, Event, Fact, FactBody, Fields, Fixed, Group, Item,
-    Level, LogSource, Member, Origin, Position, Predicate, Row, Tenant, Time, TimeBasis, fact::Policy, record::Framing,
+    ActionKind, AlertId, Condition, Detection, Entity, EntityKind, EpisodeRule, EpochOutput, Event, Fact, FactBody,
+    Fields, Fixed, Group, Item, Level, LogSource, Member, Origin, Position, Predicate, Row, Said, Tenant, Time,
+    TimeBasis,
+    fact::{Judgement, Policy, Silence, Verdict},
+    record::Framing,
 };
 
 /// 2026-01-05T06:00:00Z: far from the boundaries of the cut grid, whose cuts have tests of their own.
@@ -180,9 +183,16 @@ pub fn received(source: &str, id: u64, at: i64, received: i64, text: &str) -> Ev
         time_basis: TimeBasis::Declared,
         log_source: Arc::new(LogSource::default()),
         fields: Fields::default(),
-        entities: Vec::new(),
+        entities: entities(text),
         raw: format!("{text} {id}").into(),
     }
+}
+
+/// Its host and its address.
+fn entities(text: &str) -> Vec<Entity> {
+    let words: Vec<&str> = text.split(' ').collect();
+    let of = |kind, word: usize| Entity::of(kind, words.get(word)?);
+    [of(EntityKind::Host, 1), of(EntityKind::Address, 3)].into_iter().flatten().collect()
 }
 
 /// Events of a few hours: quiet hours and dense minutes.
@@ -216,14 +226,68 @@ pub fn policy(name: &str, level_min: Level, rules: &[&str], ttl_s: u32) -> Fact 
     }
 }
 
+/// A silence of these rules and one entity, in seconds after [`BEGIN`].
+pub fn silence(name: &str, rules: &[&str], entity: Option<Entity>, level_max: Level, span: (i64, i64)) -> Fact {
+    let silence = Silence {
+        name: name.into(),
+        rules: rules.iter().map(|id| (*id).into()).collect(),
+        level_max: Some(level_max),
+        entities: entity.into_iter().collect(),
+        tags: Vec::new(),
+        from: Time::from_seconds(BEGIN + span.0),
+        until: Time::from_seconds(BEGIN + span.1),
+    };
+    Fact { tenant: Tenant::default(), body: FactBody::Silence(silence) }
+}
+
+/// A fact as people say it.
+pub fn said(kind: &str, json: &str) -> Fact {
+    Fact { tenant: Tenant::default(), body: Said::read(kind, json.as_bytes()).unwrap().body }
+}
+
+/// A verdict on some alert of a rule, said at a second after [`BEGIN`].
+pub fn verdict(rule: &str, at: u8, judgement: Judgement) -> Fact {
+    let verdict = Verdict {
+        alert: AlertId([at; 16]),
+        judgement,
+        rule: rule.into(),
+        at: Time::from_seconds(BEGIN + i64::from(at)),
+    };
+    Fact { tenant: Tenant::default(), body: FactBody::Verdict(verdict) }
+}
+
 /// The facts that come and go.
 pub fn all_facts() -> Vec<Fact> {
-    vec![
+    let mut facts = vec![
         allow("10.0.0.0/24"),
         allow("10.0.1.3/32"),
         allow("10.0.0.0/15"),
         policy("block", Level::High, &[], 600),
         policy("block scanners", Level::Low, &["scan", "taken"], 3_600),
+        silence("work", &["sudo", "scan"], None, Level::Critical, (0, 2_050)),
+        silence("one address", &[], Entity::of(EntityKind::Address, "10.0.0.2"), Level::High, (1_000, 6_000)),
+        said("asset", r#"{"value":"host:h1","criticality":5,"exposure":"internal"}"#),
+        said("asset", r#"{"value":"host:h2","criticality":1,"exposure":"external"}"#),
+        said("asset", r#"{"value":"address:10.0.1.1","criticality":4}"#),
+        said("identity", r#"{"value":"u1","aliases":"u2","privileged":true}"#),
+        said("identity", r#"{"value":"u3"}"#),
+        said("edge", r#"{"value":"user:u1->host:h3","access":"admin"}"#),
+        said("edge", r#"{"value":"host:h3->host:h1"}"#),
+        said("edge", r#"{"value":"host:h1->user:u1"}"#),
+    ];
+    let judgement = |at: u8| if at.is_multiple_of(3) { Judgement::FalsePositive } else { Judgement::TruePositive };
+    facts.extend((0..12).map(|at| verdict(["sudo", "scan"][usize::from(at % 2)], at, judgement(at))));
+    facts
+}
+
+/// Indicators: of one address, of networks around it, two sources for one, some for a while only.
+pub fn indicators() -> Vec<Fact> {
+    let time = |at: i64| Time::from_seconds(BEGIN + at);
+    vec![
+        said("indicator", r#"{"value":"10.0.0.4","confidence":90,"source":"a","tags":"attack.t1071"}"#),
+        said("indicator", &format!(r#"{{"value":"10.0.0.4","source":"b","until":"{}"}}"#, time(3_050))),
+        said("indicator", r#"{"value":"10.0.1.0/30","confidence":20}"#),
+        said("indicator", &format!(r#"{{"value":"10.0.1.3","from":"{}","until":"{}"}}"#, time(1_050), time(4_060))),
     ]
 }
 
@@ -234,6 +298,7 @@ pub struct Input {
     pub facts: Vec<(Fact, i64)>,
     pub events: Vec<Event>,
     pub recalled: Vec<Detection>,
+    pub found: Vec<Detection>,
     pub idle: Vec<Arc<str>>,
     pub limit: Option<Time>,
     pub sealed: Option<Recalled>,
@@ -243,7 +308,7 @@ pub struct Input {
 /// Bounded input; a short incident window, so that there are several.
 pub fn bounded() -> GraphOptions {
     let incidents = IncidentOptions { window: 700, ..IncidentOptions::default() };
-    GraphOptions { horizon_s: None, incidents, ..GraphOptions::default() }
+    GraphOptions { horizon_s: None, incidents, risk_alert_tenths: 190, ..GraphOptions::default() }
 }
 
 /// Runs the graph over epochs 1, 2, ... with events dealt out to workers; gives all outputs.
@@ -257,14 +322,15 @@ pub fn run(workers: usize, options: &GraphOptions, inputs: &[Input]) -> Vec<Epoc
         let mut epoch = 0;
         for input in inputs.iter().cloned() {
             epoch += 1;
-            let Input { rules, facts, events, recalled, idle, limit, sealed, ended } = input;
+            let Input { rules, facts, events, recalled, found, idle, limit, sealed, ended } = input;
             let mine = |position: usize| position % peers == index;
             graph.feed(Batch {
                 epoch,
                 rules: rules.map(|rules| rules as Arc<dyn Rules>),
-                facts: if index == 0 { facts } else { Vec::new() },
+                facts,
                 events: events.into_iter().enumerate().filter(|(at, _)| mine(*at)).map(|(_, event)| event).collect(),
                 recalled: recalled.into_iter().enumerate().filter(|(at, _)| mine(*at)).map(|(_, one)| one).collect(),
+                found: if index == peers - 1 { found } else { Vec::new() },
                 idle: if index == 0 { idle } else { Vec::new() },
                 limit: limit.filter(|_| index == 0),
                 newest: Vec::new(),

@@ -15,17 +15,17 @@ use crate::{
 /// Rows listed at most.
 const ROWS_MAX: u32 = 100_000;
 
-fn with_reader<T>(data: &Path, work: impl AsyncFnOnce(Reader) -> Result<T>) -> Result<T> {
+pub(super) fn with_reader<T>(data: &Path, work: impl AsyncFnOnce(Reader) -> Result<T>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("could not start")?;
     runtime.block_on(async { work(Reader::open(data).await?).await })
 }
 
-fn print(cli: &Cli, columns: &[&str], rows: Vec<Value>) -> Result<Exit> {
+pub(super) fn print(cli: &Cli, columns: &[&str], rows: Vec<Value>) -> Result<Exit> {
     output::ignore_closed_pipe(output::rows(Format::or_default(cli.output), columns, rows))?;
     Ok(Exit::Ok)
 }
 
-fn values<T: serde::Serialize>(rows: &[T]) -> Result<Vec<Value>> {
+pub(super) fn values<T: serde::Serialize>(rows: &[T]) -> Result<Vec<Value>> {
     Ok(rows.iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
 }
 

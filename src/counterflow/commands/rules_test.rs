@@ -163,7 +163,7 @@ fn ids(output: &EpochOutput) -> (BTreeSet<Arc<str>>, BTreeSet<Arc<str>>) {
     let detections = output.detections.iter().map(|detection| Arc::clone(&detection.rule));
     let alerts = output.rows.iter().filter_map(|(row, diff)| match row {
         Row::Alert(alert) if *diff > 0 => Some(Arc::clone(&alert.rule)),
-        Row::Alert(_) | Row::Incident(_) | Row::Risk(_) | Row::Desired(_) => None,
+        _ => None,
     });
     (detections.collect(), alerts.collect())
 }

@@ -26,6 +26,7 @@ use crate::{
     config::{self, Settings},
     edge::{self, Edge},
     live::{self, Live},
+    lookup::Lookup,
     output::Exit,
     reload::{self, Reload, Watch},
     rulebook::{RuleBook, Shelf},
@@ -111,6 +112,8 @@ fn assemble(
             max_ahead_s: i64::from(detection.max_ahead_s),
             disorder_s: i64::from(detection.disorder_s),
             incidents: detection.incidents()?,
+            office_hours: settings.scoring.office_hours(),
+            risk_alert_tenths: settings.scoring.risk_alert_tenths,
             ..GraphOptions::default()
         },
         sources: config::sources(settings)?,
@@ -122,7 +125,9 @@ fn assemble(
     let rules = Arc::clone(&book.set);
     let (reload, watching) =
         Reload::start(book, stamps, watch, store.ledger.clone(), shelf, Arc::clone(&status), runtime.handle().clone())?;
+    let lookup = Lookup::start(data, store.history.progress())?;
     let conductor = Conductor {
+        lookup,
         store,
         engine,
         spool: Arc::new(spool),

@@ -23,6 +23,9 @@ pub(crate) async fn differences(
         let rule = alert.rule.to_string();
         match held.remove(&alert.id) {
             None => found.push(Difference::OnlyInGraph { alert: alert.id, rule }),
+            Some(other) if other != *alert && (Alert { score: alert.score, ..other.clone() }) == *alert => {
+                found.push(Difference::Score { alert: alert.id, rule });
+            }
             Some(other) if digest_of(&other) != digest_of(alert) => {
                 found.push(Difference::Content { alert: alert.id, rule });
             }

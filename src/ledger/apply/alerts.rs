@@ -289,13 +289,15 @@ impl Deciding {
 }
 
 /// Why an alert went, for people.
-fn why(fact: &Fact) -> String {
+pub(super) fn why(fact: &Fact) -> String {
     match &fact.body {
         FactBody::Allow { network } if network.prefix_len() == network.max_prefix_len() => {
             format!("allowed by {}", network.addr())
         }
         FactBody::Allow { network } => format!("allowed by {network}"),
+        FactBody::Silence(silence) => format!("silenced by {}", silence.name),
         FactBody::Policy(policy) => format!("policy {}", policy.name),
+        other => format!("a fact of kind {}", other.kind()),
     }
 }
 

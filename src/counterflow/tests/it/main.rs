@@ -9,6 +9,7 @@ mod cases;
 mod cli;
 mod cluster;
 mod explain;
+mod facts;
 mod files;
 mod kill;
 mod models;

@@ -1,0 +1,206 @@
+//! Scores alerts by what facts say of them (RSK-06); when a fact changes, they are scored anew.
+//!
+//! In: changes of the alerts that remain, and facts. Out: the same alerts with their scores, and one assessment each.
+//! Key: alert id. Which facts concern which alerts is a join by entity, observable and rule; what follows is
+//! [`cf_types::assess::assess`], a pure function. A sealed alert is final: it keeps the score that it had.
+//! Memory: the alerts, and the facts that concern them. Output appears when the epoch is complete.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use cf_types::{
+    Alert, AlertId, AlertState, Assessment, Entity, Epoch, Fact, FactBody, Tenant,
+    assess::{self, Context, INDICATOR_RULE, OfficeHours, Precision},
+    fact::{Asset, Identity, Indicator, Verdict},
+};
+use differential_dataflow::VecCollection;
+use serde::{Deserialize, Serialize};
+use timely::dataflow::{
+    StreamVec,
+    channels::pact::Exchange,
+    operators::{Concat, vec::Map},
+};
+
+use crate::{
+    epochs::{changes, per_epoch, spread},
+    indicator,
+};
+
+/// What this operator gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Assessed {
+    Alert(Alert, isize),
+    Assessment(Assessment, isize),
+}
+
+/// Scores alerts. `recalled` names those that were sealed before a restart: they come with their scores and keep them.
+pub(crate) fn assess<'s>(
+    alerts: VecCollection<'s, Epoch, Alert, isize>,
+    facts: VecCollection<'s, Epoch, Fact, isize>,
+    recalled: StreamVec<'s, Epoch, AlertId>,
+    office_hours: Option<OfficeHours>,
+) -> StreamVec<'s, Epoch, Assessed> {
+    let concerns = of_entities(alerts.clone(), facts.clone())
+        .concat(of_rules(alerts.clone(), facts.clone()))
+        .concat(indicator::of_alerts(alerts.clone(), facts).map(|(id, indicator)| (id, Concern::Indicator(indicator))));
+    let alerts = changes(alerts).map(|(alert, diff)| Change::Alert(alert, diff));
+    let concerns = changes(concerns).map(|((id, concern), diff)| Change::Concern(id, concern, diff));
+    let alerts = alerts.concat(recalled.map(Change::Recalled));
+    let by_id = Exchange::new(|change: &Change| spread(&change.id().0));
+    let mut state = Assess { office_hours, entries: BTreeMap::new() };
+    per_epoch(alerts.concat(concerns), by_id, "Assess", move |_epoch, changes, out| state.epoch(changes, out))
+}
+
+/// What a fact, or several, say of an alert.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+enum Concern {
+    Asset(Asset),
+    Identity(Identity),
+    Indicator(Indicator),
+    Precision(Precision),
+}
+
+/// Assets and identities of an alert's entities.
+fn of_entities<'s>(
+    alerts: VecCollection<'s, Epoch, Alert, isize>,
+    facts: VecCollection<'s, Epoch, Fact, isize>,
+) -> VecCollection<'s, Epoch, (AlertId, Concern), isize> {
+    let said = facts.flat_map(|Fact { tenant, body }| {
+        let of = |entity: Entity, concern: Concern| ((tenant.clone(), entity), concern);
+        match body {
+            FactBody::Asset(asset) => vec![of(asset.entity.clone(), Concern::Asset(asset))],
+            FactBody::Identity(identity) => {
+                let names = identity.aliases.iter().chain([&identity.user]).cloned().collect::<BTreeSet<_>>();
+                names.into_iter().map(|name| of(name, Concern::Identity(identity.clone()))).collect()
+            }
+            _ => Vec::new(),
+        }
+    });
+    let entities = alerts.flat_map(|Alert { tenant, id, entities, .. }| {
+        entities.into_iter().map(move |entity| ((tenant.clone(), entity), id))
+    });
+    entities.join_map(said, |_, id, concern| (*id, concern.clone())).distinct()
+}
+
+/// The precision of an alert's rule.
+fn of_rules<'s>(
+    alerts: VecCollection<'s, Epoch, Alert, isize>,
+    facts: VecCollection<'s, Epoch, Fact, isize>,
+) -> VecCollection<'s, Epoch, (AlertId, Concern), isize> {
+    let verdicts = facts.flat_map(|Fact { tenant, body }| match body {
+        FactBody::Verdict(verdict) => Some(((tenant, Arc::clone(&verdict.rule)), verdict)),
+        _ => None,
+    });
+    let precisions = verdicts.reduce(|_, verdicts: &[(&Verdict, isize)], out| {
+        let precision = Precision::of(verdicts.iter().map(|(verdict, _)| *verdict));
+        out.extend(precision.map(|precision| (precision, 1isize)));
+    });
+    let rules = alerts.map(|Alert { tenant, id, rule, .. }| ((tenant, rule), id));
+    rules.join_map(precisions, |_: &(Tenant, _), id, precision| (*id, Concern::Precision(*precision))).distinct()
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Change {
+    Alert(Alert, isize),
+    Concern(AlertId, Concern, isize),
+    Recalled(AlertId),
+}
+
+impl Change {
+    fn id(&self) -> AlertId {
+        match self {
+            Change::Alert(alert, _) => alert.id,
+            Change::Concern(id, ..) | Change::Recalled(id) => *id,
+        }
+    }
+}
+
+/// The state of one worker: pure.
+struct Assess {
+    office_hours: Option<OfficeHours>,
+    entries: BTreeMap<AlertId, Entry>,
+}
+
+#[derive(Default)]
+struct Entry {
+    alerts: BTreeMap<Alert, isize>,
+    concerns: BTreeMap<Concern, isize>,
+    told: Option<(Alert, Assessment)>,
+    recalled: bool,
+}
+
+impl Assess {
+    fn epoch(&mut self, changes: Vec<Change>, out: &mut Vec<Assessed>) {
+        let mut touched = BTreeSet::new();
+        for change in changes {
+            touched.insert(change.id());
+            let entry = self.entries.entry(change.id()).or_default();
+            match change {
+                Change::Alert(alert, diff) => *entry.alerts.entry(alert).or_default() += diff,
+                Change::Concern(_, concern, diff) => *entry.concerns.entry(concern).or_default() += diff,
+                Change::Recalled(_) => entry.recalled = true,
+            }
+        }
+        for id in touched {
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            entry.tell(self.office_hours, out);
+            if entry.told.is_none() && entry.alerts.is_empty() && entry.concerns.is_empty() {
+                self.entries.remove(&id);
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn tell(&mut self, office_hours: Option<OfficeHours>, out: &mut Vec<Assessed>) {
+        self.alerts.retain(|_, times| *times != 0);
+        self.concerns.retain(|_, times| *times != 0);
+        let is_final = |(alert, _): &(Alert, Assessment)| alert.state == AlertState::Sealed;
+        let now = match self.alerts.keys().next() {
+            Some(_) if self.told.as_ref().is_some_and(is_final) => return,
+            Some(alert) => {
+                let (scored, assessment) = scored(alert, &context(self.concerns.keys(), office_hours));
+                Some((if self.recalled { alert.clone() } else { scored }, assessment))
+            }
+            None => None,
+        };
+        if now == self.told {
+            return;
+        }
+        let change = |(alert, assessment): (Alert, Assessment), diff| {
+            [Assessed::Alert(alert, diff), Assessed::Assessment(assessment, diff)]
+        };
+        out.extend(self.told.take().into_iter().flat_map(|told| change(told, -1)));
+        out.extend(now.clone().into_iter().flat_map(|now| change(now, 1)));
+        self.told = now;
+    }
+}
+
+fn context<'a>(concerns: impl Iterator<Item = &'a Concern>, office_hours: Option<OfficeHours>) -> Context {
+    let mut context = Context { office_hours, ..Context::default() };
+    for concern in concerns {
+        match concern.clone() {
+            Concern::Asset(asset) => context.assets.push(asset),
+            Concern::Identity(identity) => context.identities.push(identity),
+            Concern::Indicator(indicator) => context.indicators.push(indicator),
+            Concern::Precision(precision) => context.precision = Some(precision),
+        }
+    }
+    context
+}
+
+/// The alert with its score, and its assessment. An alert that an indicator was seen gets its words here.
+fn scored(alert: &Alert, context: &Context) -> (Alert, Assessment) {
+    let mut alert = alert.clone();
+    if &*alert.rule == INDICATOR_RULE {
+        let seen = alert.group.iter().find(|(field, _)| *field == "indicator").map(|(_, key)| key.to_owned());
+        alert.title = format!("{}: {}", alert.title, seen.unwrap_or_default()).into();
+        let tags: BTreeSet<_> = context.indicators.iter().flat_map(|indicator| &indicator.tags).cloned().collect();
+        alert.tags = tags.into_iter().collect();
+    }
+    let assessment = assess::assess(&alert, context);
+    alert.score = assessment.score;
+    (alert, assessment)
+}
