@@ -186,7 +186,7 @@ fn the_examples_of_the_documentation_do_what_they_say() {
     expect![[r#"
         Backup begun and not ended host=a 0..7200 x1 5.0
         Login from a country that the account never came from user=eve 172800..172800 x1 5.0
-        Ten times the usual number of failed logins source_ip=10.0.0.9 259200..259440 x25 5.0
+        Ten times the usual number of failed logins source_ip=10.0.0.9 259200..259440 x25 4.9
     "#]]
     .assert_eq(&alerts(&rules.join("---\n"), events_with_fields(&input)));
 }

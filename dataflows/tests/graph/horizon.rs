@@ -161,8 +161,9 @@ fn what_stands_on_the_provisional_is_provisional_too() {
     inputs[0].rules = Some(Arc::new(absence(TestRules::new()).with("again", once)));
     check(
         &inputs,
+        // Open, the two are enough for an alert on the risk of their entities.
         "+taken 0 provisional x1, +again 300 provisional x1, W-10 | \
-         -taken 0 provisional x1, +taken 0 open x1, -again 300 provisional x1, +again 300 open x1, W301 | \
+         +risk 0 open x1, -taken 0 provisional x1, +taken 0 open x1, -again 300 provisional x1, +again 300 open x1, W301 | \
          -taken 0 open x1, +taken 0 sealed x1, sealed, W2990",
     );
 }
