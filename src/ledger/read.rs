@@ -345,15 +345,17 @@ impl Reader {
         let store = LedgerError::store("read incidents");
         let rows = sqlx::query(
             "WITH best AS (
-                 SELECT i.number, a.title, a.level, a.score, a.anchor, a.last_cell, a.state,
+                 -- An alert on risk speaks of other alerts, by the hour: it gives an incident neither its name nor its time.
+                 SELECT i.number, a.title, a.level, a.score, a.anchor, a.last_cell, a.state, a.rule = 'risk' AS of_risk,
                         row_number() OVER (PARTITION BY i.number ORDER BY a.state IN ('withdrawn', 'superseded'),
-                                           a.score DESC, a.anchor, a.alert_id) AS place
+                                           a.rule = 'risk', a.score DESC, a.anchor, a.alert_id) AS place
                  FROM incident_alerts i JOIN alerts a ON a.alert_id = i.alert_id
                  WHERE ?1 IS NULL OR i.number = ?1)
              SELECT n.*, max(CASE WHEN place = 1 THEN b.title END) AS title,
                     max(CASE WHEN place = 1 THEN b.level END) AS level,
-                    max(CASE WHEN place = 1 THEN b.score END) AS score, min(b.anchor) AS first,
-                    max(b.last_cell) AS last,
+                    max(CASE WHEN place = 1 THEN b.score END) AS score,
+                    coalesce(min(CASE WHEN NOT b.of_risk THEN b.anchor END), min(b.anchor)) AS first,
+                    coalesce(max(CASE WHEN NOT b.of_risk THEN b.last_cell END), max(b.last_cell)) AS last,
                     coalesce(sum(b.state NOT IN ('withdrawn', 'superseded')), 0) AS alerts
              FROM incidents n LEFT JOIN best b ON b.number = n.number
              WHERE (?1 IS NULL OR n.number = ?1) AND (?2 OR n.state <> 'merged')
