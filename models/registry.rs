@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/TASK/state.json           champion, those before it, what happened when
 //! DIR/TASK/versions/ID/         immutable: manifest.json, model.bin, probe.json, card.md, *.svg
-//! DIR/lock                      held while anything is written
+//! DIR/TASK/lock                 held while anything of the task is written
 //! ```
 //!
 //! A version is written beside its place, synced, and renamed into it; `state.json` likewise. So a training that is
