@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use cf_sigma::{Options, ParseOptions, Parsed, Problem, RuleSet, Severity, Text};
+use cf_types::assess;
 
 /// The largest rule file read, in bytes: the largest Sigma file has 300 kB, whole YARA collections some 10 MB.
 pub(crate) const RULE_FILE_BYTES_MAX: u64 = 16 << 20;
@@ -125,6 +126,17 @@ fn checked((rules, mut problems): (RuleSet, Vec<Problem>)) -> (Arc<RuleSet>, Vec
             hint: Some("refer to the lower rules directly".to_owned()),
             rule: Some(id),
         }
+    }));
+    let reserved = [assess::INDICATOR_RULE, assess::RISK_RULE];
+    problems.extend(rules.rules().iter().filter(|rule| reserved.contains(&&*rule.id)).map(|rule| Problem {
+        code: "reserved_id",
+        severity: Severity::Error,
+        file: Arc::clone(&rule.file),
+        line: rule.line,
+        column: 1,
+        message: format!("the id {:?} is that of the engine's own alerts, so this rule never alerts", rule.id),
+        hint: Some("give it another id, best a UUID".to_owned()),
+        rule: Some(Arc::clone(&rule.id)),
     }));
     (Arc::new(rules), problems)
 }

@@ -241,6 +241,18 @@ transformations:
 }
 
 #[test]
+fn a_rule_may_not_take_the_id_of_the_engines_own_alerts() {
+    let folder = tempfile::tempdir().unwrap();
+    for id in ["risk", "indicator"] {
+        let rule = write(folder.path(), "own.yml", &GOOD.replace("6f1d5d2e-0000-4000-8000-0000000000a1", id));
+        let refused = run(&["rules", "check", &rule], b"");
+        assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+        let all = format!("{}{}", String::from_utf8_lossy(&refused.stdout), said(&refused));
+        assert!(all.contains("engine's own alerts"), "{all}");
+    }
+}
+
+#[test]
 fn explain_shows_each_part_and_the_nearest_miss() {
     let folder = tempfile::tempdir().unwrap();
     let rules = write(folder.path(), "odd.yml", GOOD);
