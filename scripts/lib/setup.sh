@@ -1,10 +1,13 @@
 # Shared by scripts/test and scripts/demo: what must be there, and how to get it. To be sourced.
 
-# need_packages COMMAND:PACKAGE ...: installs the Debian packages whose command is missing, and says so.
+# What a build needs beside Rust: librdkafka is C, with TLS.
+BUILD_NEEDS="gcc:gcc g++:g++ make:make cmake:cmake /usr/include/openssl/ssl.h:libssl-dev curl-config:libcurl4-openssl-dev"
+
+# need_packages COMMAND:PACKAGE ...: installs the Debian packages whose command or file is missing, and says so.
 need_packages() {
     local missing=() pair
     for pair in "$@"; do
-        PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+        [ -e "${pair%%:*}" ] || PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
     done
     [ ${#missing[@]} -eq 0 ] && return 0
     local sudo=()

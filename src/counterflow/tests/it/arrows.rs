@@ -11,6 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cf-yara", &["cf-types", "cf-sigma", "boreal"]),
     ("cf-spool", &["cf-types"]),
     ("cf-ingest", &["cf-types", "cf-spool", "tokio"]),
+    ("cf-kafka", &["cf-types", "rdkafka", "tokio"]),
     ("cf-dataflows", &["cf-types", "cf-sigma", "timely", "differential-dataflow"]),
     ("cf-engine", &["cf-types", "cf-sigma", "cf-ingest", "cf-dataflows", "timely"]),
     ("cf-history", &["cf-types", "arrow", "parquet", "deltalake", "tokio"]),
@@ -19,7 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cf-settings", &[]),
     ("cf-api", &["cf-types", "cf-ledger", "cf-ingest", "cf-spool", "axum", "tokio"]),
     ("cf-oracle", &["cf-types"]),
-    ("cf-queries", &["cf-types", "cf-history", "arrow", "datafusion", "deltalake", "tokio"]),
+    ("cf-queries", &["cf-types", "cf-history", "arrow", "datafusion", "datafusion-postgres", "deltalake", "tokio"]),
     ("cf-models", &["cf-types", "arrow", "parquet", "linfa"]),
 ];
 
@@ -32,6 +33,7 @@ const HEAVY: &[&str] = &[
     "parquet",
     "deltalake",
     "datafusion",
+    "datafusion-postgres",
     "sqlx",
     "axum",
     "reqwest",

@@ -1,0 +1,1 @@
+//! Kafka: partitions as sources, topics as sinks.
