@@ -2,6 +2,8 @@
 
 # What a build needs beside Rust: librdkafka is C, with TLS.
 BUILD_NEEDS="gcc:gcc g++:g++ make:make cmake:cmake /usr/include/openssl/ssl.h:libssl-dev curl-config:libcurl4-openssl-dev"
+# What scripts/kafka needs: a broker to test against.
+KAFKA_NEEDS="java:default-jre-headless mvn:maven openssl:openssl flock:util-linux"
 
 # need_packages COMMAND:PACKAGE ...: installs the Debian packages whose command or file is missing, and says so.
 need_packages() {
