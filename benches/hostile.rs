@@ -53,7 +53,9 @@ fn main() -> Result<ExitCode> {
     let mut all = bench.against_all(&parsed, bytes);
     all.sort_by(|left, right| right.ms.total_cmp(&left.ms));
     // Short times are all noise; what grows too fast is seen where it costs.
-    let steepest = one.iter().chain(&all).filter(|cost| cost.ms > 2.0).map(Cost::growth).fold(0.0, f64::max);
+    let mut grown: Vec<&Cost> = one.iter().chain(&all).filter(|cost| cost.ms > 2.0).collect();
+    grown.sort_by(|left, right| right.growth().total_cmp(&left.growth()));
+    let steepest = grown.first().map_or(0.0, |cost| cost.growth());
 
     let worst = |costs: &[Cost]| costs.iter().take(5).map(Cost::shown).collect::<Vec<_>>();
     let report = json!({
@@ -62,7 +64,7 @@ fn main() -> Result<ExitCode> {
         "values": one.len() + all.len(),
         "one_rule_worst": worst(&one),
         "all_rules_worst": worst(&all),
-        "steepest": steepest,
+        "steepest": grown.iter().take(5).map(|cost| cost.shown()).collect::<Vec<_>>(),
     });
     let mut out = std::io::stdout().lock();
     serde_json::to_writer_pretty(&mut out, &report)?;
@@ -142,7 +144,7 @@ impl Bench {
             let value = |bytes: usize| record(&[("product", "p")], field, &repeated(piece, bytes));
             let ms = self.milliseconds(&mut scanner, &value(bytes));
             if worst.as_ref().is_none_or(|worst| ms > worst.ms) {
-                let twice_ms = self.milliseconds(&mut scanner, &value(2 * bytes));
+                let (ms, twice_ms) = self.grown(&mut scanner, ms, &value(bytes), &value(2 * bytes));
                 worst =
                     Some(Cost { rule: rule.id.to_string(), field: field.clone(), piece: piece.clone(), ms, twice_ms });
             }
@@ -180,13 +182,27 @@ impl Bench {
                         record(&[("Channel", channel), ("EventID", code)], field, &repeated(piece, bytes))
                     };
                     let ms = self.milliseconds(&mut scanner, &value(bytes));
-                    let twice_ms = self.milliseconds(&mut scanner, &value(2 * bytes));
+                    let (ms, twice_ms) = self.grown(&mut scanner, ms, &value(bytes), &value(2 * bytes));
                     let rule = format!("all, by {channel} {code}");
                     costs.push(Cost { rule, field: field.clone(), piece: piece.clone(), ms, twice_ms });
                 }
             }
         }
         costs
+    }
+
+    /// What a value and one of twice its length cost. What seems to grow too fast is measured again: other work on the
+    /// machine can only make a figure larger, and each time it may be the other of the two.
+    fn grown(&mut self, scanner: &mut Scanner, ms: f64, once: &Bytes, twice: &Bytes) -> (f64, f64) {
+        let (mut ms, mut twice_ms) = (ms, self.milliseconds(scanner, twice));
+        for _ in 0..5 {
+            if twice_ms <= TWICE * ms {
+                break;
+            }
+            ms = ms.min(self.milliseconds(scanner, once));
+            twice_ms = twice_ms.min(self.milliseconds(scanner, twice));
+        }
+        (ms, twice_ms)
     }
 
     /// From bytes to hits, in milliseconds of CPU time.

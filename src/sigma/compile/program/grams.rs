@@ -5,7 +5,10 @@
 //! wherever it stands, one of them begins at a multiple of four, and only these places are looked at. Few texts are
 //! sought by the vector instructions of `aho-corasick`'s packed search instead.
 
+use std::ops::ControlFlow;
+
 use aho_corasick::{Span, packed};
+use memchr::memmem;
 use rustc_hash::FxHashMap;
 
 use super::profile::Profile;
@@ -17,6 +20,11 @@ const VECTOR_TEXTS_MAX: usize = 32;
 const VECTOR_BYTES_MIN: usize = 64;
 /// Bytes of a text that are sought so.
 const VECTOR_TEXT_BYTES: usize = 12;
+/// Places of one value where texts are compared before it is asked whether it is always the same gram.
+const COMPARED_FREELY: u32 = 32;
+/// Grams that are watched then, and how often each may come before the whole value is searched for its texts.
+const WATCHED_MAX: usize = 16;
+const COMPARED_EACH: u32 = 8;
 /// Bits of the bitmap: at least so many for each gram, within these bounds.
 const BITS_PER_GRAM: usize = 64;
 const BITMAP_BITS: std::ops::RangeInclusive<u32> = 9..=20;
@@ -60,20 +68,64 @@ impl Contained {
 
     /// Whether a value contains one of them.
     pub(crate) fn any_in(&self, bytes: &[u8]) -> bool {
-        let mut any = false;
-        for grams in [&self.long, &self.short].into_iter().flatten() {
-            grams.scan(bytes, &mut |_: &[u32]| any = true);
-            if any {
-                return true;
-            }
-        }
-        false
+        let mut found = |_: &[u32]| ControlFlow::Break(());
+        [&self.long, &self.short].into_iter().flatten().any(|grams| grams.scan(bytes, &mut found).is_break())
     }
 
     /// Gives what the texts stand for that a value contains; some more than once.
     pub(crate) fn scan(&self, bytes: &[u8], met: &mut impl FnMut(&[u32])) {
-        for grams in [&self.long, &self.short].into_iter().flatten() {
-            grams.scan(bytes, met);
+        let mut met = |variants: &[u32]| {
+            met(variants);
+            ControlFlow::Continue(())
+        };
+        // It never breaks off.
+        let _whole = [&self.long, &self.short].into_iter().flatten().try_for_each(|grams| grams.scan(bytes, &mut met));
+    }
+}
+
+/// What is met again and again in one value: a value may repeat a text, or nearly that text, a million times, and to
+/// compare at each place all texts that have its gram would cost their number each time. The texts of a gram that comes
+/// often are sought in the whole value once, which is linear in its length, and not compared any more.
+#[derive(Default)]
+struct Repeats {
+    compared: u32,
+    /// Grams, and how often each was met since; [`DONE`] is "all is known".
+    watched: [(u32, u32); WATCHED_MAX],
+    watching: usize,
+}
+
+const DONE: u32 = u32::MAX;
+
+/// What to do with the texts of a gram.
+enum Compare {
+    Here,
+    Everywhere,
+    Never,
+}
+
+impl Repeats {
+    fn how(&mut self, gram: u32) -> Compare {
+        self.compared += 1;
+        if self.compared < COMPARED_FREELY {
+            return Compare::Here;
+        }
+        let Some((_, times)) = self.watched.iter_mut().take(self.watching).find(|(watched, _)| *watched == gram) else {
+            if let Some(free) = self.watched.get_mut(self.watching) {
+                *free = (gram, 0);
+                self.watching += 1;
+            }
+            return Compare::Here;
+        };
+        match *times {
+            DONE => Compare::Never,
+            COMPARED_EACH.. => {
+                *times = DONE;
+                Compare::Everywhere
+            }
+            _ => {
+                *times += 1;
+                Compare::Here
+            }
         }
     }
 }
@@ -110,51 +162,46 @@ impl Grams {
         Grams { stride, searcher, bitmap, shift, texts, known: known.into(), by_gram }
     }
 
-    fn scan(&self, bytes: &[u8], met: &mut impl FnMut(&[u32])) {
+    fn scan(&self, bytes: &[u8], met: &mut impl FnMut(&[u32]) -> ControlFlow<()>) -> ControlFlow<()> {
+        let mut repeats = Repeats::default();
+        let mut check = |at: usize| self.check(bytes, at, &mut repeats, met);
         match &self.searcher {
-            Some(searcher) if bytes.len() >= VECTOR_BYTES_MIN => self.scan_by_vectors(searcher, bytes, met),
-            _ if self.stride == 1 => self.scan_each(bytes, met),
-            _ => self.scan_every_fourth(bytes, met),
-        }
-    }
-
-    fn scan_by_vectors(&self, searcher: &packed::Searcher, bytes: &[u8], met: &mut impl FnMut(&[u32])) {
-        let mut span = Span { start: 0, end: bytes.len() };
-        while let Some(found) = searcher.find_in(bytes, span) {
-            self.check(bytes, found.start(), met);
-            span.start = found.start() + 1;
+            Some(searcher) if bytes.len() >= VECTOR_BYTES_MIN => scan_by_vectors(searcher, bytes, &mut check),
+            _ if self.stride == 1 => self.scan_each(bytes, &mut check),
+            _ => self.scan_every_fourth(bytes, &mut check),
         }
     }
 
     /// Four grams at a time: nearly always none of them is a text's.
-    fn scan_every_fourth(&self, bytes: &[u8], met: &mut impl FnMut(&[u32])) {
+    fn scan_every_fourth(&self, bytes: &[u8], check: &mut impl FnMut(usize) -> ControlFlow<()>) -> ControlFlow<()> {
         let (blocks, rest) = bytes.as_chunks::<16>();
         for (number, block) in blocks.iter().enumerate() {
             let (grams, _) = block.as_chunks::<GRAM_BYTES>();
             let known = grams.iter().fold(false, |any, gram| any | self.knows(u32::from_le_bytes(*gram)));
             if known {
-                (0..4).for_each(|gram| self.check_known(bytes, number * 16 + gram * GRAM_BYTES, met));
+                (0..4).try_for_each(|gram| self.check_known(bytes, number * 16 + gram * GRAM_BYTES, check))?;
             }
         }
         let begin = bytes.len() - rest.len();
         let (grams, _) = rest.as_chunks::<GRAM_BYTES>();
         for (number, gram) in grams.iter().enumerate() {
             if self.knows(u32::from_le_bytes(*gram)) {
-                self.check(bytes, begin + number * GRAM_BYTES, met);
+                check(begin + number * GRAM_BYTES)?;
             }
         }
+        ControlFlow::Continue(())
     }
 
-    fn scan_each(&self, bytes: &[u8], met: &mut impl FnMut(&[u32])) {
+    fn scan_each(&self, bytes: &[u8], check: &mut impl FnMut(usize) -> ControlFlow<()>) -> ControlFlow<()> {
         let mut at = 0;
         while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
             let eight = u64::from_le_bytes(*eight);
             if (0..4).fold(false, |any, from: u32| any | self.knows(low(eight >> (8 * from)))) {
-                (at..at + 4).for_each(|at| self.check_known(bytes, at, met));
+                (at..at + 4).try_for_each(|at| self.check_known(bytes, at, check))?;
             }
             at += 4;
         }
-        (at..bytes.len().saturating_sub(GRAM_BYTES - 1)).for_each(|at| self.check_known(bytes, at, met));
+        (at..bytes.len().saturating_sub(GRAM_BYTES - 1)).try_for_each(|at| self.check_known(bytes, at, check))
     }
 
     #[inline]
@@ -164,26 +211,58 @@ impl Grams {
     }
 
     #[inline]
-    fn check_known(&self, bytes: &[u8], at: usize, met: &mut impl FnMut(&[u32])) {
-        if self.knows(gram_at(bytes, at)) {
-            self.check(bytes, at, met);
-        }
+    fn check_known(
+        &self,
+        bytes: &[u8],
+        at: usize,
+        check: &mut impl FnMut(usize) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        if self.knows(gram_at(bytes, at)) { check(at) } else { ControlFlow::Continue(()) }
     }
 
     /// Gives what the texts stand for that have the gram at a place and stand there.
     #[cold]
-    fn check(&self, bytes: &[u8], at: usize, met: &mut impl FnMut(&[u32])) {
+    fn check(
+        &self,
+        bytes: &[u8],
+        at: usize,
+        repeats: &mut Repeats,
+        met: &mut impl FnMut(&[u32]) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         let gram = gram_at(bytes, at);
-        let Some(first) = self.by_gram.get(&gram) else { return };
+        let Some(first) = self.by_gram.get(&gram) else { return ControlFlow::Continue(()) };
+        let how = repeats.how(gram);
+        if matches!(how, Compare::Never) {
+            return ControlFlow::Continue(());
+        }
         let known = self.known.get(index(*first)..).unwrap_or_default();
         for known in known.iter().take_while(|known| known.gram == gram) {
             let Some((text, variants)) = self.texts.get(index(known.text)) else { continue };
-            let from = at.checked_sub(index(known.at)).and_then(|begin| bytes.get(begin..));
-            if from.is_some_and(|from| from.starts_with(text.as_bytes())) {
-                met(variants);
+            let stands = if matches!(how, Compare::Everywhere) {
+                memmem::find(bytes, text.as_bytes()).is_some()
+            } else {
+                let from = at.checked_sub(index(known.at)).and_then(|begin| bytes.get(begin..));
+                from.is_some_and(|from| from.starts_with(text.as_bytes()))
+            };
+            if stands {
+                met(variants)?;
             }
         }
+        ControlFlow::Continue(())
     }
+}
+
+fn scan_by_vectors(
+    searcher: &packed::Searcher,
+    bytes: &[u8],
+    check: &mut impl FnMut(usize) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let mut span = Span { start: 0, end: bytes.len() };
+    while let Some(found) = searcher.find_in(bytes, span) {
+        check(found.start())?;
+        span.start = found.start() + 1;
+    }
+    ControlFlow::Continue(())
 }
 
 /// From its first gram on, a few bytes of each text: what they rule out costs no step out of the search.
@@ -238,8 +317,10 @@ mod tests {
         fn finds_what_a_plain_search_finds(
             texts in proptest::collection::btree_set("[ab]{4,14}", 1..60),
             value in "[abc]{0,200}",
+            repeat in 1_usize..60,
             few in any::<bool>(),
         ) {
+            let value = value.repeat(repeat);
             let texts: Vec<String> = texts.into_iter().take(if few { 5 } else { 60 }).collect();
             let list = (0..).zip(&texts).map(|(number, text)| (text.as_str().into(), vec![number])).collect();
             let mut found = BTreeSet::new();
