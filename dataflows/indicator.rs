@@ -107,7 +107,7 @@ impl Table {
     }
 
     /// Adds the candidates of an event, sorted by pattern.
-    pub(crate) fn detect(&self, event: &Event, out: &mut Vec<Detection>) {
+    pub fn detect(&self, event: &Event, out: &mut Vec<Detection>) {
         if self.by_pattern.is_empty() {
             return;
         }

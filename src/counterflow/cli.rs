@@ -123,6 +123,7 @@ pub(crate) struct DetectArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(mut_arg("rules", |rules| rules.required(false)))]
 pub(crate) struct ReplayArguments {
     #[command(flatten)]
     pub(crate) rules: RuleArguments,
@@ -131,9 +132,12 @@ pub(crate) struct ReplayArguments {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) workers: u16,
 
-    /// Write the history of this replay under DIR, as `run` does
+    /// Write the history of this replay under DIR, as `run` does; without FILE, replay what history holds there
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) past: PastArguments,
 
     /// Let alerts age out this far behind the newest event (90s, 15m, 24h, 7d); the input must then be sorted by time
     #[arg(long, value_name = "SPAN", value_parser = span)]
@@ -155,8 +159,58 @@ pub(crate) struct ReplayArguments {
     pub(crate) year: Option<i16>,
 
     /// Files to read (JSON, text, EVTX; .gz and .zst too); `-` is standard input
-    #[arg(value_name = "FILE", required = true)]
+    #[arg(value_name = "FILE", required_unless_present = "data")]
     pub(crate) files: Vec<PathBuf>,
+}
+
+/// Which part of the past, and how it is met again.
+#[derive(Debug, Args)]
+pub(crate) struct PastArguments {
+    /// known: all events and facts as known now; lived: epoch by epoch as they came, with the rules and facts of then
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = PastMode::Known)]
+    pub(crate) mode: PastMode,
+
+    /// Begin of the time looked at, e.g. 2026-01-05T14:00:00Z; of events, with --mode lived of alerts
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<cf_types::Time>,
+
+    /// End of the time looked at, exclusive
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to: Option<cf_types::Time>,
+
+    /// What was known after an epoch, or at a time of the wall clock; default: all that history holds
+    #[arg(long, value_name = "EPOCH|TIME")]
+    pub(crate) as_of: Option<String>,
+
+    /// As fast as it came then (1), or so many times faster; each change is told as it comes (--mode lived)
+    #[arg(long, value_name = "X", value_parser = speed)]
+    pub(crate) speed: Option<f64>,
+
+    /// Make ledger and history again in a new folder (--mode lived)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) into: Option<PathBuf>,
+}
+
+impl PastArguments {
+    /// Whether nothing is said.
+    pub(crate) fn is_default(&self) -> bool {
+        let PastArguments { mode, from, to, as_of, speed, into } = self;
+        *mode == PastMode::Known
+            && from.is_none()
+            && to.is_none()
+            && as_of.is_none()
+            && speed.is_none()
+            && into.is_none()
+    }
+}
+
+/// How the past is met again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum PastMode {
+    /// All events and facts as known now, as one set.
+    Known,
+    /// Epoch by epoch, as it was.
+    Lived,
 }
 
 /// The same graph in several processes. Each is given the same words but `--process`.
@@ -257,10 +311,73 @@ pub(crate) enum RulesCommand {
     },
     /// Say why a rule did or did not match events: each part with the value it saw, and the nearest miss
     Explain(ExplainArguments),
+    /// Try new or changed rules over history: exactly what would be told more, less and otherwise. Exit 1 if more alerts
+    /// are added than --max-added
+    Backtest(BacktestArguments),
+    /// Evaluate rules again that were disabled; with --backfill, find in history what they would have found before
+    Enable(EnableArguments),
     /// Bring in a folder or archive of rules, with where they are from
     Import(ImportArguments),
     /// Write which ATT&CK techniques the rules are about, as a layer of the ATT&CK Navigator
     Coverage(CoverageArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BacktestArguments {
+    /// Rule files or folders: rules take the place of those with the same id, `disable: [ID]` takes one away
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+
+    /// Folder of the engine or of `replay --data`
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data: PathBuf,
+
+    /// known: all events and facts as known now; lived: epoch by epoch as they came, with the facts of then
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = PastMode::Known)]
+    pub(crate) mode: PastMode,
+
+    /// Begin of the events looked at, e.g. 2026-01-05T14:00:00Z (--mode known)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<cf_types::Time>,
+
+    /// End of the events looked at, exclusive (--mode known)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to: Option<cf_types::Time>,
+
+    /// What was known, and which rules were in force, after an epoch or at a time; default: the last that history holds
+    #[arg(long, value_name = "EPOCH|TIME")]
+    pub(crate) as_of: Option<String>,
+
+    /// Exit 1 if more alerts than this are added
+    #[arg(long = "max-added", value_name = "N")]
+    pub(crate) added_max: Option<usize>,
+
+    /// Bytes of detections kept in DIR/backtest for the next backtest; 0 keeps and uses none
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
+    pub(crate) cache_bytes: u64,
+
+    /// Threads that match, and workers of each graph; default: all cores. The result is the same for any number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) workers: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EnableArguments {
+    /// Ids of rules
+    #[arg(value_name = "ID", required = true)]
+    pub(crate) ids: Vec<String>,
+
+    /// Folder of the engine, running or not
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data: PathBuf,
+
+    /// Meet what history holds with them: old finds are marked, page nobody and act on nothing
+    #[arg(long)]
+    pub(crate) backfill: bool,
+
+    /// How far to look back, e.g. 2026-01-05T14:00:00Z; never further than the horizon
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<cf_types::Time>,
 }
 
 #[derive(Debug, Args)]
@@ -811,6 +928,12 @@ pub(crate) struct CompletionsArguments {
     /// The shell
     #[arg(value_enum)]
     pub(crate) shell: clap_complete::Shell,
+}
+
+/// How many times faster than it was.
+fn speed(text: &str) -> Result<f64, String> {
+    let speed = text.parse::<f64>().ok().filter(|speed| (0.001..=1e9).contains(speed));
+    speed.ok_or_else(|| format!("{text:?} is no speed; write 1 for as fast as it was, 60 for a minute in a second"))
 }
 
 /// Seconds of a span such as `90s`, `15m`, `24h`, `7d`.

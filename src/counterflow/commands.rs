@@ -1,5 +1,6 @@
 //! One file per subcommand.
 
+mod backtest;
 mod bench;
 mod completions;
 mod config;
@@ -10,8 +11,10 @@ mod incidents;
 mod models;
 mod predict;
 mod replay;
+mod replay_past;
 mod risk;
 mod rules;
+mod rules_enable;
 mod rules_explain;
 mod rules_import;
 mod rules_test;

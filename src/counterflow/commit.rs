@@ -55,6 +55,7 @@ impl Store {
         store.members.set_rules(loaded.rules.episode_rules());
         // For those who want to know later what an alert is from.
         store.runtime.block_on(async {
+            crate::past::keep(&store.ledger, store.generation, None).await?;
             let mut shelf = Shelf::open(store.ledger.clone()).await?;
             shelf.put_texts(&loaded.rules, &by_file(&loaded.texts)).await
         })?;

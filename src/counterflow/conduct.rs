@@ -31,6 +31,7 @@ use crate::{
     rulebook::Shelf,
     rules,
     status::Status,
+    warm::{self, Warm},
 };
 
 /// Records of one epoch at most.
@@ -71,6 +72,8 @@ pub(crate) struct Conductor {
     pub(crate) recalled: Loaded,
     /// Finds events of before for new indicators.
     pub(crate) lookup: Lookup,
+    /// Finds events of before for rules that are asked for.
+    pub(crate) warm: Warm,
     /// Where in the spool each epoch ends that is not in the facts log yet.
     pub(crate) ends: VecDeque<(Epoch, u64)>,
 }
@@ -235,7 +238,20 @@ impl Conductor {
         let held = self.store.runtime.block_on(self.store.ledger.facts_at(cut.control))?;
         question.facts.retain(|fact| held.binary_search(fact).is_ok());
         self.lookup.ask(question);
+        let ledger = &self.store.ledger;
+        let asked = self.store.runtime.block_on(ledger.control_of_kind(warm::ASKED))?;
+        let answers = self.store.runtime.block_on(ledger.control_of_kind(cf_ledger::control::BACKFILL))?;
+        // What no epoch has taken yet is taken by the next.
+        let asked = asked.into_iter().filter(|entry| entry.seq <= cut.control).collect();
+        let (asked, last) = (warm::unanswered(asked, &answers)?, cut.epoch.saturating_sub(1));
+        self.warm.ask(warm::questions(&asked, last, &self.rules, self.horizon_begins())?);
         Ok(())
+    }
+
+    /// What lies before it is final.
+    fn horizon_begins(&self) -> Option<Time> {
+        let begins = |watermark: Time| Time::from_seconds(watermark.cell().saturating_sub(self.horizon_s));
+        self.status.watermark().map(begins)
     }
 
     /// The records of the epochs from `first` up to, without, `upper`.
@@ -480,6 +496,7 @@ impl Conductor {
         input.facts = facts_of(&cut.waiting)?;
         input.found = lookup::found(&cut.waiting)?;
         self.lookup.ask(lookup::question(&cut.waiting, cut.epoch)?);
+        self.warm.ask(warm::questions(&cut.waiting, cut.epoch, &self.rules, self.horizon_begins())?);
         self.store.receipts(cut.epoch, &cut.waiting)?;
         if let Some(last) = cut.waiting.last() {
             cut.control = last.seq;

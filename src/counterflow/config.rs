@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use cf_dataflows::IncidentOptions;
+use cf_dataflows::{GraphOptions, IncidentOptions};
 use cf_ingest::{SourceOptions, SourceTable};
 use cf_response::ResponseSettings;
 use cf_settings::{Foreign, Loaded, Lookup};
@@ -398,6 +398,20 @@ fn check(settings: &Settings) -> Result<()> {
 /// How each source decodes, checked.
 pub(crate) fn sources(settings: &Settings) -> Result<Arc<SourceTable>> {
     Ok(Arc::new(SourceTable::new(&settings.sources)?))
+}
+
+/// The options of the graph.
+pub(crate) fn graph(settings: &Settings) -> Result<GraphOptions> {
+    let detection = &settings.detection;
+    Ok(GraphOptions {
+        horizon_s: Some(i64::from(detection.horizon_s)),
+        max_ahead_s: i64::from(detection.max_ahead_s),
+        disorder_s: i64::from(detection.disorder_s),
+        incidents: detection.incidents()?,
+        office_hours: settings.scoring.office_hours(),
+        risk_alert_tenths: settings.scoring.risk_alert_tenths,
+        ..GraphOptions::default()
+    })
 }
 
 /// The flags of `run` as settings.

@@ -109,12 +109,13 @@ pub(crate) fn question(entries: &[ControlEntry], epoch: Epoch) -> Result<Questio
     Ok(question)
 }
 
-/// What answers among control-log entries found.
+/// What answers among control-log entries found: for indicators, and for rules that are warmed.
 pub(crate) fn found(entries: &[ControlEntry]) -> Result<Vec<Detection>> {
     let mut found = Vec::new();
     for entry in entries.iter().filter(|entry| entry.kind == ANSWER) {
         found.extend(read(entry)?.found);
     }
+    found.extend(crate::warm::found(entries)?);
     Ok(found)
 }
 

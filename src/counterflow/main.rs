@@ -1,5 +1,6 @@
 //! The `counterflow` binary: subcommands, settings, wiring, telemetry. No domain logic lives here.
 
+mod backtest;
 mod below;
 mod cli;
 mod commands;
@@ -12,12 +13,14 @@ mod live;
 mod lookup;
 mod members;
 mod output;
+mod past;
 mod provenance;
 mod reload;
 mod rulebook;
 mod rules;
 mod status;
 mod telemetry;
+mod warm;
 
 use std::process::ExitCode;
 

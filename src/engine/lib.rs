@@ -74,6 +74,8 @@ pub struct EpochInput {
     pub epoch: Epoch,
     /// Its records.
     pub records: Vec<Record>,
+    /// Events that were decoded before, after those of the records.
+    pub events: Vec<Event>,
     /// The rule set from this epoch on, if it changes.
     pub rules: Option<Arc<RuleSet>>,
     /// Facts that came (+1) and went (-1).
@@ -181,6 +183,27 @@ impl Iterator for Outputs {
     }
 }
 
+/// What is dealt out to the workers in runs of neighbours.
+struct Shares<T> {
+    rest: Vec<T>,
+    per_worker: usize,
+}
+
+impl<T> Shares<T> {
+    fn new(all: &mut Vec<T>, workers: usize, first: usize) -> Shares<T> {
+        let mut rest = std::mem::take(all);
+        let per_worker = rest.len().div_ceil(workers);
+        rest.drain(..(per_worker * first).min(rest.len()));
+        Shares { rest, per_worker }
+    }
+
+    /// The next worker's share.
+    fn next(&mut self) -> Vec<T> {
+        let rest = self.rest.split_off(self.per_worker.min(self.rest.len()));
+        std::mem::replace(&mut self.rest, rest)
+    }
+}
+
 /// The running graph.
 pub struct Engine {
     workers: Vec<(Sender<EpochInput>, Thread)>,
@@ -241,16 +264,14 @@ impl Engine {
     /// # Errors
     /// A worker has died.
     pub fn feed(&mut self, mut input: EpochInput) -> Result<(), EngineError> {
-        let per_worker = input.records.len().div_ceil(self.all_workers);
-        let before = (per_worker * self.first_worker).min(input.records.len());
-        input.records.drain(..before);
+        let mut records = Shares::new(&mut input.records, self.all_workers, self.first_worker);
+        let mut events = Shares::new(&mut input.events, self.all_workers, self.first_worker);
         for (index, (sender, thread)) in self.workers.iter().enumerate() {
             let is_first = self.first_worker + index == 0;
-            let rest = input.records.split_off(per_worker.min(input.records.len()));
-            let records = std::mem::replace(&mut input.records, rest);
             let share = EpochInput {
                 epoch: input.epoch,
-                records,
+                records: records.next(),
+                events: events.next(),
                 rules: input.rules.clone(),
                 facts: input.facts.clone(),
                 recalled: if is_first { std::mem::take(&mut input.recalled) } else { Vec::new() },
@@ -328,6 +349,7 @@ fn work(
                     decoder.decode(record, &mut decoded);
                 }
                 drop(input.records);
+                decoded.events.extend(input.events);
                 options.tap.decoded(input.epoch, worker.index(), &decoded.events, &decoded.rejects);
                 fed = input.epoch;
                 graph.feed(Batch {

@@ -49,6 +49,15 @@ pub enum HistoryError {
         #[source]
         source: parquet::errors::ParquetError,
     },
+    /// A Parquet file could not be read.
+    #[error("could not read {}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
     /// The table on disk has other columns.
     #[error(
         "history table {} has other columns than this engine writes: {difference}; \

@@ -14,9 +14,12 @@ mod file;
 mod table;
 mod writer;
 
+mod deliveries;
+
 mod error;
 
 pub use batch::{Batch, BatchBuilder, EventBatch, Row, Rows};
+pub use deliveries::{DataFile, Deliveries, Delivery, Known, RECORD_COLUMNS, Reading, Span};
 pub use error::HistoryError;
 pub use row::{ActionStep, AlertRevision, EpochEntry, IncidentRevision};
 pub use schema::Table;

@@ -7,6 +7,7 @@ mod actions;
 mod adopt;
 mod alerts;
 mod assessments;
+mod backfilled;
 mod incidents;
 mod notices;
 mod risk;
@@ -152,11 +153,14 @@ async fn apply_because(
         let decided = alerts::apply(&mut transaction, &mut step, output, members).await?;
         applied.incidents = incidents::apply(&mut transaction, &mut step, output, &decided).await?;
         applied.alerts = incidents::numbered(&mut transaction, decided).await?;
+        let quiet = backfilled::note(&mut transaction, &step, &applied.alerts).await?;
         risk::write(&mut transaction, &step, output).await?;
         suppressed::write(&mut transaction, &mut step, output).await?;
         assessments::write(&mut transaction, &step, output).await?;
         applied.intents += actions::apply(&mut transaction, &mut step, output).await?;
-        applied.intents += notices::apply(&mut transaction, &mut step, &applied.alerts, routes).await?;
+        let mut telling = applied.alerts.clone();
+        telling.retain(|change| !quiet.contains(&change.thread));
+        applied.intents += notices::apply(&mut transaction, &mut step, &telling, routes).await?;
         write_digest(&mut transaction, step.digest).await?;
         audit::append(&mut transaction, record.wall, &step.audit).await?;
     }

@@ -23,6 +23,9 @@ pub const FACT_ADD: &str = "fact_add";
 pub const FACT_REMOVE: &str = "fact_remove";
 /// A rule made, changed, removed or disabled by hand; the body is JSON, its meaning the engine's.
 pub const RULE: &str = "rule";
+/// What rules found when they were met with history; the body is JSON with `rules`, their ids, its meaning else the
+/// engine's.
+pub const BACKFILL: &str = "rule_backfill";
 /// From here on another rule set holds; the body is its hash as a JSON text.
 pub const RULES: &str = "rules";
 

@@ -43,6 +43,8 @@ pub struct AlertView {
     pub superseded_by: Option<String>,
     /// Number of its incident.
     pub incident: Option<i64>,
+    /// Whether it was found in history by a rule that is new: nobody was told of it.
+    pub backfilled: bool,
     /// When it was opened, wall clock.
     pub opened_at: Time,
     /// When it changed last, wall clock.
@@ -291,7 +293,8 @@ impl Reader {
     pub async fn alerts(&self, filter: &AlertFilter) -> Result<Vec<AlertView>, LedgerError> {
         let limit = if filter.limit == 0 { 1_000 } else { filter.limit };
         let rows = sqlx::query(
-            "SELECT a.*, i.number AS incident FROM alerts a LEFT JOIN incident_alerts i ON i.alert_id = a.alert_id
+            "SELECT a.*, i.number AS incident, EXISTS (SELECT 1 FROM backfilled b WHERE b.thread = a.thread) AS backfilled
+             FROM alerts a LEFT JOIN incident_alerts i ON i.alert_id = a.alert_id
              WHERE (?1 IS NULL OR ?1 = CASE WHEN a.state = 'open' AND a.content->>'state' = 'provisional'
                                        THEN 'provisional' ELSE a.state END) AND (?2 IS NULL OR a.rule = ?2) AND (?3 IS NULL OR i.number = ?3)
                AND (?4 IS NULL OR a.alert_id = ?4 OR a.thread = ?4)
@@ -654,6 +657,7 @@ fn alert_view(row: &SqliteRow) -> Result<AlertView, LedgerError> {
         reason: row.try_get("reason").map_err(&store)?,
         superseded_by: row.try_get("superseded_by").map_err(&store)?,
         incident: row.try_get("incident").map_err(&store)?,
+        backfilled: row.try_get("backfilled").map_err(&store)?,
         opened_at: time(row, "opened_at").map_err(&store)?,
         changed_at: time(row, "changed_at").map_err(&store)?,
         content,

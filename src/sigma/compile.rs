@@ -249,6 +249,34 @@ impl RuleSet {
         self.rules.get(rule.index())
     }
 
+    /// By plain rule, in the order of [`RuleSet::rules`]: a name of all that decides on its detections. Two rules of one
+    /// name, of whatever sets, find the same in the same events. It is made of the text of the rule's file, so that
+    /// another word beside the rule gives another name: what is the same may have two names, never the other way round.
+    #[must_use]
+    pub fn meanings(&self) -> Vec<[u8; 32]> {
+        let mut common = blake3::Hasher::new_derive_key("counterflow 2026 meaning of a rule");
+        common.update(self.options.log_sources.digest());
+        for digest in self.options.pipelines.digests() {
+            common.update(digest);
+        }
+        common.update(blake3::hash(format!("{:?}", self.parse_options.placeholders).as_bytes()).as_bytes());
+        // Filters of any file may touch any rule.
+        let mut filters: Vec<_> = self.files.iter().filter(|file| file.has_filters()).map(|file| file.digest).collect();
+        filters.sort_unstable();
+        for digest in filters {
+            common.update(&digest);
+        }
+        let digests: FxHashMap<&str, &[u8; 32]> = self.files.iter().map(|file| (&*file.file, &file.digest)).collect();
+        let meaning = |(info, counts): (&RuleInfo, &Vec<Counted>)| {
+            let mut hasher = common.clone();
+            hasher.update(digests.get(&*info.file).copied().unwrap_or(&[0; 32]));
+            part(&mut hasher, &info.id);
+            counts.iter().for_each(|counted| counted.name(&mut hasher));
+            *hasher.finalize().as_bytes()
+        };
+        self.rules.iter().zip(&self.counts).map(meaning).collect()
+    }
+
     /// Correlations, and one for each plain rule that alerts by itself.
     #[must_use]
     pub fn episode_rules(&self) -> &[Arc<EpisodeRule>] {
@@ -311,7 +339,34 @@ impl RuleSet {
     }
 }
 
+/// Adds a text and where it ends.
+fn part(hasher: &mut blake3::Hasher, text: &str) {
+    hasher.update(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_le_bytes());
+    hasher.update(text.as_bytes());
+}
+
 impl Counted {
+    /// Adds all that decides on its items.
+    fn name(&self, hasher: &mut blake3::Hasher) {
+        part(hasher, &self.rule);
+        hasher.update(&self.reference.to_le_bytes());
+        match &self.group {
+            Grouping::Fingerprint => part(hasher, "fingerprint"),
+            Grouping::Fields(fields) => {
+                part(hasher, "fields");
+                for (shown, name) in fields {
+                    part(hasher, shown);
+                    part(hasher, &name.text());
+                }
+            }
+        }
+        if let CountedValue::Fields(names) = &self.value {
+            part(hasher, "values");
+            names.iter().for_each(|name| part(hasher, &name.text()));
+        }
+        part(hasher, "end");
+    }
+
     /// Fields that it groups by and counts, as the rule calls them, with an event's values.
     fn fields(&self, event: &Event) -> Vec<(Arc<str>, Option<String>)> {
         let first = |name: Name| event.fields.first(name).filter(|value| !value.is_empty()).map(str::to_owned);

@@ -79,6 +79,13 @@ pub(crate) struct ParsedFile {
     disabled: BTreeSet<Arc<str>>,
 }
 
+impl ParsedFile {
+    /// Whether it says what other files' rules are to leave out.
+    pub(crate) fn has_filters(&self) -> bool {
+        !self.filters.is_empty()
+    }
+}
+
 impl Parsed {
     /// Puts files together: what one document does to those of other files happens here, or when it is compiled.
     pub(crate) fn of_files(files: Vec<Arc<ParsedFile>>, options: Arc<ParseOptions>) -> Parsed {

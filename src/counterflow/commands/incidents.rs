@@ -109,7 +109,7 @@ pub(crate) fn alerts(cli: &Cli, arguments: &AlertsArguments) -> Result<Exit> {
                 "anchor": content["anchor"], "last_cell": content["last_cell"], "score": content["score"],
                 "first": alert.members.as_ref().map(|m| m.first), "last": alert.members.as_ref().map(|m| m.last),
                 "thread": alert.thread, "revision": alert.revision, "reason": alert.reason, "incident": alert.incident,
-                "changed_at": alert.changed_at, "members": alert.members,
+                "backfilled": alert.backfilled, "changed_at": alert.changed_at, "members": alert.members,
             })
         });
         print(

@@ -14,10 +14,11 @@ use anyhow::{Context, Result, bail};
 use cf_dataflows::GraphOptions;
 use cf_engine::{Cluster, Engine, EngineOptions, EpochInput, Tap, cluster::Runs};
 use cf_ingest::SourceTable;
+use cf_sigma::RuleSet;
 use cf_types::{Alert, AlertId, AlertState, Epoch, EpochOutput, Event, Lineage, Member, Reject, Row, Time};
 use serde_json::{Value, json};
 
-use super::rules;
+use super::{replay_past, rules};
 use crate::{
     cli::{Cli, ReplayArguments},
     input::Input,
@@ -39,6 +40,15 @@ const MAX_AHEAD_S: i64 = 400 * 366 * 86_400;
 
 /// Runs it.
 pub(crate) fn run(cli: &Cli, arguments: &ReplayArguments) -> Result<Exit> {
+    if let (true, Some(data)) = (arguments.files.is_empty(), arguments.data.as_deref()) {
+        return replay_past::run(cli, arguments, data);
+    }
+    if arguments.rules.rules.is_empty() {
+        bail!("no rules are named; give --rules PATH");
+    }
+    if !arguments.past.is_default() {
+        bail!("--mode, --from, --to, --as-of, --speed and --into are for history: give --data DIR and no files");
+    }
     let loaded = rules::load(&arguments.rules)?;
     let mut input = Input::new(&arguments.files, arguments.year);
     let tap = Arc::new(ReplayTap::default());
@@ -58,8 +68,7 @@ pub(crate) fn run(cli: &Cli, arguments: &ReplayArguments) -> Result<Exit> {
     // Alerts come to the first process; the others compute their part of them.
     let is_first = arguments.cluster.process == 0;
 
-    let mut view = View::default();
-    view.members.set_rules(loaded.rules.episode_rules());
+    let mut view = View::of(&loaded.rules);
     let mut fed: Epoch = 0;
     let mut rules = Some(Arc::clone(&loaded.rules));
     // What later events could undo is decided by an epoch of its own, at the end.
@@ -148,17 +157,41 @@ fn progress() -> indicatif::ProgressBar {
 
 /// The accumulated output of the graph.
 #[derive(Default)]
-struct View {
+pub(super) struct View {
     upto: Epoch,
-    alerts: BTreeMap<AlertId, Alert>,
+    pub(super) alerts: BTreeMap<AlertId, Alert>,
     sealed: BTreeSet<AlertId>,
-    members: Members,
+    pub(super) members: Members,
     /// Per alert: (epoch, what happened, content).
     revisions: BTreeMap<AlertId, Vec<(Epoch, &'static str, Option<Alert>)>>,
-    detections: u64,
+    pub(super) detections: u64,
 }
 
 impl View {
+    /// With rules from the start.
+    pub(super) fn of(rules: &RuleSet) -> View {
+        let mut view = View::default();
+        view.members.set_rules(rules.episode_rules());
+        view
+    }
+
+    /// The same as [`View::apply`], for those who may fail.
+    #[allow(clippy::unnecessary_wraps)] // what takes outputs may fail elsewhere
+    pub(super) fn take(&mut self, output: EpochOutput) -> Result<()> {
+        self.apply(output);
+        Ok(())
+    }
+
+    /// Leaves out the alerts that lie before a time, or begin at another or later.
+    pub(super) fn keep_within(&mut self, from: Option<Time>, to: Option<Time>) {
+        let within = |alert: &Alert| {
+            from.is_none_or(|from| alert.last_cell >= from.cell()) && to.is_none_or(|to| alert.first() < to)
+        };
+        self.alerts.retain(|_, alert| within(alert));
+        self.revisions
+            .retain(|_, trail| trail.iter().rev().find_map(|(_, _, content)| content.as_ref()).is_none_or(within));
+    }
+
     fn apply(&mut self, output: EpochOutput) {
         self.upto = output.epoch;
         self.detections += u64::try_from(output.detections.len()).unwrap_or(0);
@@ -196,7 +229,7 @@ impl View {
     }
 }
 
-fn print(cli: &Cli, arguments: &ReplayArguments, view: &View) -> Result<()> {
+pub(super) fn print(cli: &Cli, arguments: &ReplayArguments, view: &View) -> Result<()> {
     let rows = view.alerts.values().map(|alert| alert_json(view, alert, arguments));
     let gone = view.revisions.iter().filter(|(id, _)| arguments.revisions && !view.alerts.contains_key(id)).map(|(id, trail)| {
         let alert = trail.iter().rev().find_map(|(_, _, content)| content.as_ref());

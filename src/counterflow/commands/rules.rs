@@ -12,7 +12,7 @@ use cf_sigma::{LogSources, Problem, RuleInfo, Severity, rule::LogSourcePattern};
 use cf_types::Level;
 use serde_json::{Value, json};
 
-use super::{rules_explain, rules_import, rules_test, sarif};
+use super::{backtest, rules_enable, rules_explain, rules_import, rules_test, sarif};
 use crate::{
     cli::{CheckArguments, Cli, CoverageArguments, ListArguments, RuleArguments, RuleInputs, RulesCommand},
     config::RuleSettings,
@@ -27,6 +27,8 @@ pub(crate) fn run(cli: &Cli, command: &RulesCommand) -> Result<Exit> {
         RulesCommand::List(arguments) => list(cli, arguments),
         RulesCommand::Test { paths, inputs } => rules_test::run(paths, inputs),
         RulesCommand::Explain(arguments) => rules_explain::run(cli, arguments),
+        RulesCommand::Backtest(arguments) => backtest::run(cli, arguments),
+        RulesCommand::Enable(arguments) => rules_enable::run(arguments),
         RulesCommand::Import(arguments) => rules_import::run(cli, arguments),
         RulesCommand::Coverage(arguments) => coverage(arguments),
     }

@@ -12,7 +12,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use cf_dataflows::GraphOptions;
 use cf_engine::{Engine, EngineOptions, Tap};
 use cf_ledger::{Ledger, facts_log::FactsLog};
 use cf_spool::{LogOptions, Spool};
@@ -28,11 +27,13 @@ use crate::{
     live::{self, Live},
     lookup::Lookup,
     output::Exit,
+    past,
     reload::{self, Reload, Watch},
     rulebook::{RuleBook, Shelf},
     rules,
     status::Status,
     telemetry,
+    warm::Warm,
 };
 
 /// Runs until SIGTERM or SIGINT, then drains.
@@ -103,19 +104,12 @@ fn assemble(
     }
     let (facts_log, recalled) = FactsLog::open(&data.join("facts"))?;
     let store = Store::open(Arc::clone(runtime), ledger, data, settings.response.routes())?;
+    runtime.block_on(past::keep(&store.ledger, store.generation, Some(settings)))?;
     runtime.block_on(live::adopt_policies(&store.ledger, &settings.policies))?;
     let status = Arc::new(Status::new(i64::from(detection.max_ahead_s)));
     let engine = Engine::start(EngineOptions {
         workers: usize::from(detection.workers),
-        graph: GraphOptions {
-            horizon_s: Some(i64::from(detection.horizon_s)),
-            max_ahead_s: i64::from(detection.max_ahead_s),
-            disorder_s: i64::from(detection.disorder_s),
-            incidents: detection.incidents()?,
-            office_hours: settings.scoring.office_hours(),
-            risk_alert_tenths: settings.scoring.risk_alert_tenths,
-            ..GraphOptions::default()
-        },
+        graph: config::graph(settings)?,
         sources: config::sources(settings)?,
         tap: Arc::new(Taps(Arc::clone(&status), store.tap())),
         cluster: None,
@@ -126,8 +120,10 @@ fn assemble(
     let (reload, watching) =
         Reload::start(book, stamps, watch, store.ledger.clone(), shelf, Arc::clone(&status), runtime.handle().clone())?;
     let lookup = Lookup::start(data, store.history.progress())?;
+    let warm = Warm::start(data, config::sources(settings)?, store.history.progress())?;
     let conductor = Conductor {
         lookup,
+        warm,
         store,
         engine,
         spool: Arc::new(spool),

@@ -275,7 +275,8 @@ async fn load_wishes(
     let rows = sqlx::query(
         "SELECT d.action_id, d.alert_id, coalesce(a.thread, d.alert_id), d.ttl_s
          FROM desired d LEFT JOIN alerts a ON a.alert_id = d.alert_id
-         WHERE d.action_id IN (SELECT value FROM json_each(?)) ORDER BY d.action_id, d.anchor, d.alert_id",
+         WHERE d.action_id IN (SELECT value FROM json_each(?))
+           AND NOT EXISTS (SELECT 1 FROM backfilled b WHERE b.thread = a.thread) ORDER BY d.action_id, d.anchor, d.alert_id",
     )
     .bind(id_list(touched.keys()))
     .fetch_all(connection)

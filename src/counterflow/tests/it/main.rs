@@ -5,6 +5,7 @@
 #![allow(clippy::clone_on_ref_ptr, clippy::too_many_arguments, clippy::needless_lifetimes, clippy::indexing_slicing)]
 
 mod arrows;
+mod backtest;
 mod cases;
 mod cli;
 mod cluster;

@@ -155,3 +155,29 @@ fn scanners_add_up_in_the_rule_set() {
     drop((one, other));
     assert_eq!(read(&rules.stats()), [4, 1]);
 }
+
+/// What decides on detections has a name: the same for the same, wherever it stands, and another for whatever differs.
+#[test]
+fn a_meaning_follows_all_that_decides_on_detections() {
+    let name = |texts: &[Text]| -> Vec<[u8; 32]> { compiled(texts).meanings() };
+    let (a, b) = (rule("a", "/x"), rule("b", "/x"));
+    let plain = name(&[text("a.yml", &a), text("b.yml", &b)]);
+    assert_eq!(plain.len(), 2);
+    assert_ne!(plain[0], plain[1], "another id");
+    assert_eq!(name(&[text("other/a.yml", &a)])[0], plain[0], "wherever it stands, whatever stands beside");
+    assert_ne!(name(&[text("a.yml", &rule("a", "/y"))])[0], plain[0], "another condition");
+    // Who counts it, and by what.
+    let over = correlation("c", "a");
+    let counted = name(&[text("a.yml", &a), text("b.yml", &b), text("c.yml", &over)]);
+    assert_eq!(counted.len(), 2, "correlations have none");
+    assert_ne!(counted[0], plain[0]);
+    assert_eq!(counted[1], plain[1]);
+    let by_other = over.replace("group-by: [Image]", "group-by: [User]");
+    assert_ne!(name(&[text("a.yml", &a), text("b.yml", &b), text("c.yml", &by_other)])[0], counted[0]);
+    // How often it must be met does not decide on what meets it.
+    let higher = over.replace("gte: 2", "gte: 3");
+    assert_eq!(name(&[text("a.yml", &a), text("b.yml", &b), text("c.yml", &higher)])[0], counted[0]);
+    let (windows, _) =
+        RuleSet::compile(parse(&[text("a.yml", &a)]), &Options { fold_window_s: 60, ..Options::default() });
+    assert_eq!(windows.meanings()[0], plain[0]);
+}
