@@ -139,6 +139,10 @@ pub(crate) struct ReplayArguments {
     #[command(flatten)]
     pub(crate) past: PastArguments,
 
+    /// Replay what `incidents export` wrote; exit 1 if its alerts are not as they were
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "files", "rules"])]
+    pub(crate) bundle: Option<PathBuf>,
+
     /// Let alerts age out this far behind the newest event (90s, 15m, 24h, 7d); the input must then be sorted by time
     #[arg(long, value_name = "SPAN", value_parser = span)]
     pub(crate) horizon: Option<i64>,
@@ -159,7 +163,7 @@ pub(crate) struct ReplayArguments {
     pub(crate) year: Option<i16>,
 
     /// Files to read (JSON, text, EVTX; .gz and .zst too); `-` is standard input
-    #[arg(value_name = "FILE", required_unless_present = "data")]
+    #[arg(value_name = "FILE", required_unless_present_any = ["data", "bundle"])]
     pub(crate) files: Vec<PathBuf>,
 }
 
@@ -540,6 +544,25 @@ pub(crate) struct IncidentsArguments {
     /// Number of the incident to show with its timeline; all are listed without it
     #[arg(value_name = "NUMBER")]
     pub(crate) number: Option<i64>,
+
+    #[command(subcommand)]
+    pub(crate) command: Option<IncidentsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IncidentsCommand {
+    /// Write what an incident's alerts are made of (events, facts, rule texts, versions), for `replay --bundle`
+    Export {
+        /// Number of the incident
+        #[arg(value_name = "NUMBER")]
+        number: i64,
+        /// Folder of the engine
+        #[arg(long, value_name = "DIR", default_value = "data")]
+        data: PathBuf,
+        /// File to write, e.g. incident-3.jsonl.zst; it must not be there
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 
 mod backtest;
 mod below;
+mod bundle;
 mod cli;
 mod commands;
 mod commit;

@@ -18,10 +18,13 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use cf_dataflows::GraphOptions;
-use cf_ledger::{ControlEntry, Ledger, Reader};
+use cf_ledger::{
+    ControlEntry, Ledger, Reader,
+    read::{AlertFilter, AlertView},
+};
 use cf_queries::Session;
 use cf_sigma::{RuleSet, Text};
-use cf_types::{Epoch, EpochRecord, Fact, Time, clock};
+use cf_types::{Alert, Epoch, EpochRecord, Fact, Time, clock};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -45,13 +48,21 @@ const EPOCHS_PAGE: usize = 10_000;
 /// What the epochs of one start were computed with, besides rules and facts.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-struct Kept {
+pub(crate) struct Kept {
     detection: DetectionSettings,
     scoring: ScoringSettings,
     rules: RuleSettings,
     sources: BTreeMap<String, cf_ingest::SourceOptions>,
     /// Whether nothing could come any more after the last epoch: a replay, without a horizon.
     bounded: bool,
+}
+
+impl Kept {
+    /// The same as settings, what it does not say as in `others`.
+    pub(crate) fn into_settings(self, others: Settings) -> Settings {
+        let Kept { detection, scoring, rules, sources, .. } = self;
+        Settings { detection, scoring, rules, sources, ..others }
+    }
 }
 
 /// Keeps what the epochs of a generation are computed with; `None` for a replay of files.
@@ -122,8 +133,7 @@ impl Past {
             let kept: Kept = serde_json::from_slice(&body).context("the settings kept in the ledger are damaged")?;
             past.bounded = kept.bounded;
             if cli.config.is_none() {
-                let Kept { detection, scoring, rules, sources, .. } = kept;
-                past.settings = Settings { detection, scoring, rules, sources, ..past.settings };
+                past.settings = kept.into_settings(past.settings);
             }
         }
         Ok(past)
@@ -141,8 +151,41 @@ impl Past {
 
     /// The options of a graph in which nothing ages out.
     pub(crate) fn bounded_graph(&self) -> Result<GraphOptions> {
-        // Nothing is ahead of its receipt, either: a bound that no time reaches.
-        Ok(GraphOptions { horizon_s: None, max_ahead_s: i64::MAX / 4_000_000, ..config::graph(&self.settings)? })
+        bounded_graph(&self.settings)
+    }
+
+    /// What the epochs were computed with.
+    pub(crate) fn kept(&self) -> Kept {
+        let Settings { detection, scoring, rules, sources, .. } = &self.settings;
+        Kept {
+            detection: detection.clone(),
+            scoring: scoring.clone(),
+            rules: rules.clone(),
+            sources: sources.clone(),
+            bounded: self.bounded,
+        }
+    }
+
+    /// The alerts of an incident, as the ledger has them.
+    pub(crate) fn alerts_of_incident(&self, number: i64) -> Result<Vec<Alert>> {
+        let filter = AlertFilter { incident: Some(number), limit: 100_000, ..AlertFilter::default() };
+        let alerts = self.runtime.block_on(self.reader.alerts(&filter))?;
+        let stands = |alert: &AlertView| !matches!(alert.state.as_str(), "withdrawn" | "superseded");
+        let content = |alert: AlertView| serde_json::from_value(alert.content).context("an alert's content is damaged");
+        alerts.into_iter().filter(stands).map(content).collect()
+    }
+
+    /// Runs a query of many rows and gives them batch by batch.
+    pub(crate) fn each_batch(
+        &self,
+        statement: &str,
+        each: &mut dyn FnMut(&cf_history::RowBatch) -> Result<()>,
+    ) -> Result<()> {
+        let mut rows = self.runtime.block_on(self.session.query(statement))?;
+        while let Some(batch) = self.runtime.block_on(rows.next())? {
+            each(&batch)?;
+        }
+        Ok(())
     }
 
     /// The options of the graph as the epochs had them.
@@ -265,6 +308,12 @@ impl Past {
         );
         Ok(self.runtime.block_on(self.session.query(&statement))?)
     }
+}
+
+/// The options of a graph in which nothing ages out.
+pub(crate) fn bounded_graph(settings: &Settings) -> Result<GraphOptions> {
+    // Nothing is ahead of its receipt, either: a bound that no time reaches.
+    Ok(GraphOptions { horizon_s: None, max_ahead_s: i64::MAX / 4_000_000, ..config::graph(settings)? })
 }
 
 /// An epoch's record out of history: all that a replay needs. What a restart needs besides stays with the ledger.

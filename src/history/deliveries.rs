@@ -6,7 +6,7 @@
 //! disk.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     path::{Path, PathBuf},
     sync::Arc,
@@ -20,11 +20,13 @@ use arrow::{
     error::ArrowError,
 };
 use bytes::Bytes;
-use cf_types::{Epoch, Framing, Origin, Position, Record, Tenant, Time, TimeBasis};
+use cf_types::{Epoch, Framing, LogSource, Origin, Position, Record, Tenant, Time, TimeBasis};
 use parquet::{
     arrow::{
         ProjectionMask,
-        arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowFilter},
+        arrow_reader::{
+            ArrowPredicate, ArrowPredicateFn, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowFilter,
+        },
     },
     errors::ParquetError,
     file::{metadata::RowGroupMetaData, statistics::Statistics},
@@ -47,6 +49,15 @@ pub const RECORD_COLUMNS: &[&str] = &[
     "record_index",
     "raw",
 ];
+
+/// The columns of what a decoder declared.
+const DECLARED_COLUMNS: [&str; 3] = ["product", "category", "service"];
+
+/// Rows as queries give them, for [`Known::deliveries`].
+pub type RowBatch = RecordBatch;
+
+/// Decides which declared log sources are wanted.
+pub type WantedLogSource = dyn Fn(&LogSource) -> bool + Send + Sync;
 
 /// Rows that are made into records at once.
 const BATCH_ROWS: usize = 4_096;
@@ -156,6 +167,19 @@ impl Deliveries {
     ///
     /// When the file is gone or damaged.
     pub fn read(&self, file: &DataFile) -> Result<Reading, HistoryError> {
+        self.open_file(file, None)
+    }
+
+    /// The same for events whose decoder declared a log source that is wanted: of the others no record is read.
+    ///
+    /// # Errors
+    ///
+    /// When the file is gone or damaged.
+    pub fn read_where(&self, file: &DataFile, wanted: Arc<WantedLogSource>) -> Result<Reading, HistoryError> {
+        self.open_file(file, Some(wanted))
+    }
+
+    fn open_file(&self, file: &DataFile, wanted: Option<Arc<WantedLogSource>>) -> Result<Reading, HistoryError> {
         let path = self.folder.join(decoded(&file.path));
         let input = File::open(&path).map_err(HistoryError::file("read", &path))?;
         let damaged = |source| HistoryError::Read { path: path.clone(), source };
@@ -163,13 +187,21 @@ impl Deliveries {
         let schema = builder.parquet_schema();
         let projection = ProjectionMask::columns(schema, RECORD_COLUMNS.iter().copied());
         let filtered = ProjectionMask::columns(schema, ["time", "epoch"]);
+        let declaring = ProjectionMask::columns(schema, DECLARED_COLUMNS.iter().copied());
         let groups = builder.metadata().row_groups().iter().enumerate();
         let groups = groups.filter(|(_, group)| self.span.meets(group)).map(|(number, _)| number).collect();
         let mut builder = builder.with_projection(projection).with_row_groups(groups).with_batch_size(BATCH_ROWS);
+        let mut filters: Vec<Box<dyn ArrowPredicate>> = Vec::new();
         if !file.whole {
             let span = self.span;
-            let wanted = ArrowPredicateFn::new(filtered, move |batch| span.mask(&batch));
-            builder = builder.with_row_filter(RowFilter::new(vec![Box::new(wanted)]));
+            filters.push(Box::new(ArrowPredicateFn::new(filtered, move |batch| span.mask(&batch))));
+        }
+        if let Some(wanted) = wanted {
+            let mut declared = Declared { wanted, known: BTreeMap::new() };
+            filters.push(Box::new(ArrowPredicateFn::new(declaring, move |batch| declared.mask(&batch))));
+        }
+        if !filters.is_empty() {
+            builder = builder.with_row_filter(RowFilter::new(filters));
         }
         Ok(Reading { rows: builder.build().map_err(damaged)?, path, known: Known::default() })
     }
@@ -179,6 +211,46 @@ impl Deliveries {
     pub fn version(&self) -> u64 {
         let version = self.table.as_ref().and_then(|table| table.version());
         version.and_then(|version| u64::try_from(version).ok()).unwrap_or(0)
+    }
+}
+
+/// What is wanted by what was declared, each declaration decided once.
+struct Declared {
+    wanted: Arc<WantedLogSource>,
+    known: BTreeMap<[Option<String>; 3], bool>,
+}
+
+impl Declared {
+    fn mask(&mut self, batch: &RecordBatch) -> Result<BooleanArray, ArrowError> {
+        let text = |name| -> Result<StringArray, ArrowError> {
+            Ok(cast(&column(batch, name)?, &DataType::Utf8)?.as_string::<i32>().clone())
+        };
+        let [product, category, service] = DECLARED_COLUMNS.map(text);
+        let (product, category, service) = (product?, category?, service?);
+        let mut last: Option<([Option<&str>; 3], bool)> = None;
+        let rows = product.iter().zip(&category).zip(&service).map(|((product, category), service)| {
+            let declared = [product, category, service];
+            if let Some((known, wanted)) = last
+                && known == declared
+            {
+                return Some(wanted);
+            }
+            let wanted = self.decide(declared);
+            last = Some((declared, wanted));
+            Some(wanted)
+        });
+        Ok(rows.collect())
+    }
+
+    fn decide(&mut self, declared: [Option<&str>; 3]) -> bool {
+        let key = declared.map(|word| word.map(str::to_owned));
+        if let Some(wanted) = self.known.get(&key) {
+            return *wanted;
+        }
+        let [product, category, service] = declared.map(|word| word.map(Arc::from));
+        let wanted = (self.wanted)(&LogSource { product, category, service });
+        self.known.insert(key, wanted);
+        wanted
     }
 }
 

@@ -19,7 +19,7 @@ mod deliveries;
 mod error;
 
 pub use batch::{Batch, BatchBuilder, EventBatch, Row, Rows};
-pub use deliveries::{DataFile, Deliveries, Delivery, Known, RECORD_COLUMNS, Reading, Span};
+pub use deliveries::{DataFile, Deliveries, Delivery, Known, RECORD_COLUMNS, Reading, RowBatch, Span, WantedLogSource};
 pub use error::HistoryError;
 pub use row::{ActionStep, AlertRevision, EpochEntry, IncidentRevision};
 pub use schema::Table;

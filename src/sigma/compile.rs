@@ -6,7 +6,8 @@ use std::{
 };
 
 use cf_types::{
-    Detection, Entity, EntityKind, EpisodeRule, Event, Group, Item, Level, Member, Name, Predicate, episode::UNITS,
+    Detection, Entity, EntityKind, EpisodeRule, Event, Group, Item, Level, LogSource, Member, Name, Predicate,
+    episode::UNITS,
 };
 use rustc_hash::FxHashMap;
 
@@ -275,6 +276,13 @@ impl RuleSet {
             *hasher.finalize().as_bytes()
         };
         self.rules.iter().zip(&self.counts).map(meaning).collect()
+    }
+
+    /// Whether some rule can meet an event of which no more is known than what its decoder declares. What this denies, no
+    /// scanner meets.
+    #[must_use]
+    pub fn may_meet(&self, log_source: &LogSource) -> bool {
+        self.layers.iter().any(|layer| layer.matcher.may_meet(log_source))
     }
 
     /// Correlations, and one for each plain rule that alerts by itself.

@@ -14,10 +14,10 @@ use std::{
 
 use anyhow::Result;
 use cf_dataflows::IndicatorTable;
-use cf_history::{DataFile, Deliveries};
+use cf_history::{DataFile, Deliveries, WantedLogSource};
 use cf_ingest::SourceTable;
 use cf_sigma::{RuleIndex, RuleSet, Scanner};
-use cf_types::{Detection, Event, Fact, FactBody};
+use cf_types::{Detection, Event, Fact, FactBody, LogSource};
 
 use super::{
     Effort, Found, RuleSets,
@@ -45,6 +45,8 @@ struct Plan<'a> {
     /// Sets to meet events with, each with the meanings of its rules by [`RuleIndex::index`].
     sets: Vec<(Arc<RuleSet>, Vec<Option<Meaning>>)>,
     indicators: Option<Meaning>,
+    /// What a decoder must have declared of an event that some rule of the sets can meet.
+    declared: Arc<WantedLogSource>,
     cache: Option<Cache>,
     next: AtomicUsize,
     stop: AtomicBool,
@@ -128,8 +130,11 @@ impl<'a> Plan<'a> {
             sets.push(with_meanings(rule_sets::only(&job.sets.after, &new)));
         }
         let sources = crate::config::sources(&job.past.settings)?;
+        let met: Vec<Arc<RuleSet>> = sets.iter().map(|(set, _)| Arc::clone(set)).collect();
+        let declared: Arc<WantedLogSource> =
+            Arc::new(move |log_source: &LogSource| met.iter().any(|set| set.may_meet(log_source)));
         let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Ok(Plan { job, sources, wanted, sets, indicators, cache, next, stop })
+        Ok(Plan { job, sources, wanted, sets, indicators, declared, cache, next, stop })
     }
 
     /// One thread: file after file.
@@ -169,13 +174,23 @@ impl<'a> Plan<'a> {
         }
         effort.files_read = 1;
         let mut hits = Vec::new();
-        for batch in self.job.deliveries.read(file)? {
+        // Indicators are met by events of all kinds.
+        let all = self.indicators.is_some_and(|meaning| fresh.contains_key(&meaning));
+        let reading = if all {
+            self.job.deliveries.read(file)?
+        } else {
+            self.job.deliveries.read_where(file, Arc::clone(&self.declared))?
+        };
+        for batch in reading {
             let batch = batch?;
             effort.events += u64::try_from(batch.len()).unwrap_or(0);
             effort.lost += one.events(&batch, |event| {
                 self.meet(&event, scanners, &mut hits, &mut fresh);
                 self.meet_indicators(&event, table, &mut fresh);
             });
+        }
+        if file.whole {
+            effort.passed_over = file.rows.saturating_sub(effort.events);
         }
         if let Some(cache) = cache {
             cache.keep(file, &fresh);

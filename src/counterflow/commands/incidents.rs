@@ -8,7 +8,7 @@ use cf_types::Time;
 use serde_json::{Value, json};
 
 use crate::{
-    cli::{AlertsArguments, AuditCommand, Cli, IncidentsArguments, LedgerArguments},
+    cli::{AlertsArguments, AuditCommand, Cli, IncidentsArguments, IncidentsCommand, LedgerArguments},
     output::{self, Exit, Failed, Format},
 };
 
@@ -31,6 +31,12 @@ pub(super) fn values<T: serde::Serialize>(rows: &[T]) -> Result<Vec<Value>> {
 
 /// Lists incidents, or shows one.
 pub(crate) fn run(cli: &Cli, arguments: &IncidentsArguments) -> Result<Exit> {
+    if let Some(IncidentsCommand::Export { number, data, out }) = &arguments.command {
+        let past = crate::past::Past::open(cli, data)?;
+        let events = crate::bundle::write(&past, *number, past.point(None)?, out)?;
+        output::note(&format!("incident {number} with {events} events written to {}", out.display()));
+        return Ok(Exit::Ok);
+    }
     with_reader(&arguments.data, async |reader| {
         let Some(number) = arguments.number else {
             let incidents = reader.incidents(false, ROWS_MAX).await?;

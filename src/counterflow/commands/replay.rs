@@ -40,6 +40,9 @@ const MAX_AHEAD_S: i64 = 400 * 366 * 86_400;
 
 /// Runs it.
 pub(crate) fn run(cli: &Cli, arguments: &ReplayArguments) -> Result<Exit> {
+    if let Some(bundle) = &arguments.bundle {
+        return replay_past::bundle(cli, arguments, bundle);
+    }
     if let (true, Some(data)) = (arguments.files.is_empty(), arguments.data.as_deref()) {
         return replay_past::run(cli, arguments, data);
     }

@@ -27,6 +27,7 @@ use super::{
     rules,
 };
 use crate::{
+    bundle::{self, Bundle},
     cli::{Cli, PastArguments, PastMode, ReplayArguments},
     commit::Store,
     output::{self, Exit},
@@ -57,6 +58,40 @@ pub(crate) fn run(cli: &Cli, arguments: &ReplayArguments, data: &Path) -> Result
     }
     rules::report_scans();
     Ok(if lost > 0 { Exit::Problems } else { Exit::Ok })
+}
+
+/// Replays a bundle, and says whether it comes to the alerts of its incident.
+pub(crate) fn bundle(cli: &Cli, arguments: &ReplayArguments, path: &Path) -> Result<Exit> {
+    let Bundle { manifest, texts, facts, events } = bundle::read(path)?;
+    let settings = manifest.settings.clone().into_settings(crate::config::load(cli, None)?.settings);
+    let options = settings.rules.options(settings.detection.fold_window_s)?;
+    let (rules, _problems) = crate::rules::compile(&texts, &options);
+    let mut decoding = Decoding::new(&crate::config::sources(&settings)?, usize::from(arguments.workers));
+    let mut drive = Drive::start(arguments.workers, crate::past::bounded_graph(&settings)?, None)?;
+    let mut view = View::of(&rules);
+    let facts = facts.into_iter().map(|fact| (fact, 1)).collect();
+    let mut next = EpochInput { epoch: 1, rules: Some(rules), facts, ..EpochInput::default() };
+    for part in events.chunks(EPOCH_RECORDS) {
+        next.events = decoding.events(part);
+        let after = EpochInput { epoch: next.epoch + 1, ..EpochInput::default() };
+        drive.feed(std::mem::replace(&mut next, after), &mut |output| view.take(output))?;
+    }
+    next.ended = true;
+    drive.feed(next, &mut |output| view.take(output))?;
+    drive.finish(&mut |output| view.take(output))?;
+    replay::print(cli, arguments, &view)?;
+    let found = view.alerts.iter().map(|(id, alert)| (*id, alert.count)).collect();
+    let missing = bundle::missing(&manifest, &found);
+    let (all, incident) = (manifest.alerts.len(), manifest.incident);
+    if missing.is_empty() && decoding.lost == 0 {
+        output::note(&format!("all {all} alerts of incident {incident} are as they were"));
+        return Ok(Exit::Ok);
+    }
+    for id in &missing {
+        output::note(&format!("alert {id} of incident {incident} is not as it was"));
+    }
+    output::note(&format!("{} of {all} alerts differ, {} events do not decode", missing.len(), decoding.lost));
+    Ok(Exit::Problems)
 }
 
 /// The rules of the command line, or those that were in force.

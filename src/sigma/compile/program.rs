@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use cf_types::Name;
+use cf_types::{LogSource, Name};
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -101,6 +101,26 @@ impl Matcher {
         tests.seal();
         let log_sources = Arc::clone(log_sources);
         Matcher { slots, tests, programs, channels, by_channel, declared, names, log_sources }
+    }
+
+    /// Whether an event with this declaration can be led to a program with rules: by the declaration, or by a channel of
+    /// its product.
+    pub(crate) fn may_meet(&self, log_source: &LogSource) -> bool {
+        let has_rules = |program: usize| self.programs.get(program).is_some_and(|program| !program.variants.is_empty());
+        let mut declared = self.declared.iter();
+        if declared.any(|(pattern, program)| has_rules(*program) && self.log_sources.fits_declared(pattern, log_source))
+        {
+            return true;
+        }
+        let product = log_source.product.as_deref();
+        let mut channels = self
+            .channels
+            .iter()
+            .filter(|channel| product.is_none_or(|product| product.eq_ignore_ascii_case(&channel.product)));
+        channels.any(|channel| {
+            let mut programs = channel.by_event_id.values().chain([&channel.other, &channel.unfolded]);
+            programs.any(|program| has_rules(*program))
+        })
     }
 }
 

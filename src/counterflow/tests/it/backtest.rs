@@ -569,3 +569,70 @@ fn a_warm_start_comes_to_what_the_rule_would_have_come_to() {
     out(&["replay", "--data", at, "--mode", "lived", "--into", again.to_str().unwrap()]);
     assert_eq!(pure(&again), warm);
 }
+
+#[test]
+fn a_bundle_gives_the_alerts_of_its_incident_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let at = data.to_str().unwrap();
+    out(&[&["replay", "--rules", "rules", "--year", "2026", "--data", at], &LAB[..]].concat());
+    let incidents = lines(&run(&["incidents", "--data", at], b""));
+    assert!(!incidents.is_empty());
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for incident in &incidents {
+        let number = incident["number"].to_string();
+        let bundle = file(&format!("{number}.zst"));
+        out(&["incidents", "export", &number, "--data", at, "--out", &bundle]);
+        for workers in ["1", "2"] {
+            let output = run(&["replay", "--bundle", &bundle, "--workers", workers], b"");
+            assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+            assert!(said(&output).contains("are as they were"), "{}", said(&output));
+        }
+        // What is there stays.
+        let again = run(&["incidents", "export", &number, "--data", at, "--out", &bundle], b"");
+        assert_eq!(again.status.code(), Some(2), "{}", said(&again));
+    }
+    // Without its events it does not come to them, and says so; what is no bundle is said.
+    let number = incidents[0]["number"].to_string();
+    let whole = zstd::decode_all(std::fs::read(file(&format!("{number}.zst"))).unwrap().as_slice()).unwrap();
+    let whole = String::from_utf8(whole).unwrap();
+    let rest: String =
+        whole.lines().filter(|line| !line.starts_with("{\"event\"")).map(|line| format!("{line}\n")).collect();
+    std::fs::write(file("rest.zst"), zstd::encode_all(rest.as_bytes(), 1).unwrap()).unwrap();
+    let cut = whole.as_bytes()[..whole.len() - 20].to_vec();
+    std::fs::write(file("cut.zst"), zstd::encode_all(cut.as_slice(), 1).unwrap()).unwrap();
+    std::fs::write(file("none.zst"), b"nothing").unwrap();
+    for (name, code) in [("rest.zst", 1), ("cut.zst", 2), ("none.zst", 2), ("absent.zst", 2)] {
+        let output = run(&["replay", "--bundle", &file(name)], b"");
+        assert_eq!(output.status.code(), Some(code), "{name}: {}", said(&output));
+    }
+    assert_eq!(run(&["incidents", "export", "999", "--data", at, "--out", &file("x")], b"").status.code(), Some(1));
+}
+
+#[test]
+fn events_of_other_log_sources_are_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let at = data.to_str().unwrap();
+    out(&[&["replay", "--rules", "rules", "--year", "2026", "--data", at], &LAB[..]].concat());
+    let tried = folder.path().join("tried.yml");
+    let text =
+        "title: gets\nid: gets\nlevel: low\nlogsource: {category: webserver}\ndetection:\n  k: [GET]\n  condition: k\n";
+    std::fs::write(&tried, text).unwrap();
+    let words = ["rules", "backtest", tried.to_str().unwrap(), "--data", at];
+    let first = out(&words);
+    assert!(differences(&first).0.iter().any(|change| change.0 == "added"), "{first}");
+    // Edited, it is met with what a web server wrote, and with nothing else.
+    std::fs::write(&tried, format!("{text}# another word\n")).unwrap();
+    let again = run(&words, b"");
+    assert_eq!(String::from_utf8(again.stdout.clone()).unwrap(), first);
+    let counted = |what: &str| -> u64 {
+        let text = said(&again);
+        let before = text.split(what).next().unwrap().trim_end().rsplit([' ', '\n']).next().unwrap().to_owned();
+        before.parse().unwrap_or_else(|_| panic!("{what}: {text}"))
+    };
+    let kinds = sql(&data, "select count(*) filter (where category = 'webserver') as web, count(*) as n from events");
+    assert_eq!(counted("events met"), kinds[0]["web"].as_u64().unwrap());
+    assert_eq!(counted("passed over"), kinds[0]["n"].as_u64().unwrap() - kinds[0]["web"].as_u64().unwrap());
+    assert!(counted("passed over") > 0);
+}

@@ -175,3 +175,50 @@ fn an_event_id_that_is_no_number_is_compared_like_any_text() {
         assert_eq!(hits(&mut scanner, &event(log_source("windows", "", ""), &fields, "{}")).len(), met, "{id}");
     }
 }
+
+/// What is passed over by what its decoder declared is met by no rule, whatever its channel says.
+#[test]
+fn what_may_not_be_met_is_not_met() {
+    let rule = |id: &str, log_source: &str| {
+        format!("title: {id}\nid: {id}\nlogsource: {{{log_source}}}\ndetection:\n  s: {{Image: x}}\n  condition: s\n")
+    };
+    let sources = [
+        "product: windows, category: process_creation",
+        "product: windows, service: security",
+        "product: windows",
+        "product: linux, service: sshd",
+        "category: webserver",
+        "category: process_creation",
+        "service: cloudtrail, product: aws",
+    ];
+    let declared = [
+        ("windows", "", ""),
+        ("linux", "", "sshd"),
+        ("linux", "process_creation", ""),
+        ("", "webserver", ""),
+        ("aws", "", "cloudtrail"),
+        ("", "", ""),
+    ];
+    let channels =
+        [None, Some("Security"), Some("Microsoft-Windows-Sysmon/Operational"), Some("Linux-Sysmon/Operational")];
+    let (mut met, mut passed_over) = (0, 0);
+    for source in sources {
+        let rules = rules(&[rule("a", source).as_str()]);
+        let mut scanner = Scanner::new(std::sync::Arc::clone(&rules));
+        for (product, category, service) in declared {
+            let declared = log_source(product, category, service);
+            let may = rules.may_meet(&declared);
+            passed_over += u32::from(!may);
+            for channel in channels {
+                for event_id in ["1", "4688", "4624", "77"] {
+                    let fields = [("Channel", channel), ("EventID", Some(event_id)), ("Image", Some("x"))];
+                    let fields: Vec<_> = fields.into_iter().filter(|(_, value)| value.is_some()).collect();
+                    let hit = !hits(&mut scanner, &event(declared.clone(), &fields, "{}")).is_empty();
+                    met += u32::from(hit);
+                    assert!(may || !hit, "{source} {product}/{category}/{service} {channel:?} {event_id}");
+                }
+            }
+        }
+    }
+    assert!(met > 10 && passed_over > 10, "{met} {passed_over}");
+}
