@@ -49,6 +49,45 @@ pub enum QueryError {
         /// What wanted more.
         reason: String,
     },
+    /// It took too long.
+    #[error("the query was stopped after {seconds} s, which is the limit; hint: narrow it by time")]
+    TooSlow {
+        /// The limit.
+        seconds: u64,
+    },
+    /// Too many run already.
+    #[error("too many queries run at once; try again when some have ended")]
+    Busy,
+    /// The answer is too long.
+    #[error("the answer has more than {max} rows, which is the limit; hint: add a LIMIT, a condition or a GROUP BY")]
+    TooManyRows {
+        /// The limit.
+        max: u64,
+    },
+    /// A live table was asked for its past.
+    #[error("{table} says what is now, it has no past; hint: ask the tables of history, e.g. alerts")]
+    NoPast {
+        /// Which.
+        table: &'static str,
+    },
+    /// A live table could not be read.
+    #[error("could not read the live table {table}: {why}")]
+    Live {
+        /// Which.
+        table: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// More than a person or a program of good will writes.
+    #[error("the statement has {found} {what}; at most {max} are allowed")]
+    TooComplex {
+        /// Words and operators, tables, ...
+        what: &'static str,
+        /// How many.
+        found: usize,
+        /// The limit.
+        max: usize,
+    },
     /// A table could not be opened.
     #[error(transparent)]
     History(#[from] HistoryError),

@@ -6,17 +6,29 @@
 
 mod statement;
 
+mod as_of;
+mod limits;
+mod live;
 mod session;
 
 mod functions;
 mod json_path;
 
+mod encode;
 mod output;
 
+pub mod catalogue;
 pub mod named;
+mod settings;
+pub mod wire;
 
 mod error;
 
+pub use as_of::AsOf;
+pub use encode::{Encoder, Encoding};
 pub use error::QueryError;
+pub use functions::{FUNCTIONS, Function};
+pub use live::{Live, LiveRows, LiveTable};
 pub use output::{write_csv, write_json_lines, write_table};
 pub use session::{Options, Rows, Session};
+pub use settings::SqlSettings;

@@ -13,6 +13,7 @@ pub struct Named {
 pub const QUERIES: &[Named] = &[
     Named { name: "alert_timeline", sql: include_str!("alert_timeline.sql") },
     Named { name: "alerts_by_rule", sql: include_str!("alerts_by_rule.sql") },
+    Named { name: "alerts_by_tactic", sql: include_str!("alerts_by_tactic.sql") },
     Named { name: "detections_by_rule", sql: include_str!("detections_by_rule.sql") },
     Named { name: "events_by_hour", sql: include_str!("events_by_hour.sql") },
     Named { name: "logins_by_address", sql: include_str!("logins_by_address.sql") },

@@ -33,11 +33,16 @@ pub async fn write_json_lines(rows: &mut Rows, out: &mut (dyn Write + Send)) -> 
     let mut count = 0;
     while let Some(batch) = rows.next().await? {
         count += rows_of(&batch);
-        let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut *out);
-        let written = plain(&batch).and_then(|batch| writer.write(&batch)).and_then(|()| writer.finish());
-        written.map_err(failed)?;
+        json_lines(&batch, out)?;
     }
     Ok(count)
+}
+
+/// One batch as JSON lines.
+pub(crate) fn json_lines(batch: &RecordBatch, out: &mut (dyn Write + Send)) -> Result<(), QueryError> {
+    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut *out);
+    let written = plain(batch).and_then(|batch| writer.write(&batch)).and_then(|()| writer.finish());
+    written.map_err(failed)
 }
 
 /// Writes RFC 4180 CSV with a header; lists as JSON, nulls as nothing. Gives the number of rows.
@@ -46,17 +51,28 @@ pub async fn write_json_lines(rows: &mut Rows, out: &mut (dyn Write + Send)) -> 
 ///
 /// When the query fails underway or `out` cannot be written.
 pub async fn write_csv(rows: &mut Rows, out: &mut (dyn Write + Send)) -> Result<u64, QueryError> {
-    let header: Vec<String> = rows.schema().fields().iter().map(|field| quoted(field.name())).collect();
-    writeln!(out, "{}", header.join(","))?;
+    csv_header(&rows.schema(), out)?;
     let mut count = 0;
     while let Some(batch) = rows.next().await? {
         count += rows_of(&batch);
-        for row in cells(&batch).map_err(failed)? {
-            let row: Vec<String> = row.iter().map(|cell| cell.as_deref().map_or_else(String::new, quoted)).collect();
-            writeln!(out, "{}", row.join(","))?;
-        }
+        csv_lines(&batch, out)?;
     }
     Ok(count)
+}
+
+/// The names of the columns as a CSV line.
+pub(crate) fn csv_header(schema: &Schema, out: &mut (dyn Write + Send)) -> Result<(), QueryError> {
+    let header: Vec<String> = schema.fields().iter().map(|field| quoted(field.name())).collect();
+    Ok(writeln!(out, "{}", header.join(","))?)
+}
+
+/// One batch as CSV lines.
+pub(crate) fn csv_lines(batch: &RecordBatch, out: &mut (dyn Write + Send)) -> Result<(), QueryError> {
+    for row in cells(batch).map_err(failed)? {
+        let row: Vec<String> = row.iter().map(|cell| cell.as_deref().map_or_else(String::new, quoted)).collect();
+        writeln!(out, "{}", row.join(","))?;
+    }
+    Ok(())
 }
 
 /// Writes an aligned table at most `width` characters wide where the columns allow it: values that are too long are
@@ -217,7 +233,7 @@ fn rows_of(batch: &RecordBatch) -> u64 {
     u64::try_from(batch.num_rows()).unwrap_or(u64::MAX)
 }
 
-fn failed(error: ArrowError) -> QueryError {
+pub(crate) fn failed(error: ArrowError) -> QueryError {
     match error {
         ArrowError::IoError(_, source) => QueryError::Write(source),
         other => QueryError::Sql(other.to_string()),

@@ -7,8 +7,10 @@ use datafusion::{
     sql::{
         parser::{DFParser, DFParserBuilder, Statement},
         sqlparser::{
-            ast::{Expr, FunctionArguments, Statement as Sql, visit_expressions_mut},
-            dialect::GenericDialect,
+            ast::{Expr, FunctionArguments, Statement as Sql, visit_expressions_mut, visit_relations},
+            dialect::{Dialect, GenericDialect},
+            keywords::Keyword,
+            tokenizer::{Token, Tokenizer},
         },
     },
 };
@@ -21,11 +23,20 @@ const STATEMENT_BYTES_MAX: usize = 1 << 20;
 /// Nested parentheses and subqueries.
 const DEPTH_MAX: usize = 64;
 
+/// Words and operators of a statement; literals, commas and parentheses are not among them, so lists may be long. Chains of
+/// operators (`a + b + c ..`) make trees as deep as they are long, which no limit on nesting sees, and trees are taken
+/// apart recursively.
+const WORDS_MAX: usize = 2_048;
+
+/// Commas of a statement. Some readers of Parquet turn a list into a chain of comparisons, which is as deep as it is long.
+const ELEMENTS_MAX: usize = 2_000;
+
+/// Tables that a statement names, and queries in it: each is a level of the plan.
+const RELATIONS_MAX: usize = 128;
+
 /// Parses one statement and refuses all that do not only read.
 pub(crate) fn parse(text: &str) -> Result<Statement, QueryError> {
-    if text.len() > STATEMENT_BYTES_MAX {
-        return Err(QueryError::TooLong { bytes: text.len(), max: STATEMENT_BYTES_MAX });
-    }
+    bounded(text, &GenericDialect {})?;
     let mut statements = DFParserBuilder::new(text)
         .with_dialect(&GenericDialect {})
         .with_recursion_limit(DEPTH_MAX)
@@ -40,31 +51,85 @@ pub(crate) fn parse(text: &str) -> Result<Statement, QueryError> {
         let word = text.split_whitespace().next().unwrap_or_default().to_uppercase();
         return Err(QueryError::NotReadOnly { word });
     }
+    relations(&statement)?;
     name_columns(&mut statement);
     Ok(in_order(statement))
 }
 
+/// Refuses texts that would be expensive to parse.
+pub(crate) fn bounded(text: &str, dialect: &dyn Dialect) -> Result<(), QueryError> {
+    if text.len() > STATEMENT_BYTES_MAX {
+        return Err(QueryError::TooLong { bytes: text.len(), max: STATEMENT_BYTES_MAX });
+    }
+    let tokens = Tokenizer::new(dialect, text).tokenize().map_err(|error| QueryError::Sql(error.to_string()))?;
+    let lists = |token: &&Token| {
+        matches!(
+            token,
+            Token::Number(..)
+                | Token::SingleQuotedString(_)
+                | Token::Comma
+                | Token::LParen
+                | Token::RParen
+                | Token::Whitespace(_)
+        )
+    };
+    let found = tokens.iter().filter(|token| !lists(token)).count();
+    if found > WORDS_MAX {
+        return Err(QueryError::TooComplex { what: "words and operators", found, max: WORDS_MAX });
+    }
+    let found = tokens.iter().filter(|token| matches!(token, Token::Comma)).count();
+    if found > ELEMENTS_MAX {
+        return Err(QueryError::TooComplex { what: "commas", found, max: ELEMENTS_MAX });
+    }
+    let query = |token: &&Token| matches!(token, Token::Word(word) if word.keyword == Keyword::SELECT);
+    let found = tokens.iter().filter(query).count();
+    if found > RELATIONS_MAX {
+        return Err(QueryError::TooComplex { what: "queries in it", found, max: RELATIONS_MAX });
+    }
+    Ok(())
+}
+
+/// Refuses statements that name too many tables.
+pub(crate) fn relations(statement: &Statement) -> Result<(), QueryError> {
+    let mut found = 0;
+    match statement {
+        Statement::Statement(statement) => {
+            let _all: ControlFlow<()> = visit_relations(&**statement, |_| {
+                found += 1;
+                ControlFlow::Continue(())
+            });
+        }
+        Statement::Explain(explain) => return relations(&explain.statement),
+        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => {}
+    }
+    if found > RELATIONS_MAX {
+        return Err(QueryError::TooComplex { what: "tables", found, max: RELATIONS_MAX });
+    }
+    Ok(())
+}
+
 /// By a list of what is allowed: what a later parser learns is refused until somebody thought about it. Whether a query
 /// hides a write (`SELECT INTO`) is checked again on its plan.
-fn only_reads(statement: &Statement) -> bool {
+pub(crate) fn only_reads(statement: &Statement) -> bool {
     match statement {
-        Statement::Statement(statement) => matches!(
-            **statement,
-            Sql::Query(_)
-                | Sql::ShowTables { .. }
-                | Sql::ShowColumns { .. }
-                | Sql::ShowFunctions { .. }
-                | Sql::ShowVariable { .. }
-                | Sql::ExplainTable { .. }
-                | Sql::Explain { .. }
-        ),
+        Statement::Statement(statement) => {
+            matches!(
+                **statement,
+                Sql::Query(_)
+                    | Sql::ShowTables { .. }
+                    | Sql::ShowColumns { .. }
+                    | Sql::ShowFunctions { .. }
+                    | Sql::ShowVariable { .. }
+                    | Sql::ExplainTable { .. }
+            ) || matches!(&**statement, Sql::Explain { statement, .. } if matches!(**statement, Sql::Query(_)))
+        }
         Statement::Explain(explain) => only_reads(&explain.statement),
         Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => false,
     }
 }
 
 /// The parser takes a bare `user` for the function of that name, which we do not have: it is our column.
-fn name_columns(statement: &mut Statement) {
+pub(crate) fn name_columns(statement: &mut Statement) {
     match statement {
         Statement::Statement(statement) => {
             let _done: ControlFlow<()> = visit_expressions_mut(statement, |expression| {
@@ -85,7 +150,7 @@ fn name_columns(statement: &mut Statement) {
 
 /// The catalogue has no order of its own: our tables, by name.
 fn in_order(statement: Statement) -> Statement {
-    const TABLES: &str = "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = 'history' ORDER BY table_name";
+    const TABLES: &str = "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = 'public' ORDER BY table_name";
     match &statement {
         Statement::Statement(show) if show.to_string() == "SHOW TABLES" => {
             DFParser::parse_sql(TABLES).ok().and_then(|mut ordered| ordered.pop_front()).unwrap_or(statement)

@@ -15,6 +15,15 @@ use cf_types::{
 };
 use expect_test::{Expect, expect};
 
+#[path = "sql/asked.rs"]
+mod asked;
+#[path = "sql/limits.rs"]
+mod limits;
+#[path = "sql/past.rs"]
+mod past;
+#[path = "sql/wire.rs"]
+mod wire;
+
 /// One event: its time, its declared id if it has one, the record; `user@address` are its entities.
 struct Made(u64, &'static str, Option<&'static str>, &'static str);
 
@@ -246,6 +255,54 @@ fn columns_are_reached_by_their_plain_names() {
 }
 
 #[test]
+fn functions_of_our_own_are_called_in_sql() {
+    let case = Case::new();
+    case.check(
+        "SELECT attack_tactic('T1059.001') AS a, attack_tactic(tag) AS b, cidr_match('203.0.113.9', '203.0.113.0/24') AS c
+         FROM (SELECT unnest(tags) AS tag FROM alerts LIMIT 1)",
+        expect![[r#"
+            {"a":"execution","b":"credential-access","c":true}
+        "#]],
+    );
+    case.check(
+        "SELECT time_bucket('5m', time) AS bucket, count(*) AS n FROM events
+         WHERE array_has(entities, entity('host', 'WEB.')) AND cidr_match(address, '10.0.0.0/8,203.0.113.9')
+         GROUP BY 1 ORDER BY 1",
+        expect![[r#"
+            {"bucket":"2026-01-05T13:55:00Z","n":1}
+            {"bucket":"2026-01-05T14:00:00Z","n":3}
+        "#]],
+    );
+    case.check(
+        "SELECT json_get_int(raw, 'winlog.event_id') AS id, json_get_int(raw, 'n') AS n, json_get_bool('{\"a\":true}', 'a') AS b
+         FROM events WHERE source = 'http' ORDER BY id, n NULLS LAST LIMIT 2",
+        expect![[r#"
+            {"id":4624,"n":null,"b":true}
+            {"id":4625,"n":7,"b":true}
+        "#]],
+    );
+    case.check(
+        "SELECT entity('address', '::ffff:10.0.0.1') AS a, entity('thing', 'x') AS b, attack_tactic(NULL) AS c",
+        expect![[r#"
+            {"a":"address:10.0.0.1","b":null,"c":null}
+        "#]],
+    );
+    case.check(
+        "SELECT cidr_match(address, '10.0.0.0/64') FROM events",
+        expect![[r#"cidr_match: "10.0.0.0/64" is no network; write 10.0.0.0/8 or fe80::/10"#]],
+    );
+    case.check(
+        "SELECT time_bucket('fortnight', time) FROM events",
+        expect![[r#"time_bucket: "fortnight" is no width; write a number and a unit: 30s, 5m, 1h, 1 day, 2 weeks"#]],
+    );
+    for function in cf_queries::FUNCTIONS {
+        let arguments = function.arguments.split(", ").map(|_| "NULL").collect::<Vec<_>>().join(", ");
+        let answer = run(&case.session, &format!("SELECT {}({arguments}) AS x", function.name), Format::Json);
+        assert!(answer.is_ok(), "{}: {answer:?}", function.name);
+    }
+}
+
+#[test]
 fn times_compare_with_texts_in_utc() {
     let case = Case::new();
     let count = |condition: &str| {
@@ -316,6 +373,11 @@ fn named_queries_answer() {
         rule_id  title              level  state  alerts  members  score  first                 last
         -------  -----------------  -----  -----  ------  -------  -----  --------------------  --------------------
         guess    Password guessing  high   open        1        2    7.5  2026-01-05T13:59:58Z  2026-01-05T14:00:01Z
+        (1 row)
+        == alerts_by_tactic
+        tactic             level  alerts  score
+        -----------------  -----  ------  -----
+        credential-access  high        1    7.5
         (1 row)
         == detections_by_rule
         rule_id  events  hosts  users  first                     last

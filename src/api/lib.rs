@@ -12,6 +12,7 @@
 //! | `GET /api/v1/incidents`, `/incidents/{number}`, `/alerts` | what the ledger says |
 //! | `GET /api/v1/assessments/{alert}` | its score with every factor, and how it was scored before |
 //! | `GET /api/v1/risk`, `/risk?entity=host:web01` | entities by risk; one with what its risk is made of and leads to |
+//! | `POST /api/v1/sql` | one reading statement over history and live tables ([`sql`]) |
 //! | `GET /api/v1/suppressed` | alerts that an allow fact or a silence keeps from being told |
 //!
 //! Every error is `{"error": {"code": .., "message": ..}}`. Bad input never gives a 5xx; those say that this process or
@@ -45,6 +46,7 @@ pub mod metrics;
 mod risk;
 pub mod rules;
 mod serve;
+pub mod sql;
 mod views;
 
 pub use engine::Engine;
@@ -53,6 +55,7 @@ pub use health::{Condition, Health};
 pub use metrics::Page;
 pub use rules::Rules;
 pub use serve::serve;
+pub use sql::Sql;
 
 /// Bounds of the API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -103,6 +106,7 @@ pub struct ApiState {
     pub(crate) bodies: Arc<Semaphore>,
     pub(crate) rules: Option<Arc<dyn Rules>>,
     pub(crate) engine: Option<Arc<dyn Engine>>,
+    pub(crate) sql: Option<Arc<dyn Sql>>,
 }
 
 impl ApiState {
@@ -131,6 +135,7 @@ impl ApiState {
             bodies: Arc::new(Semaphore::new(kib)),
             rules: None,
             engine: None,
+            sql: None,
         }
     }
 
@@ -151,6 +156,15 @@ impl ApiState {
     }
 }
 
+impl ApiState {
+    /// With what answers SQL; without it the route is not found.
+    #[must_use]
+    pub fn with_sql(mut self, sql: Arc<dyn Sql>) -> ApiState {
+        self.sql = Some(sql);
+        self
+    }
+}
+
 /// All routes.
 pub fn router(state: ApiState) -> Router {
     let guarded = Router::new()
@@ -161,6 +175,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/alerts", get(views::alerts))
         .route("/api/v1/alerts/{id}/explain", get(engine::explain))
         .route("/api/v1/reload", post(engine::reload))
+        .route("/api/v1/sql", post(sql::ask).layer(DefaultBodyLimit::max(sql::BODY_BYTES_MAX)))
         .route("/api/v1/risk", get(risk::risk))
         .route("/api/v1/suppressed", get(views::suppressed))
         .route("/api/v1/assessments/{alert}", get(risk::assessment))

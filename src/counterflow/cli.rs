@@ -259,6 +259,10 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) syslog_tcp: Option<SocketAddr>,
 
+    /// Answer SQL over the Postgres wire here, read-only; sql.users_file or sql.trust_loopback says who may ask
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) sql_listen: Option<SocketAddr>,
+
     #[command(flatten)]
     pub(crate) inputs: RuleInputs,
 
@@ -530,9 +534,22 @@ pub(crate) struct SqlArguments {
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub(crate) data: PathBuf,
 
-    /// One statement, e.g. "select rule_id, count(*) from detections group by 1 order by 2 desc"
+    /// Run the query of this name: alerts_by_rule, events_by_hour, ...
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["file", "statement"])]
+    pub(crate) named: Option<String>,
+
+    /// Run the statements of a file, each ended with a semicolon
+    #[arg(long, value_name = "FILE", conflicts_with = "statement")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// Ask what history held at an epoch (120) or a time (2026-01-05T14:00:00Z)
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) as_of: Option<String>,
+
+    /// One statement, e.g. "select rule_id, count(*) from detections group by 1 order by 2 desc"; - reads standard input;
+    /// without one a shell begins
     #[arg(value_name = "STATEMENT")]
-    pub(crate) statement: String,
+    pub(crate) statement: Option<String>,
 }
 
 #[derive(Debug, Args)]

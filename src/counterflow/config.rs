@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use cf_dataflows::{GraphOptions, IncidentOptions};
 use cf_ingest::{SourceOptions, SourceTable};
+use cf_queries::SqlSettings;
 use cf_response::ResponseSettings;
 use cf_settings::{Foreign, Loaded, Lookup};
 use cf_sigma::{LogSources, Pipeline, Pipelines, Problem};
@@ -40,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) sources: BTreeMap<String, SourceOptions>,
     /// The spool: what was accepted and not yet evaluated.
     pub(crate) spool: SpoolSettings,
+    /// SQL for others: limits, and the Postgres wire.
+    pub(crate) sql: SqlSettings,
     /// Rules and windows.
     pub(crate) detection: DetectionSettings,
     /// How alerts and entities are scored.
@@ -391,6 +394,7 @@ fn check(settings: &Settings) -> Result<()> {
     if settings.spool.bytes_max < SPOOL_BYTES_MIN {
         bail!("spool.bytes_max is {}; at least {SPOOL_BYTES_MIN} are needed", settings.spool.bytes_max);
     }
+    settings.sql.check().map_err(anyhow::Error::msg)?;
     sources(settings)?;
     Ok(())
 }
@@ -435,6 +439,7 @@ fn flags(arguments: &RunArguments) -> Result<Vec<(&'static str, Value)>> {
     flag("listen.http", arguments.listen.map(|address| json!(address)));
     flag("listen.syslog_udp", arguments.syslog_udp.map(|address| json!(address)));
     flag("listen.syslog_tcp", arguments.syslog_tcp.map(|address| json!(address)));
+    flag("sql.listen", arguments.sql_listen.map(|address| json!(address)));
     flag("detection.workers", arguments.workers.map(|workers| json!(workers)));
     flag("response.enforce", arguments.enforce.then(|| json!(true)));
     flag("response.block_address.netns", arguments.nft_netns.as_ref().map(|path| json!(path)));

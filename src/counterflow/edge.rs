@@ -22,6 +22,7 @@ use crate::{
     conduct::Conductor,
     config::{ListenSettings, Settings},
     reload::Reload,
+    sql::Service,
     status::Status,
 };
 
@@ -30,10 +31,11 @@ pub(crate) struct Sockets {
     http: Option<TcpListener>,
     syslog_udp: Option<UdpSocket>,
     syslog_tcp: Option<TcpListener>,
+    sql: Option<TcpListener>,
 }
 
 /// Takes the addresses, or says which one is not to be had.
-pub(crate) async fn bind(listen: &ListenSettings) -> Result<Sockets> {
+pub(crate) async fn bind(listen: &ListenSettings, sql: Option<SocketAddr>) -> Result<Sockets> {
     let context = |what: &'static str, address: SocketAddr| move || format!("could not listen on {address} ({what})");
     let tcp = async |what: &'static str, address: Option<SocketAddr>| -> Result<Option<TcpListener>> {
         let Some(address) = address else { return Ok(None) };
@@ -43,6 +45,7 @@ pub(crate) async fn bind(listen: &ListenSettings) -> Result<Sockets> {
     };
     let http = tcp("http", listen.http).await?;
     let syslog_tcp = tcp("syslog, tcp", listen.syslog_tcp).await?;
+    let sql = tcp("sql", sql).await?;
     let syslog_udp = match listen.syslog_udp {
         Some(address) => {
             let socket = bind_udp(address, &SyslogOptions::default()).await;
@@ -52,7 +55,7 @@ pub(crate) async fn bind(listen: &ListenSettings) -> Result<Sockets> {
         }
         None => None,
     };
-    Ok(Sockets { http, syslog_udp, syslog_tcp })
+    Ok(Sockets { http, syslog_udp, syslog_tcp, sql })
 }
 
 /// What runs beside the conductor.
@@ -62,6 +65,8 @@ pub(crate) struct Edge {
     received: watch::Sender<bool>,
     response: Option<JoinHandle<()>>,
     end_response: watch::Sender<bool>,
+    /// Ends with it.
+    _sql: Option<Arc<Service>>,
 }
 
 /// Stops what receives, and waits until what was received is in the spool.
@@ -109,6 +114,12 @@ impl Edge {
                 report("syslog, tcp", syslog_tcp(listener, Arc::from("syslog"), accept, &options, counts, stop).await);
             }));
         }
+        let sql = if sockets.http.is_some() || sockets.sql.is_some() {
+            let reader = runtime.block_on(conductor.store.ledger.reader())?;
+            Some(Service::start(data, &settings.sql, reader, sockets.sql)?)
+        } else {
+            None
+        };
         if let Some(listener) = sockets.http {
             let reader = runtime.block_on(conductor.store.ledger.reader())?;
             let options = ApiOptions::default();
@@ -116,7 +127,10 @@ impl Edge {
             let page = page(&conductor.status, spool, reload, counts);
             let rules: Arc<dyn cf_api::Rules> = Arc::<Reload>::clone(reload);
             let state = ApiState::new(Arc::clone(spool), reader, data.to_owned(), health, page, options.clone());
-            let state = state.with_rules(rules).with_engine(engine);
+            let mut state = state.with_rules(rules).with_engine(engine);
+            if let Some(sql) = &sql {
+                state = state.with_sql(Arc::<Service>::clone(sql));
+            }
             receiving.push(runtime.spawn(async move {
                 report("http", serve(listener, router(state), &options, stop).await);
             }));
@@ -127,7 +141,7 @@ impl Edge {
             responder.run(async move { drop(ending.wait_for(|end| *end).await) }).await;
         });
         let (received, _) = watch::channel(false);
-        Ok(Edge { stopper: Arc::new(stopper), receiving, received, response: Some(response), end_response })
+        Ok(Edge { stopper: Arc::new(stopper), receiving, received, response: Some(response), end_response, _sql: sql })
     }
 
     /// For who hears the signals.

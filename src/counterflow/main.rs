@@ -19,6 +19,7 @@ mod provenance;
 mod reload;
 mod rulebook;
 mod rules;
+mod sql;
 mod status;
 mod telemetry;
 mod warm;

@@ -16,6 +16,7 @@ use sqlx::{
 
 use crate::{AuditFault, AuditRecord, ControlEntry, Engine, LedgerError, MemberSummary, audit, control, schema};
 
+mod progress;
 mod risk;
 
 pub use risk::{AssessedEntity, AssessmentStory, AssessmentView, ContributionView, LevelChange, RiskStory, RiskView};

@@ -50,7 +50,7 @@ pub(crate) fn run(cli: &Cli, arguments: &RunArguments) -> Result<Exit> {
     }
     let runtime = Arc::new(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?);
     // Addresses first, then the folder: both must be ours before anything is changed.
-    let sockets = runtime.block_on(edge::bind(&settings.listen))?;
+    let sockets = runtime.block_on(edge::bind(&settings.listen, settings.sql.listen))?;
     conduct::folder(&data)?;
     let ledger = runtime.block_on(Ledger::open(&data))?;
     let (conductor, reload, watching) = assemble(&settings, &data, &runtime, ledger, arguments.accept_differences)?;

@@ -17,4 +17,5 @@ mod models;
 mod reload;
 mod rules;
 mod run;
+mod sql;
 mod support;
