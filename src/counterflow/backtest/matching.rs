@@ -15,7 +15,7 @@ use std::{
 use anyhow::Result;
 use cf_dataflows::IndicatorTable;
 use cf_history::{DataFile, Deliveries, WantedLogSource};
-use cf_ingest::SourceTable;
+use cf_ingest::{Decoder, SourceTable};
 use cf_sigma::{RuleIndex, RuleSet, Scanner};
 use cf_types::{Detection, Event, Fact, FactBody, LogSource};
 
@@ -139,7 +139,8 @@ impl<'a> Plan<'a> {
 
     /// One thread: file after file.
     fn work(&self, results: &mpsc::SyncSender<Result<(Found, Effort)>>) {
-        let mut one = One::new(&self.sources);
+        let mut one = One::lean(&self.sources);
+        let entities = Decoder::new(Arc::clone(&self.sources));
         let mut scanners: Vec<_> = self.sets.iter().map(|(set, _)| Scanner::new(Arc::clone(set))).collect();
         let mut table = IndicatorTable::default();
         self.job.facts.iter().for_each(|fact| table.change(fact, 1));
@@ -148,7 +149,7 @@ impl<'a> Plan<'a> {
             if self.stop.load(Ordering::Acquire) {
                 return;
             }
-            let found = self.file(file, &mut one, &mut scanners, &table);
+            let found = self.file(file, &mut one, &mut scanners, (&table, &entities));
             // Nobody takes it any more once something has failed.
             if results.send(found.map(|(pool, effort)| (self.found(pool), effort))).is_err() {
                 return;
@@ -161,7 +162,7 @@ impl<'a> Plan<'a> {
         file: &DataFile,
         one: &mut One,
         scanners: &mut [Scanner],
-        table: &IndicatorTable,
+        (table, entities): (&IndicatorTable, &Decoder),
     ) -> Result<(Pool, Effort)> {
         let cache = self.cache.as_ref().filter(|_| file.whole);
         let mut pool = cache.map(|cache| cache.load(file, &self.wanted)).unwrap_or_default();
@@ -184,9 +185,12 @@ impl<'a> Plan<'a> {
         for batch in reading {
             let batch = batch?;
             effort.events += u64::try_from(batch.len()).unwrap_or(0);
-            effort.lost += one.events(&batch, |event| {
-                self.meet(&event, scanners, &mut hits, &mut fresh);
-                self.meet_indicators(&event, table, &mut fresh);
+            effort.lost += one.events(&batch, |mut event| {
+                if all {
+                    event.entities = entities.entities(&event);
+                    self.meet_indicators(&event, table, &mut fresh);
+                }
+                self.meet(event, entities, scanners, &mut hits, &mut fresh);
             });
         }
         if file.whole {
@@ -200,14 +204,24 @@ impl<'a> Plan<'a> {
     }
 
     /// Meets one event with the rules that are missing.
-    fn meet(&self, event: &Event, scanners: &mut [Scanner], hits: &mut Vec<RuleIndex>, fresh: &mut Pool) {
+    fn meet(
+        &self,
+        mut event: Event,
+        entities: &Decoder,
+        scanners: &mut [Scanner],
+        hits: &mut Vec<RuleIndex>,
+        fresh: &mut Pool,
+    ) {
         for (scanner, (set, meanings)) in scanners.iter_mut().zip(&self.sets) {
             hits.clear();
-            scanner.scan(event, hits);
+            scanner.scan(&event, hits);
             for hit in hits.iter() {
                 let meaning = meanings.get(hit.index()).copied().flatten();
                 if let Some(found) = meaning.and_then(|meaning| fresh.get_mut(&meaning)) {
-                    found.push(set.detection(*hit, event));
+                    if event.entities.is_empty() {
+                        event.entities = entities.entities(&event);
+                    }
+                    found.push(set.detection(*hit, &event));
                 }
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cf_history::Delivery;
-use cf_ingest::{Decoded, Decoder, SourceTable};
+use cf_ingest::{Decoded, Decoder, SourceTable, Want};
 use cf_types::Event;
 
 /// Deliveries that one thread decodes without another: below it a second thread costs more than it saves.
@@ -25,6 +25,12 @@ pub(crate) struct One {
 impl One {
     pub(crate) fn new(sources: &Arc<SourceTable>) -> One {
         One { decoder: Decoder::new(Arc::clone(sources)), decoded: Decoded::default() }
+    }
+
+    /// One that leaves the entities out: few events meet a rule, and only of those somebody asks whom they speak of.
+    pub(crate) fn lean(sources: &Arc<SourceTable>) -> One {
+        let decoder = Decoder::with(Arc::clone(sources), Want { entities: false });
+        One { decoder, decoded: Decoded::default() }
     }
 
     /// Decodes and gives the events to `each`, and back how many deliveries are none.
