@@ -30,6 +30,7 @@ use timely::dataflow::{StreamVec, channels::pact::Exchange};
 use crate::{
     detect::Rules,
     epochs::{per_epoch_with, spread},
+    waits::Waits,
 };
 
 /// What alerts are made of.
@@ -78,6 +79,8 @@ impl Change {
 pub(crate) enum Told {
     Alert(Alert, isize),
     Lineage(Lineage),
+    /// Something happens when the watermark reaches this cell.
+    Waits(Cell, isize),
 }
 
 /// Makes alerts of episodes.
@@ -103,6 +106,8 @@ pub(crate) fn alerts<'s>(
         }
         state.recalling = recalling;
         state.epoch(changes, rules.as_ref().map(|rules| rules.episode_rules()), out);
+        let decided = state.waiting.first().map(|(hit, _)| hit.saturating_add(1));
+        out.extend(state.waits.until(decided).map(|(cell, diff)| Told::Waits(cell, diff)));
     })
 }
 
@@ -116,6 +121,7 @@ struct Alerts {
     decided: Option<Cell>,
     /// Provisional alerts by their first hit.
     waiting: BTreeSet<(Cell, AlertId)>,
+    waits: Waits,
     entries: BTreeMap<AlertId, Entry>,
     /// The sealed alerts by the hour of their anchor.
     sealed: BTreeMap<Hour, Vec<AlertId>>,

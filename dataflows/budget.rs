@@ -231,7 +231,7 @@ fn hour(alert: &Alert) -> Hour {
 
 #[cfg(test)]
 mod tests {
-    use cf_types::{Level, Score};
+    use cf_types::{Level, Score, random::Random};
 
     use super::*;
 
@@ -256,18 +256,6 @@ mod tests {
         }
     }
 
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, n: u64) -> u64 {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            (z ^ (z >> 31)) % n
-        }
-    }
-
     #[test]
     fn the_first_of_each_hour_are_told_and_the_others_are_counted() {
         for seed in 0..200 {
@@ -277,9 +265,9 @@ mod tests {
             let mut told: BTreeMap<Alert, isize> = BTreeMap::new();
             for _ in 0..20 {
                 let mut changes = Vec::new();
-                for _ in 0..random.below(6) {
-                    let anchor = i64::try_from(random.below(2) * 3_600 + random.below(40)).unwrap();
-                    let one = alert(random.below(8), anchor, AlertState::Open);
+                for _ in 0..random.number(6) {
+                    let anchor = i64::try_from(random.number(2) * 3_600 + random.number(40)).unwrap();
+                    let one = alert(random.number(8), anchor, AlertState::Open);
                     let diff = if there.remove(&one) { -1 } else { isize::from(there.insert(one.clone())) };
                     changes.push((one, diff));
                 }

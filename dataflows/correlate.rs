@@ -38,7 +38,10 @@ use timely::dataflow::{
     },
 };
 
-use crate::episode::{Diff, Episodes, OverBudget, Update};
+use crate::{
+    episode::{Diff, Episodes, OverBudget, Update},
+    waits::Waits,
+};
 
 /// An item of one episode rule: the unit that correlation counts. A collection of them, so equal ones add up.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -65,6 +68,8 @@ pub struct Correlated<'scope> {
     pub lineage: StreamVec<'scope, Epoch, Lineage>,
     /// Items that were not counted.
     pub refused: StreamVec<'scope, Epoch, Refused>,
+    /// The limits at which a worker has something to seal or to drop: the least of the sum is the next.
+    pub waits: StreamVec<'scope, Epoch, (Cell, isize)>,
 }
 
 /// Why an item was not counted.
@@ -91,9 +96,11 @@ pub fn correlate<'scope>(
     let (episodes_out, episodes) = builder.new_output::<Vec<(Episode, Epoch, isize)>>();
     let (lineage_out, lineage) = builder.new_output::<Vec<Lineage>>();
     let (refused_out, refused) = builder.new_output::<Vec<Refused>>();
+    let (waits_out, waits) = builder.new_output::<Vec<(Cell, isize)>>();
     let mut episodes_out = OutputBuilder::from(episodes_out);
     let mut lineage_out = OutputBuilder::from(lineage_out);
     let mut refused_out = OutputBuilder::from(refused_out);
+    let mut waits_out = OutputBuilder::from(waits_out);
 
     builder.build(move |_capabilities| {
         let mut keys = Keys::default();
@@ -122,12 +129,14 @@ pub fn correlate<'scope>(
             let mut episodes_out = episodes_out.activate();
             let mut lineage_out = lineage_out.activate();
             let mut refused_out = refused_out.activate();
+            let mut waits_out = waits_out.activate();
             while let Some(first) = waiting.first_entry() {
                 let epoch = *first.key();
                 if frontiers.iter().any(|frontier| frontier.less_equal(&epoch)) {
                     break; // more of this epoch may come
                 }
-                let Waiting { held: Some([for_episodes, for_lineage, for_refused]), input } = first.remove() else {
+                let Waiting { held: Some([for_episodes, for_lineage, for_refused, for_waits]), input } = first.remove()
+                else {
                     continue;
                 };
                 let output = keys.epoch(input);
@@ -135,22 +144,23 @@ pub fn correlate<'scope>(
                 episodes_out.session(&for_episodes).give_iterator(rows);
                 lineage_out.session(&for_lineage).give_iterator(output.lineage.into_iter());
                 refused_out.session(&for_refused).give_iterator(output.refused.into_iter());
+                waits_out.session(&for_waits).give_iterator(output.waits.into_iter());
             }
         }
     });
-    Correlated { episodes: episodes.as_collection(), lineage, refused }
+    Correlated { episodes: episodes.as_collection(), lineage, refused, waits }
 }
 
 /// An epoch that is not complete yet.
 #[derive(Default)]
 struct Waiting {
-    held: Option<[Capability<Epoch>; 3]>, // one per output
+    held: Option<[Capability<Epoch>; 4]>, // one per output
     input: Input,
 }
 
 impl Waiting {
     fn hold(&mut self, capability: impl Fn(usize) -> Capability<Epoch>) {
-        self.held.get_or_insert_with(|| [capability(0), capability(1), capability(2)]);
+        self.held.get_or_insert_with(|| [0, 1, 2, 3].map(capability));
     }
 }
 
@@ -168,6 +178,7 @@ struct Output {
     episodes: Vec<(Episode, isize)>,
     lineage: Vec<Lineage>,
     refused: Vec<Refused>,
+    waits: Vec<(Cell, isize)>,
 }
 
 /// Where a key's items go. It need not be the same in another run: nothing that leaves the operator depends on it.
@@ -189,6 +200,7 @@ struct Keys {
     /// When a slot has to be looked at: once the limit has reached this cell. One entry per slot; it may be too early,
     /// because an item in order would move it every time.
     due: BTreeSet<(Cell, usize)>,
+    waits: Waits,
 }
 
 struct Slot {
@@ -213,7 +225,8 @@ impl Keys {
         if let Some(Limit(limit)) = input.limit {
             self.advance(limit, &mut diff);
         }
-        Output::of(diff, refused)
+        let waits = self.waits.until(self.due.first().map(|(limit, _)| *limit)).collect();
+        Output::of(diff, refused, waits)
     }
 
     fn set_rules(&mut self, rules: &[Arc<EpisodeRule>], touched: &mut Vec<usize>, diff: &mut Diff) {
@@ -339,7 +352,7 @@ const UPDATES_KEPT: usize = 4;
 
 impl Output {
     /// Sorts, because keys were gone through in the order of their slots, which depends on the order of arrival.
-    fn of(mut diff: Diff, mut refused: Vec<(CellItem, isize)>) -> Output {
+    fn of(mut diff: Diff, mut refused: Vec<(CellItem, isize)>, waits: Vec<(Cell, isize)>) -> Output {
         let removed = diff.removed.into_iter().map(|episode| (episode, -1));
         let added = diff.added.into_iter().map(|episode| (episode, 1));
         let mut episodes: Vec<_> = removed.chain(added).collect();
@@ -354,6 +367,6 @@ impl Output {
             .filter_map(|same| Some(Refused::BelowLimit(same.first()?.0.clone())));
         diff.over_budget.sort_unstable();
         let refused = refused.chain(diff.over_budget.into_iter().map(Refused::OverBudget)).collect();
-        Output { episodes, lineage, refused }
+        Output { episodes, lineage, refused, waits }
     }
 }

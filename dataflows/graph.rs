@@ -40,7 +40,7 @@ use crate::{
     desire::desire,
     detect::{Detected, Given, Matched, Rules, detect},
     epochs::{at_epoch, changes},
-    incident::{self, IncidentOptions, incidents},
+    incident::{self, Connected, IncidentOptions, incidents},
     indicator,
     risk::{RiskOptions, Risked, risk},
     sink::{Change, sink},
@@ -127,6 +127,8 @@ pub struct Batch {
     pub newest: Vec<(Arc<str>, Time)>,
     /// What was sealed before a restart, in the epoch of the detections that are recalled; on worker 0.
     pub sealed: Option<Recalled>,
+    /// How long all sources were idle since the epoch before, in milliseconds: event time goes on by as much; on worker 0.
+    pub passed_ms: u64,
     /// Whether this is the last of a bounded input: then everything is decided; on worker 0.
     pub ended: bool,
 }
@@ -184,7 +186,7 @@ impl Graph {
             let sought = at_epoch(sought.filter(of_indicator).map(|(_, item, diff)| (item, diff)));
             let held = changes(indicator::holding(sought, facts.clone())).map(|(item, diff)| (0, item, diff));
             let mut items = counted.filter(|item| !of_indicator(item)).concat(held);
-            let (mut found, mut refused) = (Vec::new(), Vec::new());
+            let (mut found, mut refused, mut waits) = (Vec::new(), Vec::new(), Vec::new());
             for level in 0..LEVELS {
                 let own = items.clone().filter(move |(at, ..)| *at == level);
                 let own = at_epoch(own.map(|(_, item, diff)| (item, diff)));
@@ -196,6 +198,7 @@ impl Graph {
                 refused.push(correlated.refused.flat_map(budget::refusal));
                 found.push(changes(correlated.episodes).map(|(episode, diff)| alert::Change::Episode(episode, diff)));
                 found.push(correlated.lineage.map(alert::Change::Lineage));
+                waits.push(correlated.waits.map(move |wait| until_limit(wait, horizon)));
             }
             found.push(deduped.clone().flat_map(born));
 
@@ -218,6 +221,7 @@ impl Graph {
             let risk_options =
                 RiskOptions { horizon_s: options.horizon_s, alert_tenths: u64::from(options.risk_alert_tenths) };
             let risked = risk(scored.clone(), watermarks.clone(), risk_options);
+            waits.extend([told.clone().flat_map(alert_waits), risked.clone().flat_map(risk_waits)]);
             // Behind the sum: a risk alert adds nothing to the risk of its own entity.
             let nothing = recalled.filter(|_| false);
             let high = suppress(at_epoch(risked.clone().flat_map(risk_alert)), facts.clone(), nothing);
@@ -229,12 +233,15 @@ impl Graph {
                 limits.map(incident::Beside::Limit),
                 sealed.flat_map(settled_hub).broadcast(),
             ];
+            let connected = incidents(alerts.clone(), scope.concatenate(beside), options.incidents.clone());
+            let Connected { incidents, waits: closing } = connected;
+            waits.push(closing.map(move |wait| until_limit(wait, horizon)));
             let rows = [
                 at_epoch(assessed.flat_map(assessment)).map(Row::Assessment),
                 at_epoch(remaining.clone().flat_map(suppressed)).map(Row::Suppressed),
                 at_epoch(risked.flat_map(risk_row)),
                 at_epoch(blast(alerts.clone(), facts.clone()).map(|(blast, diff)| (blast_row(blast), diff))),
-                incidents(alerts.clone(), scope.concatenate(beside), options.incidents.clone()).map(Row::Incident),
+                incidents.map(Row::Incident),
                 desire(alerts, facts).map(Row::Desired),
             ];
 
@@ -244,7 +251,7 @@ impl Graph {
             let shown = shown.map(|(alert, diff)| Change::Row(Row::Alert(alert), diff));
             let lineage = told.flat_map(lineage).concat(remaining.flat_map(kept_lineage));
             let other = [begun, shown, deduped.flat_map(account), lineage, watermarks.map(Change::Watermark)];
-            let other = other.into_iter().chain(refused);
+            let other = other.into_iter().chain(refused).chain(waits);
             sink(scope.concatenate(rows.into_iter().chain(other)), output).probe_with(&probe);
         });
         let first = worker.index() == 0;
@@ -259,7 +266,8 @@ impl Graph {
     ///
     /// If the epoch was closed already, or rules or facts come after the first batch of their epoch.
     pub fn feed(&mut self, batch: Batch) {
-        let Batch { epoch, rules, facts, events, recalled, found, idle, limit, newest, sealed, ended } = batch;
+        let Batch { epoch, rules, facts, events, recalled, found, idle, limit, newest, sealed, passed_ms, ended } =
+            batch;
         assert!(epoch >= *self.given.time(), "epoch {epoch} was closed");
         assert!(rules.is_none() || self.begun != Some(epoch), "rules came after the begin of epoch {epoch}");
         assert!(facts.is_empty() || self.begun != Some(epoch), "facts came after the begin of epoch {epoch}");
@@ -285,6 +293,10 @@ impl Graph {
         idle.into_iter().for_each(|source| self.signals.send(Some(Signal::Idle(source))));
         newest.into_iter().for_each(|(source, time)| self.signals.send(Some(Signal::Seen(source, time))));
         limit.into_iter().for_each(|time| self.signals.send(Some(Signal::Restored(time))));
+        if passed_ms > 0 {
+            let passed = i64::try_from(passed_ms).unwrap_or(i64::MAX).saturating_mul(1_000);
+            self.signals.send(Some(Signal::Passed(passed)));
+        }
         if ended {
             self.signals.send(Some(Signal::Ended));
         }
@@ -385,14 +397,33 @@ fn longest(rules: &[Arc<cf_types::EpisodeRule>]) -> Cell {
 fn alert_row(told: Told) -> Option<(Alert, isize)> {
     match told {
         Told::Alert(alert, diff) => Some((alert, diff)),
-        Told::Lineage(_) => None,
+        Told::Lineage(_) | Told::Waits(..) => None,
     }
+}
+
+fn alert_waits(told: Told) -> Option<Change> {
+    match told {
+        Told::Waits(cell, diff) => Some(Change::Waits(cell, diff)),
+        Told::Alert(..) | Told::Lineage(_) => None,
+    }
+}
+
+fn risk_waits((risked, diff): (Risked, isize)) -> Option<Change> {
+    match risked {
+        Risked::Waits(cell) => Some(Change::Waits(cell, diff)),
+        Risked::Risk(_) | Risked::Level(_) | Risked::Alert(_) => None,
+    }
+}
+
+/// What waits for a limit waits for the watermark that brings it.
+fn until_limit((limit, diff): (Cell, isize), horizon: Cell) -> Change {
+    Change::Waits(limit.saturating_add(horizon), diff)
 }
 
 fn lineage(told: Told) -> Option<Change> {
     match told {
         Told::Lineage(lineage) => Some(Change::Lineage(lineage)),
-        Told::Alert(..) => None,
+        Told::Alert(..) | Told::Waits(..) => None,
     }
 }
 
@@ -428,7 +459,7 @@ fn assessment(assessed: Assessed) -> Option<(cf_types::Assessment, isize)> {
 fn risk_alert((risked, diff): (Risked, isize)) -> Option<(Alert, isize)> {
     match risked {
         Risked::Alert(alert) => Some((alert, diff)),
-        Risked::Risk(_) | Risked::Level(_) => None,
+        Risked::Risk(_) | Risked::Level(_) | Risked::Waits(_) => None,
     }
 }
 
@@ -436,7 +467,7 @@ fn risk_row((risked, diff): (Risked, isize)) -> Option<(Row, isize)> {
     match risked {
         Risked::Risk(risk) => Some((Row::Risk(risk), diff)),
         Risked::Level(level) => Some((Row::RiskLevel(level), diff)),
-        Risked::Alert(_) => None,
+        Risked::Alert(_) | Risked::Waits(_) => None,
     }
 }
 

@@ -40,7 +40,10 @@ use serde::{Deserialize, Serialize};
 use timely::dataflow::{StreamVec, channels::pact::Exchange, operators::vec::Map};
 
 use self::hubs::Hubs;
-use crate::epochs::{at_epoch, changes, per_epoch_with};
+use crate::{
+    epochs::{at_epoch, changes, per_epoch_with},
+    waits::Waits,
+};
 
 /// Of an alert's entities so many at the most make pairs.
 const PAIRED_MAX: usize = 16;
@@ -78,19 +81,45 @@ pub enum Beside {
     Hub(Tenant, Hub),
 }
 
+/// What [`incidents`] gives.
+pub struct Connected<'s> {
+    /// All incidents that are not closed.
+    pub incidents: VecCollection<'s, Epoch, Incident, isize>,
+    /// The limit at which the next one closes.
+    pub waits: StreamVec<'s, Epoch, (Cell, isize)>,
+}
+
 /// Connects alerts.
 pub fn incidents<'s>(
     alerts: VecCollection<'s, Epoch, Alert, isize>,
     beside: StreamVec<'s, Epoch, Beside>,
     options: IncidentOptions,
-) -> VecCollection<'s, Epoch, Incident, isize> {
+) -> Connected<'s> {
     let nodes = changes(alerts).map(|(alert, diff)| (Node::of(alert), diff));
     let mut state = Incidents::new(options);
     // Not worker 0: it has the sink.
     let one = Exchange::new(|_: &(Node, isize)| 1);
-    at_epoch(per_epoch_with(nodes, one, beside, "Incidents", move |_epoch, nodes, beside, out| {
-        out.extend(state.epoch(nodes, beside));
-    }))
+    let told = per_epoch_with(nodes, one, beside, "Incidents", move |_epoch, nodes, beside, out| {
+        out.extend(state.epoch(nodes, beside).into_iter().map(|(incident, diff)| Told::Incident(incident, diff)));
+        let closes = state.closes_at();
+        out.extend(state.waits.until(closes).map(|(limit, diff)| Told::Waits(limit, diff)));
+    });
+    let incidents = at_epoch(told.clone().flat_map(|told| match told {
+        Told::Incident(incident, diff) => Some((incident, diff)),
+        Told::Waits(..) => None,
+    }));
+    let waits = told.flat_map(|told| match told {
+        Told::Waits(limit, diff) => Some((limit, diff)),
+        Told::Incident(..) => None,
+    });
+    Connected { incidents, waits }
+}
+
+/// The same on its way.
+#[derive(Clone)]
+enum Told {
+    Incident(Incident, isize),
+    Waits(Cell, isize),
 }
 
 /// What matters of an alert here.
@@ -192,6 +221,7 @@ struct Incidents {
     components: BTreeMap<Place, Component>,
     /// Components of which all alerts are sealed: (last anchor, first place).
     closing: BTreeSet<(Cell, Place)>,
+    waits: Waits,
 }
 
 /// Changed incidents.
@@ -466,6 +496,14 @@ impl Incidents {
             tactics,
             hubs: hubs.into_iter().collect(),
         })
+    }
+
+    /// The limit at which the next incident closes: one beyond which it may, and later than the present one, which is
+    /// acted upon when it is raised.
+    fn closes_at(&self) -> Option<Cell> {
+        let (last, _) = self.closing.first()?;
+        let over = last.saturating_add(self.options.window).saturating_add(self.reach).saturating_add(1);
+        Some(self.limit.map_or(over, |limit| over.max(limit.saturating_add(1))))
     }
 
     /// Closes the incidents that nothing can join any more, and settles the hubs of the days that are over.

@@ -31,6 +31,7 @@ pub mod incident;
 mod risk;
 
 mod sink;
+mod waits;
 
 pub use builtin::{builtin, is_builtin};
 pub use chain::{begun, too_deep};

@@ -29,7 +29,10 @@ use timely::dataflow::{
     operators::vec::{Broadcast, Map},
 };
 
-use crate::epochs::{changes, per_epoch_with};
+use crate::{
+    epochs::{changes, per_epoch_with},
+    waits::Waits,
+};
 
 /// Hours of a day, and of the alerts that a risk alert looks at.
 const DAY_HOURS: i64 = 24;
@@ -49,6 +52,8 @@ pub(crate) enum Risked {
     Risk(EntityRisk),
     Level(EntityLevel),
     Alert(Alert),
+    /// A level falls, or a day is sealed, when the watermark reaches this cell.
+    Waits(Cell),
 }
 
 /// Follows the risk of all entities.
@@ -99,6 +104,7 @@ struct Risk {
     timers: BTreeMap<Hour, BTreeSet<Key>>,
     /// The watermark's hour.
     now: Option<Hour>,
+    waits: Waits,
 }
 
 #[derive(Default)]
@@ -110,7 +116,7 @@ struct Entry {
 
 impl Risk {
     fn new(options: RiskOptions) -> Risk {
-        Risk { options, entries: BTreeMap::new(), timers: BTreeMap::new(), now: None }
+        Risk { options, entries: BTreeMap::new(), timers: BTreeMap::new(), now: None, waits: Waits::default() }
     }
 
     /// Takes one epoch's changes in; gives what changed, sorted.
@@ -134,6 +140,8 @@ impl Risk {
             self.look_at(&key, &mut out);
         }
         out.sort();
+        let next = self.timers.keys().next().map(|hour| hour.saturating_mul(3_600));
+        out.extend(self.waits.until(next).map(|(cell, diff)| (Risked::Waits(cell), diff)));
         out
     }
 

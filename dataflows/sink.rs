@@ -1,15 +1,15 @@
 //! The end of the graph: one complete, sorted account per epoch, in order.
 //!
 //! In: all changes, from all workers. Out: one [`EpochOutput`] for each epoch that was begun, also if nothing changed
-//! in it. Key: none, everything comes to worker 0. Memory: the changes of the epochs in flight. An epoch is given out
-//! when it is complete, and exactly once.
+//! in it. Key: none, everything comes to worker 0. Memory: the changes of the epochs in flight, and what waits for event
+//! time. An epoch is given out when it is complete, and exactly once.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, mpsc::Sender},
 };
 
-use cf_types::{Detection, Epoch, EpochOutput, Lineage, Origin, Position, Reject, RejectCode, Time, change::Row};
+use cf_types::{Cell, Detection, Epoch, EpochOutput, Lineage, Origin, Position, Reject, RejectCode, Time, change::Row};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::{StreamVec, channels::pact::Exchange};
 
@@ -25,6 +25,8 @@ pub(crate) enum Change {
     Lineage(Lineage),
     Refused(Refusal),
     Watermark(Time),
+    /// Something happens when the watermark reaches this cell.
+    Waits(Cell, isize),
 }
 
 /// A refused detection on its way to become a reject.
@@ -50,9 +52,9 @@ pub(crate) fn sink<'s>(
     changes: StreamVec<'s, Epoch, Change>,
     output: Option<Sender<EpochOutput>>,
 ) -> StreamVec<'s, Epoch, ()> {
-    let mut watermark = None;
+    let mut standing = Standing::default();
     per_epoch(changes, Exchange::new(|_: &Change| 0), "Sink", move |epoch, changes, _out| {
-        let account = account(epoch, changes, &mut watermark);
+        let account = account(epoch, changes, &mut standing);
         if let Some(output) = &output {
             // Nobody listens any more when the engine goes down: then nothing is to be told.
             drop(output.send(account));
@@ -60,8 +62,16 @@ pub(crate) fn sink<'s>(
     })
 }
 
+/// What holds from epoch to epoch.
+#[derive(Default)]
+struct Standing {
+    watermark: Option<Time>,
+    /// How many operators wait for each cell.
+    waits: BTreeMap<Cell, isize>,
+}
+
 /// Sums an epoch's changes up.
-fn account(epoch: Epoch, changes: Vec<Change>, watermark: &mut Option<Time>) -> EpochOutput {
+fn account(epoch: Epoch, changes: Vec<Change>, standing: &mut Standing) -> EpochOutput {
     let mut account = EpochOutput { epoch, ..EpochOutput::default() };
     let mut rows: BTreeMap<Row, i64> = BTreeMap::new();
     for change in changes {
@@ -71,7 +81,8 @@ fn account(epoch: Epoch, changes: Vec<Change>, watermark: &mut Option<Time>) -> 
             Change::Row(row, diff) => *rows.entry(row).or_default() += i64::try_from(diff).unwrap_or(0),
             Change::Lineage(lineage) => account.lineage.push(lineage),
             Change::Refused(refusal) => account.rejects.push(refusal.into()),
-            Change::Watermark(time) => *watermark = Some(time).max(*watermark),
+            Change::Watermark(time) => standing.watermark = Some(time).max(standing.watermark),
+            Change::Waits(cell, diff) => *standing.waits.entry(cell).or_default() += diff,
         }
     }
     account.detections.sort_unstable();
@@ -79,6 +90,8 @@ fn account(epoch: Epoch, changes: Vec<Change>, watermark: &mut Option<Time>) -> 
     account.lineage.sort_unstable();
     account.lineage.dedup();
     account.rejects.sort_unstable_by(|a, b| (&a.position, a.code, &a.reason).cmp(&(&b.position, b.code, &b.reason)));
-    account.watermark = *watermark;
+    account.watermark = standing.watermark;
+    standing.waits.retain(|_, operators| *operators != 0);
+    account.waits = standing.waits.keys().next().copied();
     account
 }

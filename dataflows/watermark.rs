@@ -5,6 +5,10 @@
 //! it rules are the epochs after. Key: none, one worker. Memory: one time per source name. W never goes back.
 //!
 //! W = min over sources that are not idle of (newest time - disorder). A source is known from its first event on.
+//!
+//! While all sources are idle, event time goes on as the clock does, and W with it: an epoch's record says how much time
+//! has passed. So W stands as far behind the clock as the sources were when they fell silent, whatever year their events
+//! are of; and where there is no W, none begins.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,6 +30,8 @@ pub(crate) enum Signal {
     Idle(Arc<str>),
     /// The watermark was already here before a restart.
     Restored(Time),
+    /// All sources were idle while so many microseconds passed.
+    Passed(i64),
     /// The input was bounded, and this was all of it. It moves no watermark: nothing expires by it.
     Ended,
 }
@@ -49,7 +55,7 @@ impl Watermark {
     /// Takes one epoch's signals in; gives the watermark if it rose.
     fn rise(&mut self, signals: Vec<Signal>, disorder_us: i64) -> Option<Time> {
         let mut idle = BTreeSet::new();
-        let mut restored = None;
+        let (mut restored, mut passed) = (None, 0);
         for signal in signals {
             match signal {
                 Signal::Seen(source, time) => {
@@ -60,6 +66,7 @@ impl Watermark {
                     idle.insert(source);
                 }
                 Signal::Restored(time) => restored = restored.max(Some(time)),
+                Signal::Passed(micros) => passed = passed.max(micros),
                 Signal::Ended => {}
             }
         }
@@ -70,7 +77,7 @@ impl Watermark {
             .map(|(_, time)| time.plus_micros(disorder_us.saturating_neg()))
             .min();
         let before = self.now;
-        self.now = before.max(reached).max(restored);
+        self.now = before.max(reached).max(restored).map(|now| now.plus_micros(passed));
         self.now.filter(|_| self.now > before)
     }
 }
@@ -79,7 +86,8 @@ impl Watermark {
 mod tests {
     use super::*;
 
-    /// `a10` = source a seen at 10 s, `-a` = a idle, `=10` = restored; epochs parted by `|`; disorder 2 s.
+    /// `a10` = source a seen at 10 s, `-a` = a idle, `=10` = restored, `+3` = so long all were idle; epochs parted by `|`;
+    /// disorder 2 s.
     #[track_caller]
     fn check(input: &str, expect: &str) {
         let mut state = Watermark::default();
@@ -90,6 +98,7 @@ mod tests {
                 let signals = epoch.split_whitespace().map(|word| match word.split_at(1) {
                     ("-", source) => Signal::Idle(source.into()),
                     ("=", time) => Signal::Restored(seconds(time)),
+                    ("+", passed) => Signal::Passed(passed.parse::<i64>().unwrap() * 1_000_000),
                     (source, time) => Signal::Seen(source.into(), seconds(time)),
                 });
                 state.rise(signals.collect(), 2_000_000).map_or("-".into(), |time| time.cell().to_string())
@@ -113,6 +122,12 @@ mod tests {
     fn idle_sources_do_not_hold_others_back_while_they_are_idle() {
         check("a10 b5 | a20 -b | a30 | a40 b39", "3 18 - 37");
         check("a10 -a", "-");
+    }
+
+    #[test]
+    fn time_goes_on_while_all_are_idle() {
+        check("a10 b5 | a20 -b | -a -b +7 | -a -b | -a -b +1 | a24 -b | b99", "3 18 25 - 26 - -");
+        check("-a +7 | a10 -a +7 | a10", "- - 8");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cf_types::{Condition, Group, Level, Presence, Tenant};
+use cf_types::{Condition, Group, Level, Presence, Tenant, random::Random};
 
 use super::{
     oracle::{KINDS, OracleEpisode, OracleItem, VALUES, kind_of, oracle, some_predicate},
@@ -33,28 +33,6 @@ struct Seen(BTreeMap<&'static str, u64>);
 impl Seen {
     fn note(&mut self, what: &'static str, yes: bool) {
         *self.0.entry(what).or_default() += u64::from(yes);
-    }
-}
-
-struct Random(u64);
-
-impl Random {
-    /// SplitMix64 (Steele, Lea, Flood 2014).
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// From both ends inclusive.
-    fn within(&mut self, low: i64, high: i64) -> i64 {
-        low + i64::try_from(self.next() % u64::try_from(high - low + 1).unwrap()).unwrap()
-    }
-
-    fn one_of<T: Clone>(&mut self, of: &[T]) -> T {
-        of[usize::try_from(self.next()).unwrap() % of.len()].clone()
     }
 }
 
@@ -272,7 +250,7 @@ fn check_lineage(
 }
 
 fn random_predicate(random: &mut Random) -> Predicate {
-    some_predicate(&mut |n| random.next() % n)
+    some_predicate(&mut |n| random.draw() % n)
 }
 
 fn rule(predicate: Predicate, references: i64, timespan: Cell) -> EpisodeRule {

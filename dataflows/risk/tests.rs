@@ -1,19 +1,8 @@
 //! Risk against a from-scratch computation over all alerts known by then, and the falling of levels by event time alone.
 
+use cf_types::random::Random;
+
 use super::*;
-
-/// Random numbers that are the same on every run (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-}
 
 fn entity(name: u64) -> Key {
     (Tenant::default(), Entity::of(EntityKind::Host, &format!("h{name}")).unwrap())
@@ -83,17 +72,17 @@ fn every_epoch_equals_the_oracle() {
         let mut now = None;
         for _ in 0..30 {
             let mut changes = Vec::new();
-            for _ in 0..random.below(6) {
+            for _ in 0..random.number(6) {
                 let base = now.unwrap_or(500_000);
                 let contribution = Contribution {
-                    entity: entity(random.below(3)),
-                    hour: base - 20 + i64::try_from(random.below(30)).unwrap(),
-                    alert: AlertId([u8::try_from(random.below(4)).unwrap(); 16]),
-                    tenths: u16::try_from(random.below(96)).unwrap() + 1,
+                    entity: entity(random.number(3)),
+                    hour: base - 20 + i64::try_from(random.number(30)).unwrap(),
+                    alert: AlertId([u8::try_from(random.number(4)).unwrap(); 16]),
+                    tenths: u16::try_from(random.number(96)).unwrap() + 1,
                 };
-                let gone = held.iter().nth(random.below(7).try_into().unwrap()).cloned();
+                let gone = held.iter().nth(random.number(7).try_into().unwrap()).cloned();
                 match gone {
-                    Some(gone) if random.below(3) == 0 => {
+                    Some(gone) if random.number(3) == 0 => {
                         held.remove(&gone);
                         changes.push((gone, -1));
                     }
@@ -102,7 +91,7 @@ fn every_epoch_equals_the_oracle() {
                 }
             }
             if seed % 2 == 0 {
-                now = Some(now.unwrap_or(500_000) + i64::try_from(random.below(9)).unwrap());
+                now = Some(now.unwrap_or(500_000) + i64::try_from(random.number(9)).unwrap());
             }
             for (row, diff) in state.epoch(changes, now.map(|now| Time::from_seconds(now * 3_600 + 5))) {
                 falls += i32::from(matches!(row, Risked::Level(_)) && diff < 0);
@@ -148,6 +137,7 @@ fn check(options: RiskOptions, input: &str, expect: &str) {
             let show = |row: &Risked| match row {
                 Risked::Risk(_) => None,
                 Risked::Level(level) => Some(level.level.as_str().to_owned()),
+                Risked::Waits(_) => None,
                 Risked::Alert(alert) => Some(format!("{:?}", alert.state)),
             };
             rows.keys().filter_map(show).collect::<Vec<_>>().join(" ")

@@ -16,6 +16,7 @@ use std::{
 use cf_dataflows::correlate::{CellItem, Correlated, Limit, Refused, correlate};
 use cf_types::{
     AlertId, Cell, Condition, Episode, EpisodeKey, EpisodeRule, Epoch, Group, Level, Lineage, Predicate, Tenant,
+    random::Random,
 };
 use differential_dataflow::input::InputSession;
 use oracle::{KINDS, OracleItem, VALUES, kind_of, oracle, some_predicate};
@@ -74,7 +75,7 @@ fn run(steps: &[Step], workers: usize, in_flight: u64) -> Got {
         let (mut rules, mut limits) = worker.dataflow::<Epoch, _, _>(|scope| {
             let (rules, rule_sets) = scope.new_input();
             let (limits, limit_stream) = scope.new_input();
-            let Correlated { episodes, lineage, refused } =
+            let Correlated { episodes, lineage, refused, .. } =
                 correlate(items.to_collection(scope), rule_sets, limit_stream);
             let sink = Arc::clone(&outer);
             record(episodes.inner, move |_, (episode, epoch, diff)| {
@@ -182,19 +183,6 @@ fn check(name: &str, rules: &[Arc<EpisodeRule>], steps: &[Step]) -> Got {
     got
 }
 
-struct Random(u64);
-
-impl Random {
-    /// SplitMix64 (Steele, Lea, Flood 2014); gives a number below `n`.
-    fn below(&mut self, n: i64) -> i64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        i64::try_from((z ^ (z >> 31)) % u64::try_from(n).unwrap()).unwrap()
-    }
-}
-
 fn rule(id: &str, predicate: Predicate, references: usize, timespan: Cell) -> Arc<EpisodeRule> {
     Arc::new(EpisodeRule {
         id: Arc::from(id),
@@ -233,19 +221,19 @@ fn four_rules() -> Vec<Arc<EpisodeRule>> {
 fn all_kinds(random: &mut Random) -> Vec<Arc<EpisodeRule>> {
     let mut rules = BTreeMap::new();
     while rules.len() < KINDS.len() {
-        let predicate = some_predicate(&mut |n| u64::try_from(random.below(i64::try_from(n).unwrap())).unwrap());
+        let predicate = some_predicate(&mut |n| random.number(n));
         let kind = kind_of(&predicate);
         let references = if matches!(predicate, Predicate::Absence) { 2 } else { 3 };
-        rules.entry(kind).or_insert_with(|| rule(kind, predicate, references, random.below(12)));
+        rules.entry(kind).or_insert_with(|| rule(kind, predicate, references, random.within(0, 11)));
     }
     rules.into_values().collect()
 }
 
 fn random_item(random: &mut Random, rules: &[Arc<EpisodeRule>], cell: Cell) -> CellItem {
-    let rule = &rules[usize::try_from(random.below(i64::try_from(rules.len()).unwrap())).unwrap()];
-    let mut item = item(&rule.id, &format!("host {}", random.below(6)), cell);
-    item.reference = u16::try_from(random.below(i64::try_from(rule.references.len()).unwrap())).unwrap();
-    item.value = VALUES[usize::try_from(random.below(7)).unwrap()].map(Arc::from);
+    let rule = &rules[random.below(rules.len())];
+    let mut item = item(&rule.id, &format!("host {}", random.within(0, 5)), cell);
+    item.reference = u16::try_from(random.below(rule.references.len())).unwrap();
+    item.value = VALUES[random.below(7)].map(Arc::from);
     item
 }
 
@@ -264,23 +252,23 @@ fn random_streams_give_what_the_definitions_give_for_any_number_of_workers() {
         for epoch in 0..12 {
             let mut step = Step::default();
             let newest = epoch * 8;
-            for _ in 0..random.below(120) {
-                let cell = newest + 8 - random.below(45);
+            for _ in 0..random.within(0, 119) {
+                let cell = newest + 8 - random.within(0, 44);
                 let item = random_item(&mut random, &rules, cell);
-                let diff = if random.below(10) == 0 { 2 } else { 1 };
+                let diff = if random.within(0, 9) == 0 { 2 } else { 1 };
                 if item.cell >= limit {
                     *items.entry(item.clone()).or_default() += diff;
                 }
                 step.items.push((item, diff));
             }
             for (item, count) in items.iter_mut().filter(|(item, count)| item.cell >= limit && **count > 0) {
-                if random.below(30) == 0 {
+                if random.within(0, 29) == 0 {
                     step.items.push((item.clone(), -*count));
                     *count = 0;
                 }
             }
-            if seed % 3 > 0 && random.below(3) > 0 {
-                let next = newest - 10 - random.below(20); // may be lower than before
+            if seed % 3 > 0 && random.within(0, 2) > 0 {
+                let next = newest - 10 - random.within(0, 19); // may be lower than before
                 step.limit = Some(next);
                 limit = limit.max(next);
             }
@@ -303,12 +291,12 @@ fn random_streams_give_what_the_definitions_give_for_any_number_of_workers() {
 fn the_same_items_in_any_order_and_epochs_give_the_same_episodes() {
     let rules = four_rules();
     let mut random = Random(7);
-    let items: Vec<_> = (0..1_500).map(|_| random.below(400)).collect();
+    let items: Vec<_> = (0..1_500).map(|_| random.within(0, 399)).collect();
     let mut items: Vec<_> = items.into_iter().map(|cell| (random_item(&mut random, &rules, cell), 1)).collect();
     let mut results = BTreeSet::new();
     for epochs in [1, 7, 40] {
         for at in (1..items.len()).rev() {
-            items.swap(at, usize::try_from(random.below(i64::try_from(at + 1).unwrap())).unwrap());
+            items.swap(at, random.below(at + 1));
         }
         let mut steps: Vec<Step> = items
             .chunks(items.len().div_ceil(epochs))
@@ -326,10 +314,10 @@ fn long_runs_are_cut_alike_in_any_order() {
     // A day and a half between cuts of 120,000 s, hits every 8,000 s on average, and a key of 3,000 seconds in a row.
     let rules = vec![rule("slow", at_least(2), 1, 30_000), rule("dense", at_least(3), 1, 100)];
     let mut random = Random(3);
-    let mut items: Vec<_> = (0..80).map(|_| (item("slow", "a", random.below(640_000)), 1)).collect();
+    let mut items: Vec<_> = (0..80).map(|_| (item("slow", "a", random.within(0, 639_999)), 1)).collect();
     items.extend((0..3_000).map(|cell| (item("dense", "a", cell + i64::from(cell > 2_000) * 150), 1)));
     for at in (1..items.len()).rev() {
-        items.swap(at, usize::try_from(random.below(i64::try_from(at + 1).unwrap())).unwrap());
+        items.swap(at, random.below(at + 1));
     }
     let mut steps: Vec<Step> =
         items.chunks(400).map(|items| Step { items: items.to_vec(), ..Step::default() }).collect();

@@ -22,29 +22,12 @@ use cf_sigma::{Options, RuleSet, Text, parse};
 use cf_types::{
     Alert, AlertState, Cell, Condition, EpisodeKey, EpisodeRule, EpochOutput, Event, Fields, Fixed, Group, Level,
     LogSource, Name, Origin, Position, Predicate, Presence, RejectCode, Row, Scalar, Tenant, Time, TimeBasis,
-    record::Framing,
+    random::Random, record::Framing,
 };
 use oracle::{OracleItem, oracle};
 
 /// Cases of every day: some seconds.
 const CASES: u64 = 150;
-
-struct Random(u64);
-
-impl Random {
-    /// SplitMix64 (Steele, Lea, Flood 2014); gives a number below `n`.
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % u64::try_from(n).unwrap()).unwrap()
-    }
-
-    fn one_of<T: Clone>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())].clone()
-    }
-}
 
 /// One event before it is one: second, what happened, who, from where, and a value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

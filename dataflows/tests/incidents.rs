@@ -21,6 +21,7 @@ use cf_dataflows::{
 use cf_types::{
     Alert, AlertId, AlertState, Cell, Entity, EntityKind, Epoch, Group, Incident, Level, Score, Tenant,
     incident::{Day, day_of},
+    random::Random,
 };
 use differential_dataflow::input::InputSession;
 use timely::dataflow::{
@@ -49,6 +50,7 @@ fn run(steps: &[Step], options: &IncidentOptions, workers: usize) -> Vec<Vec<Inc
             let (beside, stream) = scope.new_input::<Vec<Beside>>();
             let sink = Arc::clone(&sink);
             incidents(alerts.to_collection(scope), stream.broadcast(), options.clone())
+                .incidents
                 .inspect(move |(incident, epoch, diff)| {
                     let mut sink = sink.lock().unwrap();
                     *sink.entry(*epoch).or_default().entry(incident.clone()).or_default() += diff;
@@ -156,31 +158,19 @@ impl Expected {
     }
 }
 
-/// The numbers of Steele, Lea and Flood's SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-}
-
 const TAGS: [&str; 6] =
     ["attack.initial-access", "attack.t1110", "attack.exfiltration", "attack.t1566.001", "incident.malware", "x.y"];
 
 fn alert(random: &mut Random, number: u64, anchor: Cell) -> Alert {
     let mut entities = BTreeSet::new();
-    for _ in 0..=random.below(3) {
+    for _ in 0..=random.number(3) {
         // A few names stand in many alerts: they become hubs, are bridges, end as such.
-        let name = if random.below(2) == 0 { random.below(3) } else { 3 + random.below(12) };
-        let kind = [EntityKind::Host, EntityKind::User, EntityKind::Process][usize::try_from(random.below(3)).unwrap()];
+        let name = if random.number(2) == 0 { random.number(3) } else { 3 + random.number(12) };
+        let kind =
+            [EntityKind::Host, EntityKind::User, EntityKind::Process][usize::try_from(random.number(3)).unwrap()];
         entities.extend(Entity::of(kind, &format!("n{name}")));
     }
-    let tags: Vec<Arc<str>> = TAGS.iter().filter(|_| random.below(4) == 0).map(|tag| Arc::from(*tag)).collect();
+    let tags: Vec<Arc<str>> = TAGS.iter().filter(|_| random.number(4) == 0).map(|tag| Arc::from(*tag)).collect();
     let mut id = [0; 16];
     id[..8].copy_from_slice(&number.wrapping_mul(0x1234_5678_9abc_def1).to_le_bytes());
     Alert {
@@ -196,7 +186,7 @@ fn alert(random: &mut Random, number: u64, anchor: Cell) -> Alert {
         count: 1,
         reference_counts: vec![1],
         peak: 1,
-        score: Score::from_tenths(u16::try_from(random.below(101)).unwrap()),
+        score: Score::from_tenths(u16::try_from(random.number(101)).unwrap()),
         entities: entities.into_iter().collect(),
         tags: tags.into(),
     }
@@ -214,7 +204,7 @@ fn steps(random: &mut Random, limits: bool) -> Vec<Step> {
         // They leave the graph, not their incidents.
         step.changes.extend(leaving.drain(..).map(|alert| (alert, -1)));
         for alert in there {
-            match random.below(12) {
+            match random.number(12) {
                 0 => step.changes.push((alert, -1)),
                 1 => {
                     let grown = Alert { count: alert.count + 1, ..alert.clone() };
@@ -234,20 +224,20 @@ fn steps(random: &mut Random, limits: bool) -> Vec<Step> {
                 _ => kept.push(alert),
             }
         }
-        for _ in 0..1 + random.below(6) {
-            let late = i64::try_from(random.below(90_000)).unwrap();
+        for _ in 0..1 + random.number(6) {
+            let late = i64::try_from(random.number(90_000)).unwrap();
             let anchor = (now - late).max(if limits { limit.saturating_sub(REACH) } else { 0 });
             number += 1;
             let alert = alert(random, number, anchor);
             step.changes.push((alert.clone(), 1));
             kept.push(alert);
         }
-        if limits && random.below(8) == 0 {
+        if limits && random.number(8) == 0 {
             number += 1;
             let late = Alert { state: AlertState::Sealed, ..alert(random, number, (now - 150_000).max(0)) };
             step.changes.push((late, 1));
         }
-        now += i64::try_from(random.below(20_000)).unwrap();
+        now += i64::try_from(random.number(20_000)).unwrap();
         if limits {
             limit = limit.max(now - 30_000);
             step.limit = Some(limit);
@@ -265,8 +255,8 @@ fn check(seeds: std::ops::Range<u64>, limits: bool) {
         let mut random = Random(seed);
         let host = |name| Entity::of(EntityKind::Host, name).unwrap();
         let options = IncidentOptions {
-            window: [300, 4_000, 90_000][usize::try_from(random.below(3)).unwrap()],
-            hub_neighbours_max: 2 + u32::try_from(random.below(4)).unwrap(),
+            window: [300, 4_000, 90_000][usize::try_from(random.number(3)).unwrap()],
+            hub_neighbours_max: 2 + u32::try_from(random.number(4)).unwrap(),
             unlinked: Arc::new(BTreeSet::from([host("n9")])),
             ..IncidentOptions::default()
         };

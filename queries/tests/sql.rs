@@ -139,6 +139,7 @@ fn entry(epoch: Epoch) -> EpochEntry {
         ends: BTreeMap::new(),
         newest: BTreeMap::new(),
         idle: vec![],
+        passed_ms: 0,
         control: 0,
         rules: "abc".to_owned(),
         begun: vec![],

@@ -83,6 +83,7 @@ impl Store {
             ends: std::collections::BTreeMap::new(),
             newest: std::collections::BTreeMap::new(),
             idle: Vec::new(),
+            passed_ms: 0,
             control: 0,
             rules: self.rules.clone(),
             begun: Vec::new(),

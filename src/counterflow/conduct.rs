@@ -27,6 +27,7 @@ use crate::{
     commit::{ENGINE, Store},
     live::{self, Waiting},
     lookup::{self, Lookup},
+    passage::Passage,
     reload::Swap,
     rulebook::Shelf,
     rules,
@@ -96,6 +97,15 @@ struct Cut {
     gathering_since: Option<Instant>,
     waiting: Vec<ControlEntry>,
     looked_at_control: Instant,
+    /// How event time goes on while all sources are silent.
+    passage: Passage,
+}
+
+impl Cut {
+    /// Whether every source has been silent for so long.
+    fn is_silent(&self, idle_after: Duration) -> bool {
+        self.heard.values().all(|at| at.elapsed() >= idle_after)
+    }
 }
 
 impl Conductor {
@@ -128,6 +138,7 @@ impl Conductor {
                 };
                 let record = record.clone();
                 flying.pop_front();
+                cut.passage.through(&output);
                 self.apply(record, &output)?;
             }
             if flushed.elapsed() >= FLUSH_EVERY {
@@ -180,7 +191,7 @@ impl Conductor {
             input.watermark = loaded.watermark.or(kept.and_then(|(_, watermark)| watermark));
             input.sealed = Some(self.sealed_upto(last, input.watermark)?);
             self.engine.feed(input)?;
-            self.take(&record, &mut present, false)?;
+            state.last = self.take(&record, &mut present, false)?;
             state.row = record.ends.get("spool").copied().unwrap_or(0);
         }
         // A spool that was cut short must not number new records as ones that an epoch has already.
@@ -199,11 +210,14 @@ impl Conductor {
         for record in records {
             let input = self.input_of(&record, &mut state, Some(&mut reader))?;
             self.engine.feed(input)?;
-            self.take(&record, &mut present, true)?;
+            state.last = self.take(&record, &mut present, true)?;
         }
         tracing::info!(recalled = last, replayed, upper, "state is rebuilt");
         let epoch = self.reconcile(&present, upper.max(1), &state)?;
+        let mut passage = Passage::new(Instant::now());
+        passage.through(&state.last);
         Ok(Cut {
+            passage,
             epoch,
             row: reader.next_row().max(state.row),
             control: state.control,
@@ -307,6 +321,7 @@ impl Conductor {
             .map(|(n, e)| (n.clone(), *e))
             .collect();
         input.idle = record.idle.iter().map(|source| Arc::from(source.as_str())).collect();
+        input.passed_ms = record.passed_ms;
         if let Some(reader) = reader {
             let end = record.ends.get("spool").copied().unwrap_or(state.row);
             while reader.next_row() < end {
@@ -369,7 +384,7 @@ impl Conductor {
     }
 
     /// Waits for the output of an epoch that the ledger has already.
-    fn take(&mut self, record: &EpochRecord, present: &mut Present, with_history: bool) -> Result<()> {
+    fn take(&mut self, record: &EpochRecord, present: &mut Present, with_history: bool) -> Result<EpochOutput> {
         let output = self.next_output()?;
         present.apply(&output);
         let _folded = self.status.newest_upto(record.epoch);
@@ -377,7 +392,7 @@ impl Conductor {
             self.store.take_again(record, &output)?;
             self.keep(record, &output);
         }
-        Ok(())
+        Ok(output)
     }
 
     /// Compares what was rebuilt with what the ledger says. A few differences (another engine version, a damaged log) are
@@ -409,6 +424,7 @@ impl Conductor {
             generation: self.store.generation,
             ends: state.files.clone().into_iter().chain([("spool".to_owned(), state.row)]).collect(),
             idle: Vec::new(),
+            passed_ms: 0,
             control: state.control,
             rules: state.rules.clone(),
             begun: Vec::new(),
@@ -446,7 +462,9 @@ impl Conductor {
             match cut.reader.next() {
                 Some(Ok((row, record))) => {
                     cut.row = row + 1;
-                    cut.heard.insert(Arc::clone(&record.origin.source), Instant::now());
+                    let now = Instant::now();
+                    cut.passage.heard(now);
+                    cut.heard.insert(Arc::clone(&record.origin.source), now);
                     if &*record.position.origin != "spool" {
                         let name = format!("{FILE_PREFIX}{}", record.position.origin);
                         let next = cut.files.entry(name).or_default();
@@ -472,6 +490,9 @@ impl Conductor {
             return Ok(true);
         }
         if cut.gathered.is_empty() {
+            if idle && !stopping && cut.is_silent(self.idle_after) && cut.passage.is_due(Instant::now()) {
+                return Ok(true);
+            }
             if idle && !stopping {
                 // Nothing to do at all: sleep until a record comes, but no longer than the control log may wait.
                 let _next = self.spool.wait(cut.row, CONTROL_EVERY);
@@ -513,9 +534,11 @@ impl Conductor {
         idle.sort();
         idle.dedup();
         input.idle.clone_from(&idle);
+        input.passed_ms = if cut.is_silent(self.idle_after) { cut.passage.take(Instant::now()) } else { 0 };
         let record = EpochRecord {
             epoch: cut.epoch,
             newest: BTreeMap::new(), // known when it has been decoded: see `apply`
+            passed_ms: input.passed_ms,
             wall: clock::now(),
             generation: self.store.generation,
             ends: cut
@@ -634,6 +657,8 @@ struct State {
     set: Option<Arc<RuleSet>>,
     /// The texts of that set; empty if they were not looked up.
     texts: Vec<Text>,
+    /// The output of the last epoch.
+    last: EpochOutput,
 }
 
 fn facts_of(entries: &[ControlEntry]) -> Result<Vec<(Fact, i64)>> {

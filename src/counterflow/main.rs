@@ -14,6 +14,7 @@ mod live;
 mod lookup;
 mod members;
 mod output;
+mod passage;
 mod past;
 mod provenance;
 mod reload;

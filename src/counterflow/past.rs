@@ -330,11 +330,14 @@ fn record(row: Value) -> Result<EpochRecord> {
         engine: String,
     }
     let kept: Kept = serde_json::from_value(row).context("an epoch of history is damaged")?;
+    let mut ends: BTreeMap<String, u64> =
+        serde_json::from_str(&kept.ends).context("the ends of an epoch of history are damaged")?;
     Ok(EpochRecord {
         epoch: kept.epoch,
         wall: Time::from_micros(kept.wall),
         generation: kept.generation,
-        ends: serde_json::from_str(&kept.ends).context("the ends of an epoch of history are damaged")?,
+        passed_ms: ends.remove(cf_history::PASSED_MS).unwrap_or(0),
+        ends,
         newest: BTreeMap::new(),
         idle: kept.idle,
         control: kept.control,

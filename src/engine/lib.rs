@@ -94,6 +94,8 @@ pub struct EpochInput {
     pub sources: Option<Arc<SourceTable>>,
     /// What was sealed before, with the detections of before.
     pub sealed: Option<Recalled>,
+    /// How long all sources were idle since the epoch before, in milliseconds: event time goes on by as much.
+    pub passed_ms: u64,
     /// Whether a bounded input ends with it.
     pub ended: bool,
 }
@@ -281,6 +283,7 @@ impl Engine {
                 newest: if is_first { std::mem::take(&mut input.newest) } else { Vec::new() },
                 sources: input.sources.clone(),
                 sealed: input.sealed.take_if(|_| is_first),
+                passed_ms: if is_first { input.passed_ms } else { 0 },
                 ended: input.ended && is_first,
             };
             sender.send(share).map_err(|_| EngineError::Died)?;
@@ -363,6 +366,7 @@ fn work(
                     limit: input.watermark,
                     newest: input.newest,
                     sealed: input.sealed,
+                    passed_ms: input.passed_ms,
                     ended: input.ended,
                 });
                 graph.advance_to(input.epoch + 1);

@@ -22,6 +22,6 @@ pub use batch::{Batch, BatchBuilder, EventBatch, Row, Rows};
 pub use deliveries::{DataFile, Deliveries, Delivery, Known, RECORD_COLUMNS, Reading, RowBatch, Span, WantedLogSource};
 pub use error::HistoryError;
 pub use row::{ActionStep, AlertRevision, EpochEntry, IncidentRevision};
-pub use schema::Table;
+pub use schema::{PASSED_MS, Table};
 pub use table::{Opened, open};
 pub use writer::{Committed, Options, TableCommit, Writer};

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     batch::{Row, Rows},
-    schema::Table,
+    schema::{PASSED_MS, Table},
 };
 
 /// One revision of an alert, as the ledger made it.
@@ -259,8 +259,9 @@ impl Row for EpochEntry {
 
     fn write(&self, epoch: Epoch, rows: &mut Rows) {
         let record = &self.record;
-        let ends: Map<String, Value> =
-            record.ends.iter().map(|(source, end)| (source.clone(), Value::from(*end))).collect();
+        let passed = (record.passed_ms > 0).then(|| (PASSED_MS.to_owned(), Value::from(record.passed_ms)));
+        let ends = record.ends.iter().map(|(source, end)| (source.clone(), Value::from(*end)));
+        let ends: Map<String, Value> = ends.chain(passed).collect();
         rows.text("tenant", Tenant::default().as_str());
         rows.day_of(record.wall);
         rows.integer("epoch", epoch);

@@ -319,6 +319,10 @@ const ACTIONS: &[Column] = &[
     must("at", Kind::Time, "wall time of the step"),
 ];
 
+/// Among the ends of an epoch: how long all sources had been idle. A column of its own would have changed a table that is
+/// there already.
+pub const PASSED_MS: &str = "passed_ms";
+
 const EPOCHS: &[Column] = &[
     TENANT,
     DAY,

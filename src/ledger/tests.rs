@@ -104,6 +104,7 @@ fn record(epoch: u64, generation: u64) -> EpochRecord {
         ends: BTreeMap::from([("spool".to_owned(), epoch * 10)]),
         newest: BTreeMap::new(),
         idle: Vec::new(),
+        passed_ms: 0,
         control: 0,
         rules: "r1".to_owned(),
         begun: Vec::new(),

@@ -62,6 +62,7 @@ impl World {
             ends: BTreeMap::new(),
             newest: BTreeMap::new(),
             idle: Vec::new(),
+            passed_ms: 0,
             control: 0,
             rules: String::new(),
             begun: Vec::new(),

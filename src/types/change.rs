@@ -14,7 +14,7 @@ use crate::{
     incident::Incident,
     reject::Reject,
     risk::{EntityLevel, EntityRisk},
-    time::Time,
+    time::{Cell, Time},
 };
 
 /// One row of a maintained view that came or went.
@@ -92,4 +92,6 @@ pub struct EpochOutput {
     pub rejects: Vec<Reject>,
     /// The watermark after this epoch, once there is one.
     pub watermark: Option<Time>,
+    /// The first cell that the watermark has to reach for something to change without a further event.
+    pub waits: Option<Cell>,
 }

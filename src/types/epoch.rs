@@ -26,6 +26,10 @@ pub struct EpochRecord {
     pub newest: BTreeMap<String, Time>,
     /// Sources that were idle by the clock when it was cut: they do not hold the watermark back.
     pub idle: Vec<String>,
+    /// How long, in milliseconds of the engine's clock, all sources had been idle since the epoch before, or since the
+    /// last of them was heard: event time went on by as much.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub passed_ms: u64,
     /// The control log up to and including this sequence number is in.
     pub control: i64,
     /// Content hash of the rule set that its events met.
@@ -36,4 +40,9 @@ pub struct EpochRecord {
     pub begun: Vec<String>,
     /// Version of the engine.
     pub engine: String,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde calls")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

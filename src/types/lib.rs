@@ -2,7 +2,7 @@
 //!
 //! What every crate may name and none may extend: events, detections, alerts, incidents, actions, facts, epochs.
 //! Nothing here does I/O; the one clock is [`clock`], and it is for the edges only.
-//! The `mod` list is in the order in which data flows.
+//! The `mod` list is in the order in which data flows; [`random`] is for tests and benches.
 
 pub mod clock;
 pub mod time;
@@ -29,6 +29,8 @@ pub mod epoch;
 pub mod fact;
 pub mod incident;
 pub mod risk;
+
+pub mod random;
 
 pub use action::{ActionKind, DesiredAction};
 pub use alert::{Alert, AlertState, Group};

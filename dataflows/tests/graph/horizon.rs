@@ -168,6 +168,48 @@ fn what_stands_on_the_provisional_is_provisional_too() {
     );
 }
 
+/// Appends epochs in which nothing happens but that time passes, each as much as the graph waits for, until it waits for
+/// nothing more.
+fn be_silent(inputs: &mut Vec<Input>) -> Vec<EpochOutput> {
+    for _ in 0..100 {
+        let outputs = run(1, &options(), inputs);
+        let last = outputs.last().unwrap();
+        let (Some(waits), Some(watermark)) = (last.waits, last.watermark) else { return outputs };
+        let seconds = u64::try_from(waits - watermark.cell()).unwrap();
+        assert!(seconds > 0, "it waits for what has come true: {}", show(&outputs));
+        inputs.push(Input { idle: vec!["s".into()], passed_ms: seconds * 1_000, ..Input::default() });
+    }
+    panic!("it waits for ever");
+}
+
+#[test]
+fn while_all_are_silent_everything_comes_to_its_end_by_time_alone() {
+    let mut inputs = epochs(&[&[(0, 0, "fail h u 10.0.0.1")]]);
+    inputs[0].rules = Some(Arc::new(absence(TestRules::new())));
+    let outputs = be_silent(&mut inputs);
+    let begin = "+taken 0 provisional x1, W-10 | -taken 0 provisional x1, +taken 0 open x1, W301 | ";
+    assert!(show(&outputs).starts_with(begin), "{}", show(&outputs));
+    assert!(show(&outputs).contains("-taken 0 open x1, +taken 0 sealed x1, sealed"), "{}", show(&outputs));
+    // Neither an incident nor a level remains, and few epochs were enough for a week.
+    let standing = accumulate(&outputs);
+    let left = standing.iter().filter(|row| matches!(row, Row::Incident(_) | Row::Risk(_) | Row::RiskLevel(_)));
+    assert_eq!(left.count(), 0, "{standing:#?}");
+    let levels = outputs.iter().flat_map(|output| &output.rows).filter(|(row, _)| matches!(row, Row::RiskLevel(_)));
+    assert!(levels.count() >= 4 && outputs.len() < 30, "{} epochs", outputs.len());
+    // The same epochs, the same again.
+    for workers in [1, 2, 4] {
+        assert_eq!(text(&run(workers, &options(), &inputs)), text(&outputs), "{workers} workers");
+    }
+}
+
+#[test]
+fn time_passes_for_nobody_before_there_is_a_watermark() {
+    let mut inputs = vec![Input { passed_ms: 9_000, idle: vec!["s".into()], ..Input::default() }; 2];
+    inputs[0].rules = Some(Arc::new(TestRules::new()));
+    inputs.extend(epochs(&[&[(100, 100, "ok h u -")]]).into_iter().map(|input| Input { rules: None, ..input }));
+    check(&inputs, " |  | W90");
+}
+
 #[test]
 fn a_bounded_input_is_decided_at_its_end() {
     let mut inputs = vec![Input::default(); 3];

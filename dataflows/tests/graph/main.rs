@@ -7,6 +7,7 @@
 
 mod blast;
 mod changes;
+mod expiry;
 #[path = "../../incident/oracle.rs"]
 mod from_scratch;
 mod horizon;

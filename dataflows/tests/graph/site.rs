@@ -6,6 +6,7 @@ use std::{
 };
 
 use cf_dataflows::{Batch, Graph, GraphOptions, IncidentOptions, Matcher, Recalled, Rules};
+pub use cf_types::random::Random;
 use cf_types::{
     ActionKind, AlertId, Condition, Detection, Entity, EntityKind, EpisodeRule, EpochOutput, Event, Fact, FactBody,
     Fields, Fixed, Group, Item, Level, LogSource, Member, Origin, Position, Predicate, Row, Said, Tenant, Time,
@@ -16,29 +17,6 @@ use cf_types::{
 
 /// 2026-01-05T06:00:00Z: far from the boundaries of the cut grid, whose cuts have tests of their own.
 pub const BEGIN: i64 = 1_767_592_800;
-
-/// Random numbers that are the same on every run (splitmix64).
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(n).unwrap()).unwrap()
-    }
-
-    pub fn shuffle<T>(&mut self, items: &mut [T]) {
-        for i in (1..items.len()).rev() {
-            items.swap(i, self.below(i + 1));
-        }
-    }
-}
 
 /// Rules of the site. A rule on events looks at the first word; a correlation counts what the rules that it lists give.
 #[derive(Clone)]
@@ -68,7 +46,7 @@ impl TestRules {
         rules
     }
 
-    fn add(
+    pub fn add(
         &mut self,
         id: &str,
         level: Level,
@@ -302,6 +280,7 @@ pub struct Input {
     pub idle: Vec<Arc<str>>,
     pub limit: Option<Time>,
     pub sealed: Option<Recalled>,
+    pub passed_ms: u64,
     pub ended: bool,
 }
 
@@ -322,7 +301,7 @@ pub fn run(workers: usize, options: &GraphOptions, inputs: &[Input]) -> Vec<Epoc
         let mut epoch = 0;
         for input in inputs.iter().cloned() {
             epoch += 1;
-            let Input { rules, facts, events, recalled, found, idle, limit, sealed, ended } = input;
+            let Input { rules, facts, events, recalled, found, idle, limit, sealed, passed_ms, ended } = input;
             let mine = |position: usize| position % peers == index;
             graph.feed(Batch {
                 epoch,
@@ -335,6 +314,7 @@ pub fn run(workers: usize, options: &GraphOptions, inputs: &[Input]) -> Vec<Epoc
                 limit: limit.filter(|_| index == 0),
                 newest: Vec::new(),
                 sealed: sealed.filter(|_| index == 0),
+                passed_ms: if index == 0 { passed_ms } else { 0 },
                 ended: ended && index == 0,
             });
             graph.advance_to(epoch + 1);

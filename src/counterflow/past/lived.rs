@@ -101,6 +101,7 @@ impl<'a> Lived<'a> {
             }
         }
         input.idle = record.idle.iter().map(|source| Arc::from(source.as_str())).collect();
+        input.passed_ms = record.passed_ms;
         let deliveries = self.deliveries(record.epoch)?;
         input.events = self.decoding.events(&deliveries);
         input.ended = self.past.bounded && record.epoch == self.upto;

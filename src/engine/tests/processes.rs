@@ -8,7 +8,7 @@ use std::{net::TcpListener, sync::Arc, thread, time::Duration};
 
 use cf_engine::{Cluster, Engine, EngineOptions, EpochInput, cluster::Runs};
 use cf_sigma::RuleSet;
-use cf_types::{EpochOutput, Record, Row};
+use cf_types::{EpochOutput, Record, Row, random::Random};
 
 const RULES: &str = r#"
 rule:
@@ -27,27 +27,14 @@ rule:
     - {field: event_type, operator: equals, value: authentication_succeeded}
 "#;
 
-/// The numbers of Steele, Lea and Flood's SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-}
-
 /// Epochs of records: late, repeated, in any order.
 fn epochs(seed: u64) -> Vec<Vec<Record>> {
     let mut random = Random(seed);
     let line = |random: &mut Random| {
-        let kind = if random.below(5) == 0 { "authentication_succeeded" } else { "authentication_failed" };
-        let (second, address) = (random.below(600), random.below(4));
+        let kind = if random.number(5) == 0 { "authentication_succeeded" } else { "authentication_failed" };
+        let (second, address) = (random.number(600), random.number(4));
         // Some ids come twice, with the same and with other content.
-        let id = random.below(400);
+        let id = random.number(400);
         format!(
             r#"{{"event_id":"{id}","timestamp":"2026-01-05T14:{:02}:{:02}Z","event_type":"{kind}","source_ip":"10.0.0.{address}"}}"#,
             second / 60,
@@ -55,7 +42,7 @@ fn epochs(seed: u64) -> Vec<Vec<Record>> {
         )
     };
     let epoch = |random: &mut Random| {
-        let lines: Vec<String> = (0..random.below(60)).map(|_| line(random)).collect();
+        let lines: Vec<String> = (0..random.number(60)).map(|_| line(random)).collect();
         cf_engine::lines("app", &lines.iter().map(String::as_str).collect::<Vec<_>>())
     };
     (0..6).map(|_| epoch(&mut random)).collect()

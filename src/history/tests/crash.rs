@@ -64,6 +64,7 @@ fn entry(epoch: Epoch) -> EpochEntry {
         ends: BTreeMap::from([("spool".to_owned(), epoch * 10)]),
         newest: BTreeMap::new(),
         idle: vec!["http".to_owned()],
+        passed_ms: 0,
         control: 0,
         rules: "abc".to_owned(),
         begun: Vec::new(),

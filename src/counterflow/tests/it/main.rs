@@ -17,5 +17,7 @@ mod models;
 mod reload;
 mod rules;
 mod run;
+mod silence;
 mod sql;
+mod sql_oracle;
 mod support;
