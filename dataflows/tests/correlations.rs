@@ -2,7 +2,8 @@
 //!
 //! A case is a random rule in YAML, with the same rule written down as the definitions have it; random events, shuffled,
 //! some given twice; and 1, 2 or 4 workers. What the text means is read by the engine only, what comes of it is computed
-//! by the oracle only. `CORRELATION_CASES=20000` for a campaign.
+//! by the oracle only. Many cases share one graph, because building it takes longer than a case: each has rules and events of
+//! its own names. `CORRELATION_CASES=10000` for a campaign.
 
 // Helpers of tests are tests: what fails here fails the run.
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, clippy::as_conversions, clippy::string_slice)]
@@ -27,7 +28,9 @@ use cf_types::{
 use oracle::{OracleItem, oracle};
 
 /// Cases of every day: some seconds.
-const CASES: u64 = 150;
+const CASES: u64 = 300;
+/// Cases that share one graph.
+const TOGETHER: u64 = 30;
 
 /// One event before it is one: second, what happened, who, from where, and a value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +44,8 @@ struct Happened {
 
 /// A rule as text, and as the definitions have it.
 struct Case {
+    /// Among those that share a graph.
+    number: u64,
     text: String,
     rule: EpisodeRule,
     /// Which field its items bring.
@@ -52,16 +57,17 @@ struct Case {
 
 const OUTCOMES: [&str; 3] = ["a", "b", "c"];
 
+/// In texts, what begins with `@` is the case's own.
 fn plain_rules() -> String {
     let rule = |outcome: &&str| {
         format!(
-            "title: {outcome}\nid: {outcome}\nlogsource: {{product: linux}}\ndetection:\n  s: {{outcome: {outcome}}}\n  condition: s\n---\n"
+            "title: {outcome}\nid: @{outcome}\nlogsource: {{product: linux}}\ndetection:\n  s: {{outcome: @{outcome}}}\n  condition: s\n---\n"
         )
     };
     OUTCOMES.iter().map(rule).collect()
 }
 
-const INNER: &str = "title: inner\nid: inner\ncorrelation:\n  type: event_count\n  rules: [a]\n  group-by: [address, user]\n  timespan: 4s\n  condition: {gte: 2}\n---\n";
+const INNER: &str = "title: inner\nid: @inner\ncorrelation:\n  type: event_count\n  rules: [@a]\n  group-by: [address, user]\n  timespan: 4s\n  condition: {gte: 2}\n---\n";
 
 /// Some bounds, as text and as they are meant.
 fn bounds<N: Copy>(random: &mut Random, of: impl Fn(usize) -> (String, N)) -> (String, Condition<N>)
@@ -82,7 +88,7 @@ where
 }
 
 impl Case {
-    fn new(random: &mut Random) -> Case {
+    fn new(random: &mut Random, number: u64) -> Case {
         let (count_text, counts) = bounds(random, |n| (n.to_string(), u64::try_from(n).unwrap()));
         let (figure_text, figures) = bounds(random, |n| {
             let texts = ["0", "0.5", "1.25e0", "2", "3", "4.000000001", "7"];
@@ -105,8 +111,8 @@ impl Case {
             }
             4 => {
                 let (text, presence) = random.one_of(&[
-                    ("a and not b", Presence::All(vec![is(0), Presence::Not(Box::new(is(1)))])),
-                    ("(a or b) and c", Presence::All(vec![Presence::Any(vec![is(0), is(1)]), is(2)])),
+                    ("@a and not @b", Presence::All(vec![is(0), Presence::Not(Box::new(is(1)))])),
+                    ("(@a or @b) and @c", Presence::All(vec![Presence::Any(vec![is(0), is(1)]), is(2)])),
                     ("2 of them", Presence::Count(Condition::at_least(2), vec![0, 1, 2])),
                     ("{gte: 1, lt: 3}", {
                         let few = Condition { gte: Some(1), lt: Some(3), ..Condition::default() };
@@ -153,14 +159,14 @@ impl Case {
             }
         };
         // A correlation below takes the place of the first rule, where no numbers are wanted.
-        let chained = field != Some("number") && !body.contains(" a ") && !body.contains("(a") && random.below(3) == 0;
+        let chained = field != Some("number") && !body.contains("@a") && random.below(3) == 0;
         if chained {
             references[0] = "inner";
         }
         let text = format!(
-            "title: C\nid: x\ncorrelation:\n  type: {kind}\n  rules: [{}]\n  group-by: [from]\n  aliases: {{from: {{{}}}}}\n  timespan: {timespan}s\n  {body}\n",
-            references.join(", "),
-            references.iter().map(|rule| format!("{rule}: address")).collect::<Vec<_>>().join(", "),
+            "title: C\nid: @x\ncorrelation:\n  type: {kind}\n  rules: [{}]\n  group-by: [from]\n  aliases: {{from: {{{}}}}}\n  timespan: {timespan}s\n  {body}\n",
+            references.iter().map(|rule| format!("@{rule}")).collect::<Vec<_>>().join(", "),
+            references.iter().map(|rule| format!("@{rule}: address")).collect::<Vec<_>>().join(", "),
         );
         let rule = EpisodeRule {
             id: "x".into(),
@@ -173,8 +179,9 @@ impl Case {
             alerts: true,
             chained: Vec::new(),
         };
-        let text = format!("{}{}{text}", plain_rules(), if chained { INNER } else { "" });
-        Case { text, rule, field, kind, chained }
+        let text = format!("{}{}{text}---\n", plain_rules(), if chained { INNER } else { "" });
+        let text = text.replace('@', &format!("c{number}_"));
+        Case { number, text, rule, field, kind, chained }
     }
 
     /// The value that something that happened brings.
@@ -247,10 +254,12 @@ fn key(rule: &str, address: &str) -> EpisodeKey {
     EpisodeKey { tenant: Tenant::default(), rule: rule.into(), group }
 }
 
-fn event(number: u64, happened: &Happened) -> Event {
+fn event(case: u64, number: u64, happened: &Happened) -> Event {
+    let number = case * 1_000 + number;
     let mut fields = Fields::default();
+    let outcome = format!("c{case}_{}", happened.outcome);
     let words = [
-        ("outcome", Some(happened.outcome)),
+        ("outcome", Some(&*outcome)),
         ("user", Some(happened.user)),
         ("address", Some(happened.address)),
         ("number", happened.number),
@@ -302,7 +311,7 @@ fn run(workers: usize, rules: &Arc<RuleSet>, epochs: &[Vec<Event>]) -> Vec<Epoch
     outputs.into_iter().collect()
 }
 
-/// The alerts of rule `x` at the end.
+/// The alerts at the end.
 fn alerts(outputs: &[EpochOutput]) -> Vec<Alert> {
     let mut rows: BTreeMap<Alert, i64> = BTreeMap::new();
     for (row, diff) in outputs.iter().flat_map(|output| &output.rows) {
@@ -311,64 +320,76 @@ fn alerts(outputs: &[EpochOutput]) -> Vec<Alert> {
         }
     }
     assert!(rows.values().all(|times| (0..=1).contains(times)));
-    rows.into_iter().filter(|(alert, times)| *times == 1 && &*alert.rule == "x").map(|(alert, _)| alert).collect()
+    rows.into_iter().filter(|(_, times)| *times == 1).map(|(alert, _)| alert).collect()
+}
+
+/// What happens in a case.
+fn happenings(random: &mut Random) -> BTreeSet<(u64, Happened)> {
+    (0..40 + random.below(80) as u64)
+        .map(|number| {
+            let happened = Happened {
+                at: i64::try_from(random.below(90)).unwrap(),
+                outcome: random.one_of(&["a", "b", "c", "d"]),
+                user: random.one_of(&["eve", "bob", "ann"]),
+                address: random.one_of(&["10.0.0.1", "10.0.0.2"]),
+                number: random.one_of(&[None, Some("1"), Some("2.5"), Some("-1"), Some("7"), Some("n/a")]),
+            };
+            (number, happened)
+        })
+        .collect()
+}
+
+/// Compares one case with its share of the outputs.
+fn check(seed: u64, case: &Case, all: &BTreeSet<(u64, Happened)>, alerts: &[Alert], outputs: &[EpochOutput]) -> usize {
+    let rule = format!("c{}_x", case.number);
+    let alerts = || alerts.iter().filter(|alert| *alert.rule == *rule);
+    let want = case.want(all);
+    let shown = |alert: &Alert| {
+        let address = alert.group.iter().map(|(_, value)| value.to_owned()).collect::<String>();
+        (address, alert.anchor, alert.last_cell, alert.reference_counts.clone(), alert.peak)
+    };
+    assert_eq!(alerts().map(shown).collect::<BTreeSet<_>>(), want, "seed {seed}\n{}", case.text);
+    assert!(alerts().all(|alert| alert.state == AlertState::Open), "seed {seed}: not decided at the end");
+
+    // What was no number is told, once for each event.
+    let is_numeric = case.field == Some("number");
+    let refused = outputs
+        .iter()
+        .flat_map(|output| &output.rejects)
+        .filter(|reject| reject.code == RejectCode::NotANumber && reject.position.line / 1_000 == case.number);
+    let no_number = |(_, happened): &&(u64, Happened)| {
+        is_numeric && happened.number == Some("n/a") && OUTCOMES.contains(&happened.outcome)
+    };
+    assert_eq!(refused.count(), all.iter().filter(no_number).count(), "seed {seed}\n{}", case.text);
+    want.len()
 }
 
 #[test]
 fn every_type_of_correlation_is_what_its_definition_says() {
     let cases = std::env::var("CORRELATION_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(CASES);
     let mut seen: BTreeMap<&str, (u64, usize)> = BTreeMap::new();
-    for seed in 0..cases {
+    for seed in 0..cases.div_ceil(TOGETHER) {
         let mut random = Random(seed);
-        let case = Case::new(&mut random);
-        let (rules, problems) =
-            RuleSet::compile(parse(&[Text { file: "x.yml".into(), text: case.text.clone() }]), &Options::default());
-        assert!(problems.is_empty(), "seed {seed}: {problems:?}\n{}", case.text);
-        let all: BTreeSet<(u64, Happened)> = (0..40 + random.below(80) as u64)
-            .map(|number| {
-                let happened = Happened {
-                    at: i64::try_from(random.below(90)).unwrap(),
-                    outcome: random.one_of(&["a", "b", "c", "d"]),
-                    user: random.one_of(&["eve", "bob", "ann"]),
-                    address: random.one_of(&["10.0.0.1", "10.0.0.2"]),
-                    number: random.one_of(&[None, Some("1"), Some("2.5"), Some("-1"), Some("7"), Some("n/a")]),
-                };
-                (number, happened)
-            })
-            .collect();
-        let mut events: Vec<Event> = all.iter().map(|(number, happened)| event(*number, happened)).collect();
+        let list: Vec<_> =
+            (0..TOGETHER).map(|number| (Case::new(&mut random, number), happenings(&mut random))).collect();
+        let text: String = list.iter().map(|(case, _)| case.text.as_str()).collect();
+        let parsed = parse(&[Text { file: "x.yml".into(), text: text.clone() }]);
+        let (rules, problems) = RuleSet::compile(parsed, &Options::default());
+        assert!(problems.is_empty(), "seed {seed}: {problems:?}\n{text}");
+        let happened = list.iter().flat_map(|(case, all)| all.iter().map(|(number, one)| (case.number, *number, one)));
+        let mut events: Vec<Event> = happened.map(|(case, number, one)| event(case, number, one)).collect();
         let repeated: Vec<Event> = events.iter().filter(|_| random.below(10) == 0).cloned().collect();
         events.extend(repeated);
-        for at in (1..events.len()).rev() {
-            events.swap(at, random.below(at + 1));
-        }
+        random.shuffle(&mut events);
         let chunk = events.len().div_ceil(1 + random.below(6));
         let epochs: Vec<Vec<Event>> = events.chunks(chunk).map(<[Event]>::to_vec).collect();
         let outputs = run([1, 2, 4][random.below(3)], &Arc::new(rules), &epochs);
-
         let alerts = alerts(&outputs);
-        let want = case.want(&all);
-        let got: BTreeSet<_> = alerts
-            .iter()
-            .map(|alert| {
-                let address = alert.group.iter().map(|(_, value)| value.to_owned()).collect::<String>();
-                (address, alert.anchor, alert.last_cell, alert.reference_counts.clone(), alert.peak)
-            })
-            .collect();
-        assert_eq!(got, want, "seed {seed}\n{}", case.text);
-        assert!(alerts.iter().all(|alert| alert.state == AlertState::Open), "seed {seed}: not decided at the end");
-
-        // What was no number is told, once for each event.
-        let is_numeric = case.field == Some("number");
-        let refused = outputs.iter().flat_map(|output| &output.rejects);
-        let refused = refused.filter(|reject| reject.code == RejectCode::NotANumber).count();
-        let no_number = |(_, happened): &&(u64, Happened)| {
-            is_numeric && happened.number == Some("n/a") && OUTCOMES.contains(&happened.outcome)
-        };
-        assert_eq!(refused, all.iter().filter(no_number).count(), "seed {seed}\n{}", case.text);
-
-        let entry = seen.entry(if case.chained { "chained" } else { case.kind }).or_default();
-        *entry = (entry.0 + 1, entry.1 + want.len());
+        for (case, all) in &list {
+            let found = check(seed, case, all, &alerts, &outputs);
+            let entry = seen.entry(if case.chained { "chained" } else { case.kind }).or_default();
+            *entry = (entry.0 + 1, entry.1 + found);
+        }
     }
     assert!(seen.values().all(|(_, alerts)| *alerts > 0), "{seen:?}");
     assert_eq!(seen.len(), 12, "{seen:?}");

@@ -4,9 +4,12 @@
 //!                                  training file and judge, with normal rows that were kept out too
 //! `models-campaign flows [SEED]`   NSL-KDD, KDDTrain+ to KDDTest+
 //! `models-campaign alerts [SEED]`  AIT alerts, each scenario asked about by a training on the other five
+//! `models-campaign confidence [SEED]` AIT alerts: what the assessment's confidence says against what they were
 //! `models-campaign urls [SEED]`    phishing URLs, folds grouped by registered domain, all features and the text alone
 
 #![allow(clippy::as_conversions)] // as in the crate
+
+mod confidence;
 
 use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
 
@@ -32,8 +35,9 @@ fn main() -> ExitCode {
         Some("flows") => flows(seed),
         Some("urls") => urls(seed),
         Some("alerts") => alerts(seed),
+        Some("confidence") => confidence::run(seed),
         _ => {
-            say("models-campaign novel|flows|urls|alerts [SEED]");
+            say("models-campaign novel|flows|urls|alerts|confidence [SEED]");
             return ExitCode::from(2);
         }
     };

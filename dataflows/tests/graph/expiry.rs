@@ -88,8 +88,11 @@ fn a_month_gives_the_same_alerts_with_a_horizon_and_without() {
             .map(|epoch| Input { events: epoch.iter().map(|(_, event)| event.clone()).collect(), ..Input::default() })
             .collect();
         inputs[0].rules = Some(Arc::clone(&rules));
-        // After it, all that waits is decided.
-        inputs.push(Input { events: vec![event("s", 9_999_999, (DAYS + 9) * DAY, "none h u -")], ended: true, ..Input::default() });
+        // After it, all that waits is decided: in steps, since what is decided more than a week late weighs nothing.
+        for hour in (6..=72).step_by(6) {
+            let quiet = event("s", 9_000_000 + hour.unsigned_abs(), DAYS * DAY + DAY + hour * 3_600, "none h u -");
+            inputs.push(Input { events: vec![quiet], ended: hour == 72, ..Input::default() });
+        }
         let expiring = GraphOptions { horizon_s: Some(DAY), disorder_s: 10, ..bounded() };
         let whole = run(1, &bounded(), &inputs);
         let expired = run(1, &expiring, &inputs);
