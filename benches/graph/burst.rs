@@ -115,7 +115,13 @@ fn run(failures: u64, others: u64, seconds: u64) -> Result<Ran> {
 }
 
 /// One second: the burst's share, and the others', of whom one in fifty fails to log in.
-fn records(random: &mut Random, epoch: u64, failures: u64, others: u64, cells: &mut BTreeSet<(i64, u64)>) -> Vec<Record> {
+fn records(
+    random: &mut Random,
+    epoch: u64,
+    failures: u64,
+    others: u64,
+    cells: &mut BTreeSet<(i64, u64)>,
+) -> Vec<Record> {
     let mut records = Vec::new();
     let mut line = 0;
     let mut add = |text: String, second: i64| {

@@ -203,12 +203,7 @@ impl Matcher for OneMatcher {
         out.push(Detection {
             tenant: event.origin.tenant.clone(),
             rule: Arc::clone(&rule.id),
-            member: Member {
-                time: event.time,
-                id: event.id(),
-                declared_id: None,
-                position: event.position.clone(),
-            },
+            member: Member { time: event.time, id: event.id(), declared_id: None, position: event.position.clone() },
             source: Arc::clone(&event.origin.source),
             entities: Vec::new(),
             items: vec![item],

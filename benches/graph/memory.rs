@@ -18,10 +18,16 @@ const EPOCHS: u64 = 200;
 const HORIZON_S: u64 = 86_400;
 
 fn main() -> Result<()> {
-    let known =
-        [("events", 10_000_000), ("users", 10_000_000), ("exponent", 110), ("horizons", 4), ("repeat", 1), ("pairs", 0)];
+    let known = [
+        ("events", 10_000_000),
+        ("users", 10_000_000),
+        ("exponent", 110),
+        ("horizons", 4),
+        ("repeat", 1),
+        ("pairs", 0),
+    ];
     let [events, users, exponent, horizons, repeat, pairs] = numbers(known, std::env::args().skip(1))?;
-    let ran = run(events, &Zipf::new(users, float(exponent) / 100.0), horizons.max(2), repeat.max(1));
+    let ran = run(events, Zipf::new(users, float(exponent) / 100.0), horizons.max(2), repeat.max(1));
     say(&ran)?;
     if pairs > 0 {
         say(&costs(&ran, &again(events, users, exponent, horizons, repeat.max(1) * 8)?))?;
@@ -53,16 +59,13 @@ fn costs(one: &Value, other: &Value) -> Value {
     })
 }
 
-fn run(events: u64, zipf: &Zipf, horizons: u64, repeat: u64) -> Value {
+fn run(events: u64, zipf: Zipf, horizons: u64, repeat: u64) -> Value {
     let per_epoch = events / (EPOCHS * horizons);
-    timely::execute_directly(|worker| {
+    timely::execute_directly(move |worker| {
         let rule = OneRule::new("logins", "user", 300, Predicate::EventCount(Condition::at_least(1_000)), Level::Low);
         let mut rules: Option<Arc<dyn Rules>> = Some(Arc::new(rule));
-        let options = GraphOptions {
-            horizon_s: i64::try_from(HORIZON_S).ok(),
-            disorder_s: 0,
-            ..GraphOptions::default()
-        };
+        let options =
+            GraphOptions { horizon_s: i64::try_from(HORIZON_S).ok(), disorder_s: 0, ..GraphOptions::default() };
         let mut graph = Graph::build(worker, &options, None);
         let (mut random, mut made) = (Random(3), Events::default());
         let (before, began) = (resident_bytes(), cpu_s());
@@ -133,7 +136,12 @@ impl Zipf {
             let u = self.low + float(random.draw() >> 11) / float(1 << 53) * (self.high - self.low);
             let k = self.inverse(u).round().max(1.0);
             if u >= self.integral(k + 0.5) - k.powf(-self.exponent) {
-                #[allow(clippy::as_conversions, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "k is whole, from 1 to the number of users")]
+                #[allow(
+                    clippy::as_conversions,
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "k is whole, from 1 to the number of users"
+                )]
                 let number = k as u64;
                 return number - 1;
             }

@@ -29,7 +29,7 @@ use differential_dataflow::input::InputSession;
 use serde_json::{Value, json};
 use timely::dataflow::{
     ProbeHandle,
-    operators::{Input as _, Probe, vec::Broadcast},
+    operators::{Input as _, vec::Broadcast},
 };
 
 const EVENTS_PER_S: u64 = 1_000;
