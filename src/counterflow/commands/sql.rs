@@ -93,7 +93,7 @@ struct Asker {
 
 impl Asker {
     /// Asks one statement and prints the answer.
-    async fn ask(&mut self, statement: &str) -> Result<(), QueryError> {
+    async fn ask(&self, statement: &str) -> Result<(), QueryError> {
         // Collected by the one who writes: a lock on standard output cannot cross the runtime's threads.
         let mut out = io::BufWriter::new(io::stdout());
         let mut rows = self.session.query_as_of(statement, self.as_of).await?;

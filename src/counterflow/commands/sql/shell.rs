@@ -97,7 +97,7 @@ impl Shell<'_> {
     fn ask(&mut self, statement: &str) {
         #[allow(clippy::disallowed_methods)] // for a person who waits
         let begun = Instant::now();
-        let asker = &mut *self.asker;
+        let asker = &*self.asker;
         let done = self.runtime.block_on(async {
             tokio::select! {
                 done = asker.ask(statement) => Some(done),
