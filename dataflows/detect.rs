@@ -9,7 +9,10 @@ mod sigma;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use cf_types::{Detection, EpisodeRule, Epoch, Event, Fact, Origin, Time, record::Framing};
+use cf_types::{
+    Detection, EpisodeRule, Epoch, Event, Fact, Origin, Time,
+    record::{Framing, stream},
+};
 use serde::{Deserialize, Serialize};
 use timely::{
     container::CapacityContainerBuilder,
@@ -134,10 +137,11 @@ pub(crate) fn unknown_origin(detection: &Detection) -> Arc<Origin> {
 }
 
 fn note(newest: &mut BTreeMap<Arc<str>, Time>, event: &Event) {
-    match newest.get_mut(&event.origin.source) {
+    let stream = stream(&event.origin, &event.position);
+    match newest.get_mut(stream) {
         Some(time) => *time = event.time.max(*time),
         None => {
-            newest.insert(Arc::clone(&event.origin.source), event.time);
+            newest.insert(Arc::clone(stream), event.time);
         }
     }
 }

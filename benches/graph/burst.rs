@@ -179,6 +179,8 @@ fn tell(outputs: &[EpochOutput]) -> Result<(u64, u64)> {
                 generation,
                 ends: Default::default(),
                 newest: Default::default(),
+                starts: Default::default(),
+                marks: Default::default(),
                 idle: Vec::new(),
                 passed_ms: 0,
                 control: 0,

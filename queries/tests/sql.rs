@@ -138,6 +138,8 @@ fn entry(epoch: Epoch) -> EpochEntry {
         generation: 1,
         ends: BTreeMap::new(),
         newest: BTreeMap::new(),
+        starts: Default::default(),
+        marks: Default::default(),
         idle: vec![],
         passed_ms: 0,
         control: 0,

@@ -9,6 +9,7 @@
 //! | `GET`, `POST /api/v1/rules`; `GET`, `PUT`, `DELETE /rules/{id}` | the rules in force ([`rules`]) |
 //! | `GET /api/v1/alerts/{id}/explain` | why there is an alert, down to its events ([`engine`]) |
 //! | `POST /api/v1/reload` | settings, rules and sources are read anew ([`engine`]) |
+//! | `GET /api/v1/sources`, `POST /api/v1/sources/{name}/resume` | how the sources stand; a stopped one goes on |
 //! | `GET /api/v1/incidents`, `/incidents/{number}`, `/alerts` | what the ledger says |
 //! | `GET /api/v1/assessments/{alert}` | its score with every factor, and how it was scored before |
 //! | `GET /api/v1/risk`, `/risk?entity=host:web01` | entities by risk; one with what its risk is made of and leads to |
@@ -46,6 +47,7 @@ pub mod metrics;
 mod risk;
 pub mod rules;
 mod serve;
+pub mod sources;
 pub mod sql;
 mod views;
 
@@ -106,6 +108,7 @@ pub struct ApiState {
     pub(crate) bodies: Arc<Semaphore>,
     pub(crate) rules: Option<Arc<dyn Rules>>,
     pub(crate) engine: Option<Arc<dyn Engine>>,
+    pub(crate) sources: Option<Arc<dyn sources::Sources>>,
     pub(crate) sql: Option<Arc<dyn Sql>>,
 }
 
@@ -135,6 +138,7 @@ impl ApiState {
             bodies: Arc::new(Semaphore::new(kib)),
             rules: None,
             engine: None,
+            sources: None,
             sql: None,
         }
     }
@@ -152,6 +156,15 @@ impl ApiState {
     #[must_use]
     pub fn with_engine(mut self, engine: Arc<dyn Engine>) -> ApiState {
         self.engine = Some(engine);
+        self
+    }
+}
+
+impl ApiState {
+    /// With the engine's sources; without them their routes are not found.
+    #[must_use]
+    pub fn with_sources(mut self, sources: Arc<dyn sources::Sources>) -> ApiState {
+        self.sources = Some(sources);
         self
     }
 }
@@ -179,6 +192,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/risk", get(risk::risk))
         .route("/api/v1/suppressed", get(views::suppressed))
         .route("/api/v1/assessments/{alert}", get(risk::assessment))
+        .route("/api/v1/sources", get(sources::list))
+        .route("/api/v1/sources/{name}/resume", post(sources::resume))
         .route("/api/v1/rules", get(rules::list).post(rules::make))
         .route("/api/v1/rules/{id}", get(rules::show).put(rules::put).delete(rules::remove))
         .route_layer(middleware::from_fn(guard::local_name));

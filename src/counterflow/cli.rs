@@ -39,6 +39,9 @@ pub(crate) enum Command {
     /// Scan files with YARA rules
     #[cfg(feature = "yara")]
     Yara(YaraArguments),
+    /// Say how the sources stand, try them out, let a stopped one go on
+    #[command(subcommand)]
+    Sources(SourcesCommand),
     /// Ask the history in SQL, beside a running or a stopped engine
     Sql(SqlArguments),
     /// List incidents, or show one with its timeline
@@ -294,13 +297,42 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) alerts_file: Option<PathBuf>,
 
-    /// Let the rebuilt state win where it differs from the ledger in more than 20 alerts
+    /// Let the rebuilt state win where it differs from the ledger in more than 20 alerts, and go on where Kafka lacks
+    /// records that an epoch had
     #[arg(long)]
     pub(crate) accept_differences: bool,
 
     /// Files to read once as bounded sources, `-` for standard input
     #[arg(value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SourcesCommand {
+    /// List the sources, each Kafka partition by itself: state, rate, lag, watermark, late share, rejects, last error
+    List {
+        /// Folder of the engine
+        #[arg(long, value_name = "DIR", default_value = "data")]
+        data: PathBuf,
+    },
+    /// Try each source of the settings (--config): address, login, certificate, topics; exit 1 with what is wrong
+    Check {
+        /// Only these
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Let what is stopped of a Kafka source go on; wants --config, beside a running or a stopped engine
+    Resume {
+        /// The source's name in the settings
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Where: earliest, latest, offset=N or time=2026-01-05T14:00:00Z
+        #[arg(long, value_name = "PLACE")]
+        from: String,
+        /// Folder of the engine
+        #[arg(long, value_name = "DIR", default_value = "data")]
+        data: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

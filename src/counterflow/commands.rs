@@ -20,6 +20,7 @@ mod rules_import;
 mod rules_test;
 mod run;
 mod sarif;
+mod sources;
 mod sql;
 mod train;
 #[cfg(feature = "yara")]
@@ -45,6 +46,7 @@ pub(crate) fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Rules(arguments) => rules::run(cli, arguments),
         #[cfg(feature = "yara")]
         Command::Yara(arguments) => yara::run(cli, arguments),
+        Command::Sources(command) => sources::run(cli, command),
         Command::Sql(arguments) => sql::run(cli, arguments),
         Command::Incidents(arguments) => incidents::run(cli, arguments),
         Command::Alerts(arguments) => incidents::alerts(cli, arguments),

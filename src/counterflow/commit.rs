@@ -82,6 +82,8 @@ impl Store {
             generation: self.generation,
             ends: std::collections::BTreeMap::new(),
             newest: std::collections::BTreeMap::new(),
+            starts: std::collections::BTreeMap::new(),
+            marks: std::collections::BTreeMap::new(),
             idle: Vec::new(),
             passed_ms: 0,
             control: 0,

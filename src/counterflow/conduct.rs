@@ -17,30 +17,41 @@ use std::{
 use anyhow::{Context, Result, bail};
 use cf_dataflows::Recalled;
 use cf_engine::{Engine, EpochInput};
+use cf_kafka::Class;
 use cf_ledger::facts_log::{FactsLog, Loaded};
 use cf_ledger::{ControlEntry, Difference, Present, Sealed};
 use cf_sigma::{RuleSet, Text};
 use cf_spool::{ReadError, Spool, SpoolReader};
-use cf_types::{EntityRisk, Epoch, EpochOutput, EpochRecord, Fact, Record, Time, clock};
+use cf_types::{EntityRisk, Epoch, EpochOutput, EpochRecord, Fact, Record, Time, clock, record::stream};
 
 use crate::{
     commit::{ENGINE, Store},
+    kafka::{self, Again, Kafka},
     live::{self, Waiting},
     lookup::{self, Lookup},
     passage::Passage,
     reload::Swap,
     rulebook::Shelf,
     rules,
+    sources::Board,
     status::Status,
     warm::{self, Warm},
 };
 
 /// Records of one epoch at most.
 const EPOCH_RECORDS: usize = 8_192;
+/// Bytes of one epoch's records, about: one record may go beyond it.
+const EPOCH_BYTES: usize = 32 << 20;
+/// Records of a twentieth part, when classes take turns.
+const PART: usize = 32;
 /// Epochs in flight at most: beyond it the spool waits, and then the senders.
 const IN_FLIGHT: usize = 8;
 /// How long an epoch gathers after its first record when there is little to do.
 const GATHER: Duration = Duration::from_millis(10);
+/// How long Kafka may wait for us when nothing else happens.
+const KAFKA_EVERY: Duration = Duration::from_millis(5);
+/// How often others are told how the sources stand.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
 /// How often the control log is looked at.
 const CONTROL_EVERY: Duration = Duration::from_millis(50);
 /// Alerts in which a rebuilt state may differ from the ledger before a person must say yes.
@@ -56,6 +67,8 @@ pub(crate) struct Conductor {
     pub(crate) store: Store,
     pub(crate) engine: Engine,
     pub(crate) spool: Arc<Spool>,
+    /// Partitions that are read.
+    pub(crate) kafka: Kafka,
     pub(crate) facts_log: FactsLog,
     pub(crate) rule_options: rules::RuleOptions,
     /// The rules from the next epoch on.
@@ -65,6 +78,8 @@ pub(crate) struct Conductor {
     pub(crate) idle_after: Duration,
     pub(crate) horizon_s: i64,
     pub(crate) status: Arc<Status>,
+    /// How the sources stand, for others.
+    pub(crate) board: Arc<Board>,
     /// Where changed settings wait.
     pub(crate) live: Arc<Waiting>,
     /// Whether a rebuilt state that differs much from the ledger may win.
@@ -94,6 +109,8 @@ struct Cut {
     heard: HashMap<Arc<str>, Instant>,
     /// Records that no epoch has yet.
     gathered: Vec<Record>,
+    /// Bytes that they may still grow by.
+    bytes_left: usize,
     gathering_since: Option<Instant>,
     waiting: Vec<ControlEntry>,
     looked_at_control: Instant,
@@ -111,7 +128,11 @@ impl Cut {
 impl Conductor {
     /// Replays what was, then goes live until `stop`; then drains and closes.
     pub(crate) fn run(mut self, stop: &AtomicBool) -> Result<()> {
-        let mut cut = self.recover()?;
+        let Some(mut cut) = self.recover(stop)? else {
+            // Nothing was changed, and nothing is lost: what was received waits in the spool.
+            self.engine.stop()?;
+            return self.store.close();
+        };
         self.ask_again(&cut)?;
         if cut.rules == self.rules.hash() {
             self.swap.bind(&self.rules, cut.epoch, None);
@@ -119,7 +140,12 @@ impl Conductor {
         self.status.ready();
         let mut flying: VecDeque<EpochRecord> = VecDeque::new();
         let mut flushed = Instant::now();
+        let mut noted: Option<Instant> = None;
         loop {
+            if noted.is_none_or(|at: Instant| at.elapsed() >= NOTE_EVERY) {
+                noted = Some(Instant::now());
+                self.board.note(self.kafka.states());
+            }
             let stopping = stop.load(Ordering::Acquire);
             if let Some(error) = self.spool.log().ended() {
                 bail!("the spool takes nothing any more, so nothing can be received: {error}");
@@ -161,7 +187,8 @@ impl Conductor {
     }
 
     /// Rebuilds the graph's state: the facts log, then the epochs behind it from the spool.
-    fn recover(&mut self) -> Result<Cut> {
+    /// `None` if it was stopped while it waited for a cluster.
+    fn recover(&mut self, stop: &AtomicBool) -> Result<Option<Cut>> {
         let mut loaded = std::mem::take(&mut self.recalled);
         // What was counted for a rule before it began anew was forgotten then.
         loaded.forget_before(&self.store.runtime.block_on(self.store.ledger.rules_since())?);
@@ -172,6 +199,8 @@ impl Conductor {
         // Epochs up to this one are in the facts log; it must be the ledger's, for where the spool goes on.
         let last = loaded.frontier.saturating_sub(1);
         let mut records = self.records(last, upper)?;
+        let newest_bound = records.back().cloned();
+        self.kafka.open(records.front().filter(|_| last > 0))?;
         let mut present = Present::default();
         let mut state = State::default();
         if last > 0 {
@@ -180,7 +209,7 @@ impl Conductor {
             })?;
             self.store.members.set_rules(self.rules.episode_rules());
             self.store.members.add(&loaded.detections);
-            let mut input = self.input_of(&record, &mut state, None)?;
+            let Some(mut input) = self.input_of(&record, &mut state, None, stop)? else { return Ok(None) };
             input.recalled = loaded.detections;
             input.newest = record.newest.iter().map(|(source, time)| (Arc::from(source.as_str()), *time)).collect();
             self.status.restore_newest(&record.newest);
@@ -208,15 +237,16 @@ impl Conductor {
         let mut reader = self.spool.read(state.row.max(floor))?;
         let replayed = records.len();
         for record in records {
-            let input = self.input_of(&record, &mut state, Some(&mut reader))?;
+            let Some(input) = self.input_of(&record, &mut state, Some(&mut reader), stop)? else { return Ok(None) };
             self.engine.feed(input)?;
             state.last = self.take(&record, &mut present, true)?;
         }
         tracing::info!(recalled = last, replayed, upper, "state is rebuilt");
+        self.kafka.go_live(newest_bound.as_ref());
         let epoch = self.reconcile(&present, upper.max(1), &state)?;
         let mut passage = Passage::new(Instant::now());
         passage.through(&state.last);
-        Ok(Cut {
+        Ok(Some(Cut {
             passage,
             epoch,
             row: reader.next_row().max(state.row),
@@ -227,10 +257,11 @@ impl Conductor {
             reader,
             heard: state.heard,
             gathered: Vec::new(),
+            bytes_left: EPOCH_BYTES,
             gathering_since: None,
             waiting: Vec::new(),
             looked_at_control: Instant::now(),
-        })
+        }))
     }
 
     /// What was sealed up to an epoch and still weighs in risk and incidents: the ledger's, since sealed is final.
@@ -296,7 +327,8 @@ impl Conductor {
         record: &EpochRecord,
         state: &mut State,
         reader: Option<&mut SpoolReader>,
-    ) -> Result<EpochInput> {
+        stop: &AtomicBool,
+    ) -> Result<Option<EpochInput>> {
         let mut input = EpochInput { epoch: record.epoch, ..EpochInput::default() };
         if record.rules != state.rules {
             let set = self.rule_set(&record.rules, state)?;
@@ -341,8 +373,45 @@ impl Conductor {
                 }
             }
             state.row = end;
+            if !self.read_partitions(record, state, &mut input.records, stop)? {
+                return Ok(None);
+            }
         }
-        Ok(input)
+        Ok(Some(input))
+    }
+
+    /// The records that an epoch of before had from Kafka, however long the cluster lets us wait. False if we are told to
+    /// stop meanwhile.
+    fn read_partitions(
+        &mut self,
+        record: &EpochRecord,
+        state: &mut State,
+        records: &mut Vec<Record>,
+        stop: &AtomicBool,
+    ) -> Result<bool> {
+        let before = records.len();
+        self.kafka.begin_again(record);
+        let mut said = Instant::now();
+        while matches!(self.kafka.read_again(record, self.accept_differences, records)?, Again::Later) {
+            self.board.note(self.kafka.states());
+            if stop.load(Ordering::Acquire) {
+                return Ok(false);
+            }
+            if said.elapsed() >= Duration::from_secs(10) {
+                said = Instant::now();
+                tracing::warn!(
+                    epoch = record.epoch,
+                    "waiting for Kafka to rebuild the state; what is received is kept"
+                );
+            }
+        }
+        for record in records.iter().skip(before) {
+            let stream = stream(&record.origin, &record.position);
+            if !state.heard.contains_key(stream) {
+                state.heard.insert(Arc::clone(stream), Instant::now());
+            }
+        }
+        Ok(true)
     }
 
     fn control_between(&self, after: i64, upto: i64) -> Result<Vec<ControlEntry>> {
@@ -417,8 +486,10 @@ impl Conductor {
                 graver
             );
         }
-        let record = EpochRecord {
+        let mut record = EpochRecord {
             epoch,
+            starts: BTreeMap::new(),
+            marks: BTreeMap::new(),
             newest: self.status.newest_upto(epoch),
             wall: clock::now(),
             generation: self.store.generation,
@@ -430,6 +501,7 @@ impl Conductor {
             begun: Vec::new(),
             engine: ENGINE.to_owned(),
         };
+        self.kafka.bind(&mut record);
         self.engine.feed(EpochInput { epoch, ..EpochInput::default() })?;
         let output = self.next_output()?;
         self.store.adopt(&record, present, &output)?;
@@ -455,13 +527,76 @@ impl Conductor {
     }
 
     /// Takes what the spool has; says whether an epoch is due.
-    fn gather(&self, cut: &mut Cut, idle: bool, stopping: bool) -> Result<bool> {
+    fn gather(&mut self, cut: &mut Cut, idle: bool, stopping: bool) -> Result<bool> {
+        let begun = self.gather_by_class(cut, stopping)?;
+        let others = begun || cut.rules != self.rules.hash() || self.swap.is_waiting();
+        if others || !cut.waiting.is_empty() || cut.gathered.len() >= EPOCH_RECORDS || cut.bytes_left == 0 {
+            return Ok(true);
+        }
+        if cut.gathered.is_empty() {
+            if idle && !stopping && cut.is_silent(self.idle_after) && cut.passage.is_due(Instant::now()) {
+                return Ok(true);
+            }
+            if idle && !stopping {
+                // Nothing to do at all: sleep until a record comes, but no longer than the others may wait.
+                let _next = self.spool.wait(cut.row, if self.kafka.is_empty() { CONTROL_EVERY } else { KAFKA_EVERY });
+            }
+            return Ok(false);
+        }
+        let since = *cut.gathering_since.get_or_insert_with(Instant::now);
+        if idle && !stopping && since.elapsed() < GATHER {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(stopping || since.elapsed() >= GATHER)
+    }
+
+    /// Takes what is there, by turns: when there is more than an epoch holds, each class gets its parts. What is pushed is
+    /// of class normal and shares it with Kafka's. Says whether partitions began, which the next epoch must bind.
+    fn gather_by_class(&mut self, cut: &mut Cut, stopping: bool) -> Result<bool> {
+        // Who stops takes what was accepted, and no more.
+        if self.kafka.is_empty() || stopping {
+            let _rows = self.gather_spool(cut, EPOCH_RECORDS)?;
+            return Ok(false);
+        }
+        let begun = self.kafka.tend();
+        loop {
+            let before = cut.gathered.len();
+            for class in Class::ALL {
+                let part = (class.parts() * PART).min(EPOCH_RECORDS.saturating_sub(cut.gathered.len()));
+                let of_kafka = if class == Class::Normal { part.div_ceil(2) } else { part };
+                let taken = self.kafka.take(class, of_kafka, &mut cut.bytes_left, &mut cut.gathered);
+                if class == Class::Normal {
+                    let _rows = self.gather_spool(cut, part - taken)?;
+                }
+            }
+            let new = cut.gathered.get(before..).unwrap_or_default();
+            // Neighbours are mostly of one stream.
+            for run in new.chunk_by(|a, b| Arc::ptr_eq(&a.position.origin, &b.position.origin)) {
+                if let Some(first) = run.first() {
+                    let (stream, now) = (stream(&first.origin, &first.position), Instant::now());
+                    cut.passage.heard(now);
+                    cut.heard.insert(Arc::clone(stream), now);
+                }
+            }
+            if new.is_empty() || cut.gathered.len() >= EPOCH_RECORDS || cut.bytes_left == 0 {
+                return Ok(begun);
+            }
+        }
+    }
+
+    /// Takes at most so many records of the spool.
+    fn gather_spool(&self, cut: &mut Cut, records: usize) -> Result<usize> {
         let end = self.spool.log().durable_end();
-        let room = EPOCH_RECORDS - cut.gathered.len();
+        let before = cut.gathered.len();
+        let room = EPOCH_RECORDS.saturating_sub(before).min(records);
         for _ in 0..room {
+            if cut.bytes_left == 0 {
+                break;
+            }
             match cut.reader.next() {
                 Some(Ok((row, record))) => {
                     cut.row = row + 1;
+                    cut.bytes_left = cut.bytes_left.saturating_sub(record.bytes.len());
                     let now = Instant::now();
                     cut.passage.heard(now);
                     cut.heard.insert(Arc::clone(&record.origin.source), now);
@@ -485,31 +620,17 @@ impl Conductor {
                 }
             }
         }
-        let others = cut.rules != self.rules.hash() || self.swap.is_waiting();
-        if others || !cut.waiting.is_empty() || cut.gathered.len() == EPOCH_RECORDS {
-            return Ok(true);
-        }
-        if cut.gathered.is_empty() {
-            if idle && !stopping && cut.is_silent(self.idle_after) && cut.passage.is_due(Instant::now()) {
-                return Ok(true);
-            }
-            if idle && !stopping {
-                // Nothing to do at all: sleep until a record comes, but no longer than the control log may wait.
-                let _next = self.spool.wait(cut.row, CONTROL_EVERY);
-            }
-            return Ok(false);
-        }
-        let since = *cut.gathering_since.get_or_insert_with(Instant::now);
-        if idle && !stopping && since.elapsed() < GATHER {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Ok(stopping || since.elapsed() >= GATHER)
+        Ok(cut.gathered.len() - before)
     }
 
     /// Closes an epoch and feeds it.
     fn cut(&mut self, cut: &mut Cut) -> Result<EpochRecord> {
         let mut input =
             EpochInput { epoch: cut.epoch, records: std::mem::take(&mut cut.gathered), ..EpochInput::default() };
+        cut.bytes_left = EPOCH_BYTES;
+        for entry in cut.waiting.iter().filter(|entry| entry.kind == kafka::RESUME) {
+            self.kafka.resume(&entry.body)?;
+        }
         let begun = self.change_rules(cut, &mut input);
         let live::Changed { sources, idle_after } = self.live.take();
         input.sources = sources;
@@ -535,8 +656,10 @@ impl Conductor {
         idle.dedup();
         input.idle.clone_from(&idle);
         input.passed_ms = if cut.is_silent(self.idle_after) { cut.passage.take(Instant::now()) } else { 0 };
-        let record = EpochRecord {
+        let mut record = EpochRecord {
             epoch: cut.epoch,
+            starts: BTreeMap::new(),
+            marks: BTreeMap::new(),
             newest: BTreeMap::new(), // known when it has been decoded: see `apply`
             passed_ms: input.passed_ms,
             wall: clock::now(),
@@ -553,6 +676,7 @@ impl Conductor {
             begun,
             engine: ENGINE.to_owned(),
         };
+        self.kafka.bind(&mut record);
         cut.epoch += 1;
         cut.gathering_since = None;
         self.engine.feed(input)?;
@@ -601,6 +725,7 @@ impl Conductor {
     /// Makes durable in the facts log what history has durably (never more: what is behind its frontier is not computed
     /// again), forgets what lies behind the horizon, trims the spool.
     fn flush(&mut self) -> Result<()> {
+        self.kafka.commit();
         let durable = self.store.history.durable();
         self.status.durable(durable);
         let frontier = self.facts_log.flush(durable + 1)?;

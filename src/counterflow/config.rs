@@ -37,8 +37,8 @@ pub(crate) struct Settings {
     pub(crate) rules: RuleSettings,
     /// The ways in.
     pub(crate) listen: ListenSettings,
-    /// How each source decodes, by its name: `syslog`, `http`, `file`.
-    pub(crate) sources: BTreeMap<String, SourceOptions>,
+    /// How each source decodes, by its name: `syslog`, `http`, `file`, and those of Kafka, which are read by it.
+    pub(crate) sources: BTreeMap<String, SourceSettings>,
     /// The spool: what was accepted and not yet evaluated.
     pub(crate) spool: SpoolSettings,
     /// SQL for others: limits, and the Postgres wire.
@@ -152,6 +152,16 @@ pub(crate) struct ListenSettings {
     /// Syslog by TCP (octet counting or lines), `ADDR:PORT`.
     #[schemars(with = "Option<String>")]
     pub(crate) syslog_tcp: Option<SocketAddr>,
+}
+
+/// One source: how it decodes, and where it is read if it is not one that is sent to us.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct SourceSettings {
+    #[serde(flatten)]
+    pub(crate) options: SourceOptions,
+    /// Topics of a Kafka cluster to read.
+    pub(crate) kafka: Option<cf_kafka::KafkaSettings>,
 }
 
 /// The spool.
@@ -396,12 +406,24 @@ fn check(settings: &Settings) -> Result<()> {
     }
     settings.sql.check().map_err(anyhow::Error::msg)?;
     sources(settings)?;
+    let kafka = settings.sources.iter().filter_map(|(name, source)| Some((name, source.kafka.as_ref()?)));
+    for (name, kafka) in kafka {
+        let mut problems = kafka.problems(name);
+        if ["syslog", "http", "file"].contains(&name.as_str()) || name.contains([':', '/']) {
+            problems
+                .push(format!("sources.{name}.kafka: a source that is read wants a name of its own, without : and /"));
+        }
+        if !problems.is_empty() {
+            bail!("{}", problems.join("\n  "));
+        }
+    }
     Ok(())
 }
 
 /// How each source decodes, checked.
 pub(crate) fn sources(settings: &Settings) -> Result<Arc<SourceTable>> {
-    Ok(Arc::new(SourceTable::new(&settings.sources)?))
+    let options = settings.sources.iter().map(|(name, source)| (name.clone(), source.options.clone())).collect();
+    Ok(Arc::new(SourceTable::new(&options)?))
 }
 
 /// The options of the graph.

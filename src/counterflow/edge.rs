@@ -22,6 +22,7 @@ use crate::{
     conduct::Conductor,
     config::{ListenSettings, Settings},
     reload::Reload,
+    sources::{Board, SourcesApi},
     sql::Service,
     status::Status,
 };
@@ -123,11 +124,20 @@ impl Edge {
         if let Some(listener) = sockets.http {
             let reader = runtime.block_on(conductor.store.ledger.reader())?;
             let options = ApiOptions::default();
-            let health = Arc::new(health(&conductor.status, spool, reload));
+            let health = health(&conductor.status, spool, reload);
+            let board = Arc::clone(&conductor.board);
+            if !conductor.kafka.is_empty() {
+                health.component("sources", move || {
+                    let (good, says) = board.summary();
+                    (if good { Condition::Ok } else { Condition::Degraded }, says)
+                });
+            }
+            let health = Arc::new(health);
             let page = page(&conductor.status, spool, reload, counts);
+            let page = with_lags(page, Arc::clone(&conductor.board));
             let rules: Arc<dyn cf_api::Rules> = Arc::<Reload>::clone(reload);
             let state = ApiState::new(Arc::clone(spool), reader, data.to_owned(), health, page, options.clone());
-            let mut state = state.with_rules(rules).with_engine(engine);
+            let mut state = state.with_rules(rules).with_engine(engine).with_sources(sources(settings, conductor));
             if let Some(sql) = &sql {
                 state = state.with_sql(Arc::<Service>::clone(sql));
             }
@@ -164,6 +174,29 @@ impl Edge {
             drop(runtime.block_on(response));
         }
     }
+}
+
+/// The sources as the API sees them.
+fn sources(settings: &Settings, conductor: &Conductor) -> Arc<dyn cf_api::sources::Sources> {
+    let kafka = settings.sources.iter().filter_map(|(name, source)| Some((name.clone(), source.kafka.clone()?)));
+    Arc::new(SourcesApi {
+        board: Arc::clone(&conductor.board),
+        kafka: kafka.collect(),
+        ledger: conductor.store.ledger.clone(),
+        runtime: conductor.store.runtime.handle().clone(),
+    })
+}
+
+/// The page, and the lag of each partition of Kafka.
+fn with_lags(page: Arc<dyn Fn(&mut Page) + Send + Sync>, board: Arc<Board>) -> Arc<dyn Fn(&mut Page) + Send + Sync> {
+    Arc::new(move |out| {
+        page(out);
+        let lags = board.lags();
+        let labels: Vec<_> = lags.iter().map(|(stream, _)| [("stream", stream.as_str())]).collect();
+        let rows = labels.iter().zip(&lags).map(|(labels, (_, lag))| (&labels[..], *lag));
+        let help = "Records of a Kafka partition that wait to be read.";
+        out.metric("counterflow_kafka_lag", cf_api::metrics::Kind::Gauge, help, rows);
+    })
 }
 
 fn report<E: std::fmt::Display>(what: &str, ended: Result<(), E>) {

@@ -95,6 +95,14 @@ impl Live {
         let sources = config::sources(&new)?;
         let (mut changed, mut restart) = (Vec::new(), Vec::new());
         for key in differing(&serde_json::to_value(&*now)?, &serde_json::to_value(&new)?) {
+            // How a source decodes may change; where it is read is part of what runs.
+            let kafka = |settings: &Settings| {
+                let name = key.strip_prefix("sources.")?;
+                settings.sources.get(name)?.kafka.clone()
+            };
+            if kafka(&now) != kafka(&new) {
+                restart.push(format!("{key}.kafka"));
+            }
             let is_live = LIVE.iter().any(|live| key == *live || key.starts_with(&format!("{live}.")));
             (if is_live { &mut changed } else { &mut restart }).push(key);
         }

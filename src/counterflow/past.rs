@@ -35,7 +35,7 @@ pub(crate) use lived::Lived;
 pub(crate) use outcome::{Outcome, RuleHits};
 
 use crate::{
-    config::{self, DetectionSettings, RuleSettings, ScoringSettings, Settings},
+    config::{self, DetectionSettings, RuleSettings, ScoringSettings, Settings, SourceSettings},
     rulebook::{self, KeptText},
     rules,
 };
@@ -61,6 +61,8 @@ impl Kept {
     /// The same as settings, what it does not say as in `others`.
     pub(crate) fn into_settings(self, others: Settings) -> Settings {
         let Kept { detection, scoring, rules, sources, .. } = self;
+        let sources =
+            sources.into_iter().map(|(name, options)| (name, SourceSettings { options, kafka: None })).collect();
         Settings { detection, scoring, rules, sources, ..others }
     }
 }
@@ -72,7 +74,8 @@ pub(crate) async fn keep(ledger: &Ledger, generation: u64, settings: Option<&Set
             detection: detection.clone(),
             scoring: scoring.clone(),
             rules: rules.clone(),
-            sources: sources.clone(),
+            // How they decode, never how to reach them: there are passwords among that.
+            sources: sources.iter().map(|(name, source)| (name.clone(), source.options.clone())).collect(),
             bounded: false,
         },
         None => Kept { bounded: true, ..Kept::default() },
@@ -161,7 +164,7 @@ impl Past {
             detection: detection.clone(),
             scoring: scoring.clone(),
             rules: rules.clone(),
-            sources: sources.clone(),
+            sources: sources.iter().map(|(name, source)| (name.clone(), source.options.clone())).collect(),
             bounded: self.bounded,
         }
     }
@@ -338,6 +341,8 @@ fn record(row: Value) -> Result<EpochRecord> {
         generation: kept.generation,
         passed_ms: ends.remove(cf_history::PASSED_MS).unwrap_or(0),
         ends,
+        starts: BTreeMap::new(),
+        marks: BTreeMap::new(),
         newest: BTreeMap::new(),
         idle: kept.idle,
         control: kept.control,

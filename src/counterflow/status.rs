@@ -9,7 +9,7 @@ use std::{
 };
 
 use cf_ledger::{AlertEvent, Applied};
-use cf_types::{Epoch, EpochOutput, EpochRecord, Event, Reject, Time};
+use cf_types::{Epoch, EpochOutput, EpochRecord, Event, Reject, Time, record::stream};
 
 use cf_engine::Tap;
 
@@ -24,6 +24,18 @@ pub(crate) struct Status {
     durable: AtomicU64,
     inner: Mutex<Inner>,
     newest: Mutex<Newest>,
+    streams: Mutex<BTreeMap<Arc<str>, StreamCounts>>,
+}
+
+/// What came of a stream in this run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StreamCounts {
+    /// Events decoded.
+    pub(crate) events: u64,
+    /// Records and events refused, for whatever reason.
+    pub(crate) rejects: u64,
+    /// Of these, events that came too late for a correlation, once for each.
+    pub(crate) late: u64,
 }
 
 /// What a rule found.
@@ -82,6 +94,39 @@ impl Status {
         newest.reached.clone()
     }
 
+    /// Per stream, what came of it.
+    pub(crate) fn streams(&self) -> BTreeMap<Arc<str>, StreamCounts> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Per stream, the newest time of its events.
+    pub(crate) fn newest_reached(&self) -> BTreeMap<String, Time> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).reached.clone()
+    }
+
+    fn count_rejects(&self, rejects: &[Reject]) {
+        if rejects.is_empty() {
+            return;
+        }
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        for reject in rejects {
+            let counts = streams.entry(Arc::clone(stream(&reject.origin, &reject.position))).or_default();
+            counts.rejects += 1;
+            counts.late += u64::from(reject.code == cf_types::RejectCode::TooLate);
+        }
+    }
+
+    fn count_events(&self, events: &[Event]) {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        // Neighbours are mostly of one stream.
+        for run in events.chunk_by(|a, b| stream(&a.origin, &a.position) == stream(&b.origin, &b.position)) {
+            if let Some(first) = run.first() {
+                let counts = streams.entry(Arc::clone(stream(&first.origin, &first.position))).or_default();
+                counts.events += u64::try_from(run.len()).unwrap_or(0);
+            }
+        }
+    }
+
     pub(crate) fn ready(&self) {
         self.ready.store(true, Ordering::Release);
     }
@@ -117,6 +162,7 @@ impl Status {
     /// An epoch is in the ledger.
     pub(crate) fn applied(&self, record: &EpochRecord, output: &EpochOutput, applied: &Applied) {
         self.detections.fetch_add(u64::try_from(output.detections.len()).unwrap_or(0), Ordering::Relaxed);
+        self.count_rejects(&output.rejects);
         let mut inner = self.lock();
         inner.epoch = record.epoch;
         inner.cut_at = Some(record.wall);
@@ -217,13 +263,16 @@ impl Tap for Status {
         let max_ahead_us = newest.max_ahead_us;
         let reached = newest.waiting.entry(epoch).or_default();
         for event in events.iter().filter(|e| e.time <= e.origin.received_at.plus_micros(max_ahead_us)) {
-            match reached.get_mut(&*event.origin.source) {
+            let stream = stream(&event.origin, &event.position);
+            match reached.get_mut(&**stream) {
                 Some(time) => *time = event.time.max(*time),
-                None => drop(reached.insert(event.origin.source.to_string(), event.time)),
+                None => drop(reached.insert(stream.to_string(), event.time)),
             }
         }
         drop(newest);
         self.events.fetch_add(u64::try_from(events.len()).unwrap_or(0), Ordering::Relaxed);
+        self.count_events(events);
+        self.count_rejects(rejects);
         let mut inner = self.lock();
         for event in events {
             match inner.by_source.get_mut(&event.origin.source) {

@@ -163,7 +163,7 @@ impl Decoder {
         let trimmed = trimmed(record);
         let record = trimmed.as_ref().unwrap_or(record);
         if record.origin.framing == Framing::Unframed {
-            return Err(self.diagnose(&record.bytes));
+            return Err(unframed(record).unwrap_or_else(|| self.diagnose(&record.bytes)));
         }
         let wants_json = Source::wants_json(record.origin.framing);
         match record.bytes.first() {
@@ -347,6 +347,23 @@ impl Decoder {
             (Some(b'{' | b'['), Err(broken)) => broken,
             _ => Broken::new(RejectCode::Damaged, "could not be framed".to_owned()),
         }
+    }
+}
+
+/// What Kafka has and no line of text is: no value at all, and values with a schema registry's header (a zero, and the
+/// number of the schema in four bytes).
+fn unframed(record: &Record) -> Option<Broken> {
+    if !record.position.origin.starts_with(cf_types::record::KAFKA_PREFIX) {
+        return None;
+    }
+    match &record.bytes[..] {
+        [] => Some(Broken::new(RejectCode::Empty, "a record without a value (a tombstone)".to_owned())),
+        [0, a, b, c, d, ..] => {
+            let schema = u32::from_be_bytes([*a, *b, *c, *d]);
+            let reason = format!("Avro or Protobuf with schema {schema} of a schema registry, which is not read");
+            Some(Broken::new(RejectCode::UnsupportedFormat, reason))
+        }
+        _ => None,
     }
 }
 

@@ -103,6 +103,8 @@ fn record(epoch: u64, generation: u64) -> EpochRecord {
         generation,
         ends: BTreeMap::from([("spool".to_owned(), epoch * 10)]),
         newest: BTreeMap::new(),
+        starts: Default::default(),
+        marks: Default::default(),
         idle: Vec::new(),
         passed_ms: 0,
         control: 0,

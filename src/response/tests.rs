@@ -61,6 +61,8 @@ impl World {
             generation: self.generation,
             ends: BTreeMap::new(),
             newest: BTreeMap::new(),
+            starts: Default::default(),
+            marks: Default::default(),
             idle: Vec::new(),
             passed_ms: 0,
             control: 0,

@@ -18,13 +18,21 @@ pub struct EpochRecord {
     pub wall: Time,
     /// Which start of the engine cut it.
     pub generation: u64,
-    /// Per source with positions, the end of this epoch (exclusive): `spool` to its row, ...
+    /// Per source with positions, the end of this epoch (exclusive): `spool` to its row, `file:PATH`,
+    /// `kafka:SOURCE:TOPIC/PARTITION` to its next offset.
     pub ends: BTreeMap<String, u64>,
-    /// Per source, the newest time of its events up to and with this epoch that was not too far ahead of its receipt: with
+    /// Per stream, the newest time of its events up to and with this epoch that was not too far ahead of its receipt: with
     /// it a restart that does not read them again computes the same watermarks.
     #[serde(default)]
     pub newest: BTreeMap<String, Time>,
-    /// Sources that were idle by the clock when it was cut: they do not hold the watermark back.
+    /// Kafka partitions (`kafka:SOURCE:TOPIC/PARTITION`) that begin with this epoch, new or by somebody's word: at this
+    /// offset, before all their records in it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub starts: BTreeMap<String, u64>,
+    /// Per Kafka partition, what the record before its end was: it tells a topic that was made anew.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub marks: BTreeMap<String, u64>,
+    /// Streams (see [`stream`](crate::record::stream)) that were idle by the clock when it was cut: they do not hold the watermark back.
     pub idle: Vec<String>,
     /// How long, in milliseconds of the engine's clock, all sources had been idle since the epoch before, or since the
     /// last of them was heard: event time went on by as much.

@@ -55,6 +55,16 @@ pub struct Origin {
     pub framing: Framing,
 }
 
+/// What the positions of Kafka partitions begin with: `kafka:SOURCE:TOPIC/PARTITION`.
+pub const KAFKA_PREFIX: &str = "kafka:";
+
+/// The stream that a record belongs to: what has one event time and one watermark. A Kafka partition by its position,
+/// anything else by its source.
+#[must_use]
+pub fn stream<'a>(origin: &'a Origin, position: &'a Position) -> &'a Arc<str> {
+    if position.origin.starts_with(KAFKA_PREFIX) { &position.origin } else { &origin.source }
+}
+
 /// One raw record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {

@@ -34,6 +34,8 @@ pub enum RejectCode {
     InvalidType,
     /// A compressed or binary file is damaged.
     Damaged,
+    /// In a format that is known and not read: Avro or Protobuf of a schema registry.
+    UnsupportedFormat,
     /// Its time lies ahead of its receipt by more than is allowed: detected, but kept out of correlation.
     TooFarAhead,
     /// Older than the horizon of the rules named: detected, but kept out of correlation.
@@ -59,6 +61,7 @@ impl RejectCode {
             RejectCode::InvalidTime => "invalid_time",
             RejectCode::InvalidType => "invalid_type",
             RejectCode::Damaged => "damaged",
+            RejectCode::UnsupportedFormat => "unsupported_format",
             RejectCode::TooFarAhead => "too_far_ahead",
             RejectCode::TooLate => "too_late",
             RejectCode::NotANumber => "not_a_number",

@@ -109,7 +109,11 @@ impl<'a> Plan<'a> {
         let wanted: BTreeSet<Meaning> = before.iter().chain(&after).chain(&indicators).copied().collect();
         let cache = match cache_bytes {
             0 => None,
-            bytes => Some(Cache::open(&job.past.data.join("backtest"), &job.past.settings.sources, bytes)?),
+            bytes => {
+                let sources = job.past.settings.sources.iter();
+                let options = sources.map(|(name, source)| (name.clone(), source.options.clone())).collect();
+                Some(Cache::open(&job.past.data.join("backtest"), &options, bytes)?)
+            }
         };
         // What some file was not met with.
         let mut missing: BTreeSet<Meaning> = BTreeSet::new();

@@ -24,6 +24,7 @@ use crate::{
     conduct::{self, Conductor},
     config::{self, Settings},
     edge::{self, Edge},
+    kafka::Kafka,
     live::{self, Live},
     lookup::Lookup,
     output::Exit,
@@ -31,6 +32,7 @@ use crate::{
     reload::{self, Reload, Watch},
     rulebook::{RuleBook, Shelf},
     rules,
+    sources::Board,
     status::Status,
     telemetry,
     warm::Warm,
@@ -119,6 +121,7 @@ fn assemble(
     let rules = Arc::clone(&book.set);
     let (reload, watching) =
         Reload::start(book, stamps, watch, store.ledger.clone(), shelf, Arc::clone(&status), runtime.handle().clone())?;
+    let board = Arc::new(Board::new(settings, data, Arc::clone(&status)));
     let lookup = Lookup::start(data, store.history.progress())?;
     let warm = Warm::start(data, config::sources(settings)?, store.history.progress())?;
     let conductor = Conductor {
@@ -127,6 +130,7 @@ fn assemble(
         store,
         engine,
         spool: Arc::new(spool),
+        kafka: Kafka::new(settings),
         facts_log,
         recalled,
         ends: VecDeque::new(),
@@ -136,6 +140,7 @@ fn assemble(
         idle_after: Duration::from_secs(u64::from(detection.idle_after_s)),
         horizon_s: i64::from(detection.horizon_s),
         status,
+        board,
         live: Arc::default(),
         accept_differences,
     };

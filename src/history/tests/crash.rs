@@ -63,6 +63,8 @@ fn entry(epoch: Epoch) -> EpochEntry {
         generation: 1,
         ends: BTreeMap::from([("spool".to_owned(), epoch * 10)]),
         newest: BTreeMap::new(),
+        starts: Default::default(),
+        marks: Default::default(),
         idle: vec!["http".to_owned()],
         passed_ms: 0,
         control: 0,

@@ -6,12 +6,14 @@
 
 mod arrows;
 mod backtest;
+mod broker;
 mod cases;
 mod cli;
 mod cluster;
 mod explain;
 mod facts;
 mod files;
+mod kafka;
 mod kill;
 mod models;
 mod reload;
