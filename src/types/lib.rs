@@ -29,6 +29,7 @@ pub mod epoch;
 pub mod fact;
 pub mod incident;
 pub mod risk;
+pub mod triage;
 
 pub use action::{ActionKind, DesiredAction};
 pub use alert::{Alert, AlertState, Group};
@@ -50,3 +51,4 @@ pub use reject::{Reject, RejectCode};
 pub use risk::{EntityLevel, EntityRisk, Score};
 pub use rule::Level;
 pub use time::{Cell, Time};
+pub use triage::{Decision, Triage};
