@@ -5,8 +5,11 @@
 //! `models-campaign flows [SEED]`   NSL-KDD, KDDTrain+ to KDDTest+
 //! `models-campaign alerts [SEED]`  AIT alerts, each scenario asked about by a training on the other five
 //! `models-campaign urls [SEED]`    phishing URLs, folds grouped by registered domain, all features and the text alone
+//! `models-campaign served [SEED]`  how fast alerts are decided about: features and answer
 
 #![allow(clippy::as_conversions)] // as in the crate
+
+mod served;
 
 use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
 
@@ -32,8 +35,9 @@ fn main() -> ExitCode {
         Some("flows") => flows(seed),
         Some("urls") => urls(seed),
         Some("alerts") => alerts(seed),
+        Some("served") => served::run(seed),
         _ => {
-            say("models-campaign novel|flows|urls|alerts [SEED]");
+            say("models-campaign novel|flows|urls|alerts|served [SEED]");
             return ExitCode::from(2);
         }
     };
