@@ -22,6 +22,7 @@ mod run;
 mod sarif;
 mod sql;
 mod train;
+mod train_served;
 #[cfg(feature = "yara")]
 mod yara;
 

@@ -22,6 +22,7 @@ mod rules;
 mod sql;
 mod status;
 mod telemetry;
+mod triage;
 mod warm;
 
 use std::process::ExitCode;

@@ -33,6 +33,7 @@ use crate::{
     rules,
     status::Status,
     telemetry,
+    triage::{Triage, served::Served},
     warm::Warm,
 };
 
@@ -121,9 +122,12 @@ fn assemble(
         Reload::start(book, stamps, watch, store.ledger.clone(), shelf, Arc::clone(&status), runtime.handle().clone())?;
     let lookup = Lookup::start(data, store.history.progress())?;
     let warm = Warm::start(data, config::sources(settings)?, store.history.progress())?;
+    let triage = Triage::start(data, &settings.models)?;
     let conductor = Conductor {
         lookup,
         warm,
+        triage,
+        served: Served::default(),
         store,
         engine,
         spool: Arc::new(spool),

@@ -19,3 +19,4 @@ mod rules;
 mod run;
 mod sql;
 mod support;
+mod triage;
