@@ -2,7 +2,8 @@
 //!
 //! In: changes of the alerts that remain, and facts. Out: the same alerts with their scores, and one assessment each.
 //! Key: alert id. Which facts concern which alerts is a join by entity, observable and rule; what follows is
-//! [`cf_types::assess::assess`], a pure function. A sealed alert is final: it keeps the score that it had.
+//! [`cf_types::assess::assess`], a pure function. A sealed alert is final: it keeps the score that it had. What a model
+//! said comes as a fact that names its alert; a later answer takes the place of an earlier one by its removal.
 //! Memory: the alerts, and the facts that concern them. Output appears when the epoch is complete.
 
 use std::{
@@ -14,6 +15,7 @@ use cf_types::{
     Alert, AlertId, AlertState, Assessment, Entity, Epoch, Fact, FactBody, Tenant,
     assess::{self, Context, INDICATOR_RULE, OfficeHours, Precision},
     fact::{Asset, Identity, Indicator, Verdict},
+    triage::{Triage, Triaged},
 };
 use differential_dataflow::VecCollection;
 use serde::{Deserialize, Serialize};
@@ -42,10 +44,15 @@ pub(crate) fn assess<'s>(
     recalled: StreamVec<'s, Epoch, AlertId>,
     office_hours: Option<OfficeHours>,
 ) -> StreamVec<'s, Epoch, Assessed> {
-    let concerns = of_entities(alerts.clone(), facts.clone())
-        .concat(of_rules(alerts.clone(), facts.clone()))
-        .concat(indicator::of_alerts(alerts.clone(), facts).map(|(id, indicator)| (id, Concern::Indicator(indicator))));
-    let alerts = changes(alerts).map(|(alert, diff)| Change::Alert(alert, diff));
+    let concerns = of_entities(alerts.clone(), facts.clone()).concat(of_rules(alerts.clone(), facts.clone())).concat(
+        indicator::of_alerts(alerts.clone(), facts.clone()).map(|(id, indicator)| (id, Concern::Indicator(indicator))),
+    );
+    let triaged = changes(facts).flat_map(|(fact, diff)| match fact.body {
+        // It names its alert: nothing is to be joined.
+        FactBody::Triage(Triaged { alert, triage }) => Some(Change::Concern(alert, Concern::Triage(triage), diff)),
+        _ => None,
+    });
+    let alerts = changes(alerts).map(|(alert, diff)| Change::Alert(alert, diff)).concat(triaged);
     let concerns = changes(concerns).map(|((id, concern), diff)| Change::Concern(id, concern, diff));
     let alerts = alerts.concat(recalled.map(Change::Recalled));
     let by_id = Exchange::new(|change: &Change| spread(&change.id().0));
@@ -60,6 +67,7 @@ enum Concern {
     Identity(Identity),
     Indicator(Indicator),
     Precision(Precision),
+    Triage(Triage),
 }
 
 /// Assets and identities of an alert's entities.
@@ -186,6 +194,7 @@ fn context<'a>(concerns: impl Iterator<Item = &'a Concern>, office_hours: Option
             Concern::Identity(identity) => context.identities.push(identity),
             Concern::Indicator(indicator) => context.indicators.push(indicator),
             Concern::Precision(precision) => context.precision = Some(precision),
+            Concern::Triage(triage) => context.triage = Some(triage),
         }
     }
     context

@@ -4,6 +4,7 @@
 //! model of texts) comes from the rows given to [`Encoder::fit`] and from nowhere else. Memory: 4 bytes per row and
 //! column.
 
+pub mod alert;
 pub mod causal;
 pub mod spec;
 pub mod url;

@@ -43,4 +43,6 @@ mod svg;
 pub mod publish;
 pub mod registry;
 
+pub mod served;
+
 pub use error::ModelError;

@@ -81,7 +81,7 @@ pub struct Probe {
 pub struct Happening {
     /// When.
     pub at: cf_types::Time,
-    /// `added`, `promoted` or `rolled back`.
+    /// `added`, `promoted`, `rolled back`, `challenges` or `challenges no more`.
     pub what: String,
     /// The version.
     pub version: String,
@@ -97,6 +97,9 @@ pub struct State {
     pub champion: Option<String>,
     /// Versions that predicted before, the latest last.
     pub before: Vec<String>,
+    /// The version that is compared with the champion while alerts come in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenger: Option<String>,
     /// In order of time.
     pub happened: Vec<Happening>,
 }
@@ -302,7 +305,31 @@ impl Registry {
             }
             state.before.extend(state.champion.take());
             state.champion = Some(version.to_owned());
+            state.challenger.take_if(|challenger| challenger == version);
             state.happened.push(happening("promoted", version, why));
+        })
+    }
+
+    /// Lets a version be compared with the champion, after its probe was predicted again; `None` ends it.
+    ///
+    /// # Errors
+    /// The version is damaged or not there, or is the champion.
+    pub fn challenge(&self, _lock: &Lock, task: &str, version: Option<&str>, why: &str) -> Result<(), ModelError> {
+        if let Some(version) = version {
+            self.check_probe(task, version)?;
+            if self.state(task)?.champion.as_deref() == Some(version) {
+                return Err(ModelError::setting(format!("challenger {version}"), "it is the champion"));
+            }
+        }
+        self.change(task, |state| {
+            let before = state.challenger.take();
+            state.challenger = version.map(str::to_owned);
+            let (what, of) = match (version, before) {
+                (Some(version), _) => ("challenges", version.to_owned()),
+                (None, Some(before)) => ("challenges no more", before),
+                (None, None) => return,
+            };
+            state.happened.push(happening(what, &of, why));
         })
     }
 

@@ -6,10 +6,13 @@
 //! `models-campaign alerts [SEED]`  AIT alerts, each scenario asked about by a training on the other five
 //! `models-campaign confidence [SEED]` AIT alerts: what the assessment's confidence says against what they were
 //! `models-campaign urls [SEED]`    phishing URLs, folds grouped by registered domain, all features and the text alone
+//! `models-campaign served [SEED]`  how fast alerts are decided about: features and answer
 
 #![allow(clippy::as_conversions)] // as in the crate
 
 mod confidence;
+
+mod served;
 
 use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
 
@@ -36,8 +39,9 @@ fn main() -> ExitCode {
         Some("urls") => urls(seed),
         Some("alerts") => alerts(seed),
         Some("confidence") => confidence::run(seed),
+        Some("served") => served::run(seed),
         _ => {
-            say("models-campaign novel|flows|urls|alerts|confidence [SEED]");
+            say("models-campaign novel|flows|urls|alerts|confidence|served [SEED]");
             return ExitCode::from(2);
         }
     };

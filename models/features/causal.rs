@@ -2,7 +2,8 @@
 //!
 //! In: rows with a time, in any order. Out: columns of numbers, in the order of the rows. Each row sees what has a time
 //! up to its own, and of the same time what comes before it in the file; groups do not see each other. Memory: times
-//! within the longest window per value, and a counter per value ever seen.
+//! within the longest window per value, and a counter per value ever seen. What is computed online ([`super::alert`])
+//! goes through the same [`Past`], with longer windows and bounds.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -14,8 +15,10 @@ use crate::{
     table::{Cells, Column, MISSING, Table, Texts},
 };
 
-/// Seconds looked back.
-const WINDOWS: [f64; 3] = [60.0, 600.0, 3_600.0];
+/// Windows in seconds, the shortest first.
+pub(super) type Windows = [f64; 3];
+/// Seconds looked back on rows of a file.
+const WINDOWS: Windows = [60.0, 600.0, 3_600.0];
 /// Names that columns of signatures go by.
 const SIGNATURES: [&str; 6] = ["short", "signature", "rule_id", "rule", "signature_id", "name"];
 /// Names that columns of hosts and addresses go by.
@@ -40,7 +43,7 @@ pub struct Causal {
 struct Track {
     times: VecDeque<f64>,
     /// How many at the front are out of each window, less what has been dropped.
-    heads: [usize; WINDOWS.len()],
+    heads: [usize; 3],
     all: usize,
     last: Option<f64>,
 }
@@ -53,18 +56,32 @@ struct Distinct {
 }
 
 /// Everything that one group has seen.
-#[derive(Default)]
-struct Past {
+pub(super) struct Past {
+    windows: Windows,
+    limits: Limits,
     tracks: HashMap<(u8, u64), Track>,
     distinct: HashMap<(u8, u64), Distinct>,
     begun: Option<f64>,
 }
 
+/// What a past may hold; files are bounded by themselves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Times of one value: beyond it the oldest go, and counts stay at it.
+    pub(super) times: usize,
+    /// Values: beyond it those that were seen last the longest ago go, a tenth at once.
+    pub(super) values: usize,
+}
+
+impl Limits {
+    const NONE: Limits = Limits { times: usize::MAX, values: usize::MAX };
+}
+
 impl Track {
     /// Rows in each window before this one.
-    fn counts(&mut self, now: f64) -> [f64; WINDOWS.len()] {
-        let mut counts = [0.0; WINDOWS.len()];
-        for ((window, head), count) in WINDOWS.iter().zip(&mut self.heads).zip(&mut counts) {
+    fn counts(&mut self, now: f64, windows: &Windows) -> Windows {
+        let mut counts = Windows::default();
+        for ((window, head), count) in windows.iter().zip(&mut self.heads).zip(&mut counts) {
             while self.times.get(*head).is_some_and(|time| now - time > *window) {
                 *head += 1;
             }
@@ -76,8 +93,12 @@ impl Track {
         counts
     }
 
-    fn add(&mut self, now: f64) {
+    fn add(&mut self, now: f64, most: usize) {
         self.times.push_back(now);
+        if self.times.len() > most {
+            self.times.pop_front();
+            self.heads.iter_mut().for_each(|head| *head = head.saturating_sub(1));
+        }
         self.all += 1;
         self.last = Some(now);
     }
@@ -85,24 +106,50 @@ impl Track {
 
 impl Distinct {
     fn count(&mut self, now: f64, window: f64) -> f64 {
-        while let Some(&(time, value)) = self.entries.front()
-            && now - time > window
-        {
-            self.entries.pop_front();
-            if let Some(count) = self.counts.get_mut(&value) {
-                *count -= 1;
-                if *count == 0 {
-                    self.counts.remove(&value);
-                }
-            }
+        while self.entries.front().is_some_and(|(time, _)| now - time > window) {
+            self.drop_first();
         }
         self.counts.len() as f64
     }
 
-    fn add(&mut self, now: f64, value: u64) {
+    fn add(&mut self, now: f64, value: u64, most: usize) {
         self.entries.push_back((now, value));
         *self.counts.entry(value).or_default() += 1;
+        if self.entries.len() > most {
+            self.drop_first();
+        }
     }
+
+    fn drop_first(&mut self) {
+        if let Some((_, value)) = self.entries.pop_front()
+            && let Some(count) = self.counts.get_mut(&value)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&value);
+            }
+        }
+    }
+}
+
+/// The names of what [`Past::row`] gives.
+pub(super) fn names(signature: &str, places: &[&str], windows: &Windows) -> Vec<String> {
+    // What is counted: all, the signature, each place, each place with the signature.
+    let with = places.iter().map(|place| format!("{place} with {signature}"));
+    let one = ["all".to_owned(), signature.to_owned()];
+    let keys = one.into_iter().chain(places.iter().map(|place| (*place).to_owned())).chain(with);
+    let mut names = Vec::new();
+    for key in keys {
+        names.extend(windows.iter().map(|window| format!("{key} in {window} s")));
+        names.extend([format!("{key} since last"), format!("{key} so far"), format!("{key} against usual")]);
+    }
+    for place in ["anywhere"].iter().chain(places) {
+        for window in &windows[1..] {
+            names.push(format!("signatures in {window} s, {place}"));
+            names.push(format!("new signatures in {window} s, {place}"));
+        }
+    }
+    names
 }
 
 impl Causal {
@@ -121,25 +168,8 @@ impl Causal {
     /// The names of the columns that are made.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        let mut names = Vec::new();
-        for key in self.keys() {
-            names.extend(WINDOWS.iter().map(|window| format!("{key} in {window} s")));
-            names.extend([format!("{key} since last"), format!("{key} so far"), format!("{key} against usual")]);
-        }
-        for place in ["anywhere"].into_iter().chain(self.places.iter().map(String::as_str)) {
-            for window in &WINDOWS[1..] {
-                names.push(format!("signatures in {window} s, {place}"));
-                names.push(format!("new signatures in {window} s, {place}"));
-            }
-        }
-        names
-    }
-
-    /// What is counted: all, the signature, each place, each place with the signature.
-    fn keys(&self) -> Vec<String> {
-        let with = self.places.iter().map(|place| format!("{place} with {}", self.signature));
-        let all = ["all".to_owned(), self.signature.clone()];
-        all.into_iter().chain(self.places.iter().cloned()).chain(with).collect()
+        let places: Vec<&str> = self.places.iter().map(String::as_str).collect();
+        names(&self.signature, &places, &WINDOWS)
     }
 
     /// Columns that describe what went before each row.
@@ -178,7 +208,7 @@ impl Causal {
         for row in order.into_iter().filter(|&row| !times[row].is_nan()) {
             row_places.clear();
             row_places.extend(places.iter().map(|place| place[row]));
-            let past = pasts.entry(groups[row]).or_default();
+            let past = pasts.entry(groups[row]).or_insert_with(|| Past::new(WINDOWS, Limits::NONE));
             for (column, value) in columns.iter_mut().zip(past.row(times[row], signatures[row], &row_places)) {
                 column[row] = value;
             }
@@ -188,8 +218,13 @@ impl Causal {
 }
 
 impl Past {
-    /// What went before a row; then the row is part of the past.
-    fn row(&mut self, now: f64, signature: u64, places: &[u64]) -> Vec<f64> {
+    pub(super) fn new(windows: Windows, limits: Limits) -> Past {
+        Past { windows, limits, tracks: HashMap::new(), distinct: HashMap::new(), begun: None }
+    }
+
+    /// What went before a row; then the row is part of the past. Times must not fall.
+    pub(super) fn row(&mut self, now: f64, signature: u64, places: &[u64]) -> Vec<f64> {
+        let (windows, limits) = (self.windows, self.limits);
         let mut values = Vec::new();
         let elapsed = (now - *self.begun.get_or_insert(now)).max(1.0);
         let with = places.iter().map(|place| mix(place ^ signature.rotate_left(17)));
@@ -197,29 +232,50 @@ impl Past {
         let mut is_new = false;
         for (at, &key) in keys.iter().enumerate() {
             let track = self.tracks.entry((at as u8, key)).or_default();
-            let counts = track.counts(now);
+            let counts = track.counts(now, &windows);
             values.extend(counts);
             values.push(track.last.map_or(f64::NAN, |last| now - last));
             values.push(track.all as f64);
-            // Rows of the last ten minutes against what ten minutes have had on average.
-            let usual = track.all as f64 * (WINDOWS[1] / elapsed.max(WINDOWS[1]));
+            // Rows of the middle window against what such a window has had on average.
+            let usual = track.all as f64 * (windows[1] / elapsed.max(windows[1]));
             values.push((counts[1] + 1.0) / (usual + 1.0));
             // New is what nobody, or nobody at this first place, has said before.
             is_new |= track.all == 0 && (at == 1 || at == 2 + places.len());
-            track.add(now);
+            track.add(now, limits.times);
         }
         for (at, &place) in [0].iter().chain(places).enumerate() {
-            for (number, window) in WINDOWS[1..].iter().enumerate() {
+            for (number, window) in windows[1..].iter().enumerate() {
                 for (kind, adds, value) in [(0, true, signature), (1, is_new, mix(signature ^ keys[keys.len() - 1]))] {
                     let name = (at * 4 + number * 2 + kind) as u8;
                     let distinct = self.distinct.entry((name, place)).or_default();
                     values.push(distinct.count(now, *window));
                     if adds {
-                        distinct.add(now, value);
+                        distinct.add(now, value, limits.times);
                     }
                 }
             }
         }
+        self.forget();
         values
+    }
+
+    /// Keeps the number of values within its limit. What goes is the same on every run: by when it was seen last.
+    fn forget(&mut self) {
+        if self.tracks.len() > self.limits.values {
+            let last = |track: &Track| track.last.unwrap_or(f64::NEG_INFINITY);
+            let mut order: Vec<(f64, (u8, u64))> = self.tracks.iter().map(|(key, track)| (last(track), *key)).collect();
+            order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            for (_, key) in order.into_iter().take(self.limits.values.div_ceil(10)) {
+                self.tracks.remove(&key);
+            }
+        }
+        if self.distinct.len() > self.limits.values {
+            let last = |distinct: &Distinct| distinct.entries.back().map_or(f64::NEG_INFINITY, |(time, _)| *time);
+            let mut order: Vec<(f64, (u8, u64))> = self.distinct.iter().map(|(key, it)| (last(it), *key)).collect();
+            order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            for (_, key) in order.into_iter().take(self.limits.values.div_ceil(10)) {
+                self.distinct.remove(&key);
+            }
+        }
     }
 }

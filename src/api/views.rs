@@ -59,6 +59,9 @@ pub(crate) struct AlertQuery {
     incident: Option<i64>,
     id: Option<String>,
     limit: Option<u32>,
+    /// Open ones by what is bad and likely first.
+    #[serde(default)]
+    queue: bool,
 }
 
 pub(crate) async fn alerts(
@@ -67,8 +70,9 @@ pub(crate) async fn alerts(
 ) -> Result<Json<Value>, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::bad(error.body_text()))?;
     let limit = limit(query.limit)?;
-    let AlertQuery { state: alert_state, rule, incident, id, .. } = query;
-    let alerts = state.reader.alerts(&AlertFilter { state: alert_state, rule, incident, id, limit }).await?;
+    let AlertQuery { state: alert_state, rule, incident, id, queue, .. } = query;
+    let filter = AlertFilter { state: alert_state, rule, incident, id, limit };
+    let alerts = if queue { state.reader.queue(&filter).await? } else { state.reader.alerts(&filter).await? };
     Ok(Json(json!({"alerts": alerts})))
 }
 

@@ -631,6 +631,10 @@ pub(crate) struct AlertsArguments {
     /// Only those of this incident
     #[arg(long, value_name = "NUMBER")]
     pub(crate) incident: Option<i64>,
+
+    /// Open alerts by what is bad and likely first: score × confidence, which a model may know best. None is left out
+    #[arg(long)]
+    pub(crate) queue: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -800,12 +804,16 @@ pub(crate) struct TrainArguments {
     pub(crate) task: String,
 
     /// Labelled rows (.parquet, .csv)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) input: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "data")]
+    pub(crate) input: Option<PathBuf>,
+
+    /// Folder of an engine: learn from the alerts that people judged, with their features as they were served (triage)
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["input", "label", "positive", "group", "time", "features"])]
+    pub(crate) data: Option<PathBuf>,
 
     /// Column of the label
-    #[arg(long, value_name = "COLUMN")]
-    pub(crate) label: String,
+    #[arg(long, value_name = "COLUMN", required_unless_present = "data")]
+    pub(crate) label: Option<String>,
 
     /// The label that is positive. Default: urls `phishing`, flows anything but `normal`, triage anything but benign
     #[arg(long, value_name = "VALUE")]
@@ -919,6 +927,8 @@ pub(crate) enum ModelsCommand {
     Show(VersionArguments),
     /// Make a version the one that predicts, after its probe was predicted again
     Promote(VersionArguments),
+    /// Let a version be compared with the champion while alerts come in; `none` ends it
+    Challenge(VersionArguments),
     /// Go back to the version that predicted before
     Rollback {
         /// Folder of the registry

@@ -23,6 +23,7 @@ mod sarif;
 mod sources;
 mod sql;
 mod train;
+mod train_served;
 #[cfg(feature = "yara")]
 mod yara;
 

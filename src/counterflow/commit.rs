@@ -89,6 +89,7 @@ impl Store {
             control: 0,
             rules: self.rules.clone(),
             begun: Vec::new(),
+            models: std::collections::BTreeMap::new(),
             engine: ENGINE.to_owned(),
         };
         self.apply_record(&record, output)?;

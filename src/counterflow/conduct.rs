@@ -35,6 +35,7 @@ use crate::{
     rules,
     sources::Board,
     status::Status,
+    triage::{Triage, served::Served},
     warm::{self, Warm},
 };
 
@@ -88,6 +89,10 @@ pub(crate) struct Conductor {
     pub(crate) recalled: Loaded,
     /// Finds events of before for new indicators.
     pub(crate) lookup: Lookup,
+    /// Asks models about alerts.
+    pub(crate) triage: Triage,
+    /// What they said, as facts.
+    pub(crate) served: Served,
     /// Finds events of before for rules that are asked for.
     pub(crate) warm: Warm,
     /// Where in the spool each epoch ends that is not in the facts log yet.
@@ -338,13 +343,17 @@ impl Conductor {
         }
         input.facts = if state.control == 0 && reader.is_none() {
             let facts = self.store.runtime.block_on(self.store.ledger.facts_at(record.control))?;
-            facts.into_iter().map(|fact| (fact, 1)).collect()
+            let served = self.store.runtime.block_on(self.served.recall(&self.store.ledger, record.control))?;
+            facts.into_iter().map(|fact| (fact, 1)).chain(served).collect()
         } else {
             let entries = self.control_between(state.control, record.control)?;
             self.store.receipts(record.epoch, &entries)?;
             input.found = lookup::found(&entries)?;
-            facts_of(&entries)?
+            let mut facts = facts_of(&entries)?;
+            self.served.take(&entries, &mut facts)?;
+            facts
         };
+        self.served.models.clone_from(&record.models);
         state.control = record.control;
         state.files = record
             .ends
@@ -499,6 +508,7 @@ impl Conductor {
             control: state.control,
             rules: state.rules.clone(),
             begun: Vec::new(),
+            models: self.served.models.clone(),
             engine: ENGINE.to_owned(),
         };
         self.kafka.bind(&mut record);
@@ -636,6 +646,9 @@ impl Conductor {
         input.sources = sources;
         self.idle_after = idle_after.unwrap_or(self.idle_after);
         input.facts = facts_of(&cut.waiting)?;
+        self.served.take(&cut.waiting, &mut input.facts)?;
+        let limit = self.status.watermark().map(|watermark| watermark.cell().saturating_sub(self.horizon_s));
+        self.served.expire(limit, &mut input.facts);
         input.found = lookup::found(&cut.waiting)?;
         self.lookup.ask(lookup::question(&cut.waiting, cut.epoch)?);
         self.warm.ask(warm::questions(&cut.waiting, cut.epoch, &self.rules, self.horizon_begins())?);
@@ -674,6 +687,7 @@ impl Conductor {
             control: cut.control,
             rules: cut.rules.clone(),
             begun,
+            models: self.served.models.clone(),
             engine: ENGINE.to_owned(),
         };
         self.kafka.bind(&mut record);
@@ -710,6 +724,7 @@ impl Conductor {
         let record = &record;
         let applied = self.store.apply_record(record, output)?;
         self.status.applied(record, output, &applied);
+        self.triage.ask(&applied);
         self.keep(record, output);
         Ok(())
     }

@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use crate::{
     cli::{Cli, RunArguments},
     rules::RuleOptions,
+    triage::settings::ModelsSettings,
 };
 
 /// All settings.
@@ -53,6 +54,8 @@ pub(crate) struct Settings {
     pub(crate) response: ResponseSettings,
     /// How playbooks and actions are run.
     pub(crate) orchestration: OrchestrationSettings,
+    /// Models that answer while the engine runs.
+    pub(crate) models: ModelsSettings,
 }
 
 /// How this instance calls itself.

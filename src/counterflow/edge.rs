@@ -25,6 +25,7 @@ use crate::{
     sources::{Board, SourcesApi},
     sql::Service,
     status::Status,
+    triage::Triage,
 };
 
 /// Addresses that are ours.
@@ -124,7 +125,7 @@ impl Edge {
         if let Some(listener) = sockets.http {
             let reader = runtime.block_on(conductor.store.ledger.reader())?;
             let options = ApiOptions::default();
-            let health = health(&conductor.status, spool, reload);
+            let health = health(&conductor.status, spool, reload, &conductor.triage);
             let board = Arc::clone(&conductor.board);
             if !conductor.kafka.is_empty() {
                 health.component("sources", move || {
@@ -133,7 +134,7 @@ impl Edge {
                 });
             }
             let health = Arc::new(health);
-            let page = page(&conductor.status, spool, reload, counts);
+            let page = page(&conductor.status, spool, reload, counts, &conductor.triage);
             let page = with_lags(page, Arc::clone(&conductor.board));
             let rules: Arc<dyn cf_api::Rules> = Arc::<Reload>::clone(reload);
             let state = ApiState::new(Arc::clone(spool), reader, data.to_owned(), health, page, options.clone());
@@ -211,8 +212,15 @@ struct Counts {
     udp_port: std::sync::Mutex<Option<u16>>,
 }
 
-fn health(status: &Arc<Status>, spool: &Arc<Spool>, reload: &Arc<Reload>) -> Health {
+fn health(status: &Arc<Status>, spool: &Arc<Spool>, reload: &Arc<Reload>, triage: &Triage) -> Health {
     let health = Health::default();
+    if triage.is_on() {
+        let counts = triage.counts();
+        health.component("triage", move || {
+            let (well, says) = counts.summary();
+            (if well { Condition::Ok } else { Condition::Degraded }, says)
+        });
+    }
     let graph = Arc::clone(status);
     health.component("graph", move || {
         let (ready, says) = graph.summary();
@@ -281,7 +289,9 @@ fn page(
     spool: &Arc<Spool>,
     reload: &Arc<Reload>,
     counts: Counts,
+    triage: &Triage,
 ) -> Arc<dyn Fn(&mut Page) + Send + Sync> {
+    let triage = triage.is_on().then(|| triage.counts());
     let (status, spool, reload) = (Arc::clone(status), Arc::clone(spool), Arc::clone(reload));
     Arc::new(move |page| {
         page.raw(&status.metrics(spool.log()));
@@ -297,6 +307,10 @@ fn page(
         }
         rule_metrics(page, &reload.counted());
         yara_metrics(page);
+        for (name, help, value, rises) in triage.iter().flat_map(|counts| counts.metrics()) {
+            let kind = if rises { cf_api::metrics::Kind::Counter } else { cf_api::metrics::Kind::Gauge };
+            page.single(name, kind, help, value);
+        }
         let port = *counts.udp_port.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(drops) = port.and_then(kernel_drops) {
             let help = "Datagrams that the kernel dropped because we were behind.";

@@ -25,6 +25,7 @@ mod sources;
 mod sql;
 mod status;
 mod telemetry;
+mod triage;
 mod warm;
 
 use std::process::ExitCode;

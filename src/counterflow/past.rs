@@ -348,6 +348,7 @@ fn record(row: Value) -> Result<EpochRecord> {
         control: kept.control,
         rules: kept.rules,
         begun: Vec::new(),
+        models: BTreeMap::new(), // the control log says it: see `lived`
         engine: kept.engine,
     })
 }

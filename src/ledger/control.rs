@@ -65,7 +65,7 @@ impl ControlEntry {
 /// A connection to the control log of a data folder, beside a running or a stopped engine.
 #[derive(Debug)]
 pub struct ControlLog {
-    connection: SqliteConnection,
+    pub(crate) connection: SqliteConnection,
 }
 
 impl ControlLog {
@@ -227,7 +227,7 @@ pub(crate) async fn append(
 }
 
 /// The same within a transaction.
-async fn append_in(
+pub(crate) async fn append_in(
     transaction: &mut SqliteConnection,
     kind: &str,
     body: &str,

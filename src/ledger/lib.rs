@@ -14,6 +14,7 @@ mod again;
 pub mod audit;
 pub mod control;
 mod held;
+pub mod triage;
 
 mod apply;
 mod engine;

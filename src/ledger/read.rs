@@ -18,6 +18,9 @@ use crate::{AuditFault, AuditRecord, ControlEntry, Engine, LedgerError, MemberSu
 
 mod progress;
 mod risk;
+mod triage;
+
+pub use triage::{Standing, TriageView};
 
 pub use risk::{AssessedEntity, AssessmentStory, AssessmentView, ContributionView, LevelChange, RiskStory, RiskView};
 
@@ -54,6 +57,9 @@ pub struct AlertView {
     pub content: Value,
     /// Its members, as far as they are kept inline.
     pub members: Option<MemberSummary>,
+    /// How it is assessed now.
+    #[serde(flatten)]
+    pub standing: Standing,
 }
 
 /// An alert that is not told.
@@ -309,7 +315,9 @@ impl Reader {
         .fetch_all(&self.pool)
         .await
         .map_err(LedgerError::store("read alerts"))?;
-        rows.iter().map(alert_view).collect()
+        let mut alerts = rows.iter().map(alert_view).collect::<Result<Vec<_>, _>>()?;
+        self.stand(&mut alerts).await?;
+        Ok(alerts)
     }
 
     /// Incidents, the newest number first; merged ones only with `merged`.
@@ -666,6 +674,7 @@ fn alert_view(row: &SqliteRow) -> Result<AlertView, LedgerError> {
             .map(|members| serde_json::from_str(&members))
             .transpose()
             .map_err(LedgerError::damaged("an alert's members"))?,
+        standing: Standing::default(),
     })
 }
 

@@ -231,6 +231,7 @@ CREATE TABLE IF NOT EXISTS blast(
     changed_at INTEGER NOT NULL,
     PRIMARY KEY (tenant, kind, value)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS control_scores ON control(seq) WHERE kind = 'score';
 CREATE TABLE IF NOT EXISTS suppressed(
     alert_id TEXT PRIMARY KEY,
     tenant TEXT NOT NULL,

@@ -16,6 +16,9 @@ use crate::{
     Outcome, Present, Reader, Route, Routes, outbox::BLOCK_ADDRESS, read::AlertFilter, schema,
 };
 
+#[path = "triage_tests.rs"]
+mod triage;
+
 /// Wall time of epoch `n`: one second each.
 fn wall(epoch: u64) -> Time {
     Time::from_seconds(1_800_000_000 + i64::try_from(epoch).unwrap())
@@ -110,6 +113,7 @@ fn record(epoch: u64, generation: u64) -> EpochRecord {
         control: 0,
         rules: "r1".to_owned(),
         begun: Vec::new(),
+        models: std::collections::BTreeMap::new(),
         engine: "test".to_owned(),
     }
 }

@@ -24,7 +24,12 @@
 //! **Confidence** is the chance in percent that the alert is an attack. With enough verdicts it is the rule's precision:
 //! measured, hence calibrated. Else it is a prior that independent evidence raises: doubt = 0.3, times 0.7 when at least
 //! two of the rules that a correlation lists were met, times (1 - 0.8 c) for an indicator of confidence c; the confidence
-//! is 1 - doubt. Of an alert that an indicator was seen, the prior is the indicator's own confidence.
+//! is 1 - doubt. Of an alert that an indicator was seen, the prior is the indicator's own confidence. Where a model has
+//! judged the alert and its verdict is not "unknown", the confidence is the model's calibrated probability.
+//!
+//! **A model moves no score.** Its answer is a factor of weight 1.000: it moves the confidence, and with it the
+//! [priority](Assessment::priority), the place in the queue. So no message, action, risk or incident depends on a model,
+//! and an alert's content is the same with and without one.
 
 mod attack;
 
@@ -40,6 +45,7 @@ use crate::{
     id::{AlertId, Tenant},
     risk::Score,
     time::Cell,
+    triage::{Triage, Worth},
 };
 
 /// Id of the built-in rule whose alerts say that an indicator was seen.
@@ -139,6 +145,8 @@ pub enum FactorKind {
     RulePrecision,
     /// Office hours or not.
     Time,
+    /// What a model says; only where one has judged the alert.
+    Triage,
 }
 
 impl fmt::Display for FactorKind {
@@ -153,6 +161,7 @@ impl fmt::Display for FactorKind {
             FactorKind::Indicator => "indicator",
             FactorKind::RulePrecision => "rule precision",
             FactorKind::Time => "time",
+            FactorKind::Triage => "triage",
         })
     }
 }
@@ -215,6 +224,8 @@ pub struct Context {
     pub precision: Option<Precision>,
     /// When people are at work; `None` where it does not matter.
     pub office_hours: Option<OfficeHours>,
+    /// What a model says of it.
+    pub triage: Option<Triage>,
 }
 
 /// When people are at work, by event time.
@@ -266,8 +277,20 @@ pub struct Assessment {
     pub techniques: Vec<Arc<str>>,
     /// ATT&CK tactics of its rule, as published, sorted.
     pub tactics: Vec<Arc<str>>,
-    /// Every factor, in the order of the table.
+    /// Every factor, in the order of the table; last what a model says, if one does.
     pub factors: Vec<Factor>,
+    /// What a model says.
+    #[serde(default)]
+    pub triage: Option<Triage>,
+}
+
+impl Assessment {
+    /// The place in the queue, the highest first: score × confidence, 0 to 1,000. What a person does first is what is
+    /// bad and likely.
+    #[must_use]
+    pub fn priority(&self) -> u16 {
+        self.score.tenths() * u16::from(self.confidence_percent.min(100)) / 10
+    }
 }
 
 /// Assesses an alert. Its own score does not count; the result's takes its place.
@@ -276,7 +299,7 @@ pub fn assess(alert: &Alert, context: &Context) -> Assessment {
     let (techniques, tactics) = attack::of_tags(&alert.tags);
     let vector = attack::vector(&techniques, &tactics, &alert.entities);
     let of_indicator = &*alert.rule == INDICATOR_RULE;
-    let factors = vec![
+    let mut factors = vec![
         factor(FactorKind::AttackVector, vector.as_str(), vector.weight_permille()),
         named(FactorKind::Tactic, attack::worst(&tactics, attack::tactic_permille)),
         named(FactorKind::Technique, attack::worst(&techniques, attack::technique_permille)),
@@ -289,6 +312,7 @@ pub fn assess(alert: &Alert, context: &Context) -> Assessment {
     ];
     let base = Score::of_level(alert.level);
     let score = product(base, &factors);
+    factors.extend(context.triage.as_ref().map(|triage| factor(FactorKind::Triage, triage.to_string(), 1_000)));
     let confidence_percent = confidence(alert, context, of_indicator);
     Assessment {
         tenant: alert.tenant.clone(),
@@ -302,6 +326,7 @@ pub fn assess(alert: &Alert, context: &Context) -> Assessment {
         techniques,
         tactics,
         factors,
+        triage: context.triage.clone(),
     }
 }
 
@@ -392,6 +417,9 @@ fn time(hours: Option<OfficeHours>, anchor: Cell) -> Factor {
 
 /// In percent, rounded down.
 fn confidence(alert: &Alert, context: &Context, of_indicator: bool) -> u8 {
+    if let Some(triage) = context.triage.as_ref().filter(|triage| triage.verdict != Worth::Unknown) {
+        return triage.percent();
+    }
     if let Some(Precision { percent }) = context.precision {
         return percent;
     }

@@ -46,6 +46,10 @@ pub struct EpochRecord {
     /// epochs counted for them counts no more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub begun: Vec<String>,
+    /// Versions of the models that answer about alerts, by task and part (`triage`, `triage.challenger`), as the control
+    /// log said up to `control`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, String>,
     /// Version of the engine.
     pub engine: String,
 }

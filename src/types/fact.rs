@@ -21,6 +21,7 @@ use crate::{
     action::ActionKind,
     id::{AlertId, Tenant},
     rule::Level,
+    triage::Triaged,
 };
 
 /// What a fact says.
@@ -46,6 +47,8 @@ pub enum FactBody {
     Identity(Identity),
     /// What an alert was, as somebody judged.
     Verdict(Verdict),
+    /// What a model said of an alert; it comes from a decision of the control log, never by hand.
+    Triage(Triaged),
 }
 
 /// What a fact speaks of. Where there is one, a new fact about the same subject takes the place of the old one.
@@ -62,6 +65,8 @@ pub enum Subject {
     Edge(crate::Entity, crate::Entity, Arc<str>),
     /// An alert.
     Alert(AlertId),
+    /// An alert, as a model sees it.
+    Triage(AlertId),
 }
 
 impl FactBody {
@@ -80,6 +85,7 @@ impl FactBody {
             FactBody::Edge(_) => "edge",
             FactBody::Identity(_) => "identity",
             FactBody::Verdict(_) => "verdict",
+            FactBody::Triage(_) => "triage",
         }
     }
 
@@ -96,6 +102,7 @@ impl FactBody {
             FactBody::Edge(edge) => Some(Subject::Edge(edge.from.clone(), edge.to.clone(), Arc::clone(&edge.access))),
             FactBody::Identity(identity) => Some(Subject::Entity("identity", identity.user.clone())),
             FactBody::Verdict(verdict) => Some(Subject::Alert(verdict.alert)),
+            FactBody::Triage(triaged) => Some(Subject::Triage(triaged.alert)),
         }
     }
 

@@ -29,6 +29,7 @@ pub mod epoch;
 pub mod fact;
 pub mod incident;
 pub mod risk;
+pub mod triage;
 
 pub mod random;
 
@@ -52,3 +53,4 @@ pub use reject::{Reject, RejectCode};
 pub use risk::{EntityLevel, EntityRisk, Score};
 pub use rule::Level;
 pub use time::{Cell, Time};
+pub use triage::{Decision, Triage};

@@ -13,6 +13,7 @@ mod from_scratch;
 mod horizon;
 mod oracle;
 mod site;
+mod triage;
 
 use std::{collections::BTreeSet, sync::Arc};
 

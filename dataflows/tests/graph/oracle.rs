@@ -122,6 +122,7 @@ fn assessed(mut alert: Alert, facts: &BTreeSet<Fact>) -> (Alert, Assessment) {
                 context.identities.push(identity.clone());
             }
             FactBody::Verdict(verdict) if verdict.rule == alert.rule => verdicts.push(verdict.clone()),
+            FactBody::Triage(triaged) if triaged.alert == alert.id => context.triage = Some(triaged.triage.clone()),
             FactBody::Indicator(one) => {
                 let begins = one.from.is_none_or(|from| from.cell() <= alert.last_cell);
                 let lasts = one.until.is_none_or(|until| until.cell() > alert.anchor);

@@ -8,6 +8,7 @@ mod drift;
 mod honest;
 mod input;
 mod oracle;
+mod served;
 mod stored;
 mod support;
 mod tune;

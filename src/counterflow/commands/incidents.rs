@@ -107,22 +107,26 @@ pub(crate) fn alerts(cli: &Cli, arguments: &AlertsArguments) -> Result<Exit> {
             id: None,
             limit: ROWS_MAX,
         };
-        let rows = reader.alerts(&filter).await?.into_iter().map(|alert| {
-            let content = &alert.content;
+        let alerts = if arguments.queue { reader.queue(&filter).await? } else { reader.alerts(&filter).await? };
+        let rows = alerts.into_iter().map(|alert| {
+            let (content, standing) = (&alert.content, &alert.standing);
             json!({
                 "alert_id": alert.alert_id, "rule_id": content["rule"], "title": content["title"],
                 "level": content["level"], "state": alert.state, "group": group(content), "count": content["count"],
                 "anchor": content["anchor"], "last_cell": content["last_cell"], "score": content["score"],
                 "first": alert.members.as_ref().map(|m| m.first), "last": alert.members.as_ref().map(|m| m.last),
                 "thread": alert.thread, "revision": alert.revision, "reason": alert.reason, "incident": alert.incident,
-                "backfilled": alert.backfilled, "changed_at": alert.changed_at, "members": alert.members,
+                "backfilled": alert.backfilled,
+                "changed_at": alert.changed_at, "members": alert.members, "priority": standing.priority,
+                "confidence_percent": standing.confidence_percent, "triage": standing.triage,
             })
         });
-        print(
-            cli,
-            &["alert_id", "level", "title", "state", "reason", "group", "count", "first", "last", "incident"],
-            rows.collect(),
-        )
+        let columns: &[&str] = if arguments.queue {
+            &["priority", "score", "confidence_percent", "triage", "alert_id", "level", "title", "group", "first"]
+        } else {
+            &["alert_id", "level", "title", "state", "reason", "group", "count", "first", "last", "incident"]
+        };
+        print(cli, columns, rows.collect())
     })
 }
 

@@ -26,6 +26,7 @@ pub(crate) fn run(cli: &Cli, command: &ModelsCommand) -> Result<Exit> {
         ModelsCommand::List { models, task } => list(cli, models, task.as_deref()),
         ModelsCommand::Show(arguments) => show(cli, arguments),
         ModelsCommand::Promote(arguments) => promote(arguments),
+        ModelsCommand::Challenge(arguments) => challenge(arguments),
         ModelsCommand::Rollback { models, task, reason } => roll_back(models, task, reason),
         ModelsCommand::Compare { models, task, input, label, positive, versions } => {
             let rows = input.as_deref().zip(label.as_deref());
@@ -49,6 +50,7 @@ fn list(cli: &Cli, models: &Path, task: Option<&str>) -> Result<Exit> {
             row["task"] = name.as_str().into();
             row["state"] = standing(&state, &version, &row).into();
             row["added_at"] = added.map_or(Value::Null, |added| added.at.to_string().into());
+            row["compared"] = (state.challenger.as_ref() == Some(&version)).into();
             row["version"] = version.into();
             rows.push(row);
         }
@@ -106,6 +108,18 @@ fn promote(arguments: &VersionArguments) -> Result<Exit> {
     let lock = registry.lock(&arguments.task)?;
     registry.promote(&lock, &arguments.task, &version, &arguments.reason)?;
     output::note(&format!("{} is the champion of task {:?}", version, arguments.task));
+    Ok(Exit::Ok)
+}
+
+fn challenge(arguments: &VersionArguments) -> Result<Exit> {
+    let registry = Registry::new(&arguments.models);
+    let named = (arguments.model != "none").then(|| registry.find(&arguments.task, &arguments.model)).transpose()?;
+    let lock = registry.lock(&arguments.task)?;
+    registry.challenge(&lock, &arguments.task, named.as_deref(), &arguments.reason)?;
+    output::note(&match named {
+        Some(version) => format!("{version} is compared with the champion of task {:?}", arguments.task),
+        None => format!("task {:?} has no challenger", arguments.task),
+    });
     Ok(Exit::Ok)
 }
 

@@ -35,6 +35,7 @@ use crate::{
     sources::Board,
     status::Status,
     telemetry,
+    triage::{Triage, served::Served},
     warm::Warm,
 };
 
@@ -124,9 +125,12 @@ fn assemble(
     let board = Arc::new(Board::new(settings, data, Arc::clone(&status)));
     let lookup = Lookup::start(data, store.history.progress())?;
     let warm = Warm::start(data, config::sources(settings)?, store.history.progress())?;
+    let triage = Triage::start(data, &settings.models)?;
     let conductor = Conductor {
         lookup,
         warm,
+        triage,
+        served: Served::default(),
         store,
         engine,
         spool: Arc::new(spool),

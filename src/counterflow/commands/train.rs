@@ -20,6 +20,7 @@ use cf_models::{
 };
 use serde_json::json;
 
+use super::train_served;
 use crate::{
     cli::{Cli, TrainArguments},
     output::{self, Exit, Format},
@@ -27,8 +28,19 @@ use crate::{
 
 /// Trains, judges, stores.
 pub(crate) fn run(cli: &Cli, arguments: &TrainArguments) -> Result<Exit> {
-    let table = Table::read(&arguments.input)?;
-    let mut request = request(arguments, &table)?;
+    let (mut request, table) = match (&arguments.data, &arguments.input) {
+        (Some(data), _) => {
+            let table = train_served::table(&arguments.task, data)?;
+            let mut request = request(arguments, &table)?;
+            train_served::complete(&mut request, &table, data)?;
+            (request, table)
+        }
+        (None, Some(input)) => {
+            let table = Table::read(input)?;
+            (request(arguments, &table)?, table)
+        }
+        (None, None) => bail!("what to learn from is not said; give --input FILE or --data DIR"),
+    };
     let prepared = Prepared::new(&request, table)?;
     for line in &prepared.notes {
         output::note(&format!("note: {line}"));
@@ -88,8 +100,8 @@ fn request(arguments: &TrainArguments, table: &Table) -> Result<Request> {
     Ok(Request {
         budget,
         task,
-        input: arguments.input.clone(),
-        label: arguments.label.clone(),
+        input: arguments.input.clone().unwrap_or_default(),
+        label: arguments.label.clone().unwrap_or_default(),
         positive: arguments.positive.clone(),
         group: arguments.group.clone(),
         time: arguments.time.clone(),

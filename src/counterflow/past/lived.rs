@@ -10,7 +10,7 @@ use cf_sigma::RuleSet;
 use cf_types::{Epoch, EpochRecord};
 
 use super::{Decoding, Past, Point, RulesThen};
-use crate::lookup;
+use crate::{lookup, triage::served::Served};
 
 /// What another rule set takes the place of an epoch's.
 pub(crate) type Instead<'a> = dyn Fn(&RulesThen) -> Result<Arc<RuleSet>> + 'a;
@@ -26,6 +26,8 @@ pub(crate) struct Lived<'a> {
     rules: Option<(String, Arc<RuleSet>)>,
     rows: cf_queries::Rows,
     known: Known,
+    /// What models said, as facts.
+    served: Served,
     /// Deliveries that were read and belong to a later epoch.
     read: VecDeque<Delivery>,
     pub(crate) decoding: Decoding,
@@ -56,6 +58,7 @@ impl<'a> Lived<'a> {
             rules: None,
             rows: past.by_epoch(upto.epoch)?,
             known: Known::default(),
+            served: Served::default(),
             read: VecDeque::new(),
             decoding: Decoding::new(&sources, threads),
         })
@@ -85,21 +88,26 @@ impl<'a> Lived<'a> {
                 for entry in &entries {
                     input.facts.extend(entry.fact()?);
                 }
+                self.served.take(&entries, &mut input.facts)?;
                 input.found = lookup::found(&entries)?;
             }
             // What came with epochs that history has no more is there from the start.
             None if record.epoch > 1 => {
                 let facts = self.past.facts_at(record.control)?;
                 input.facts = facts.into_iter().map(|fact| (fact, 1)).collect();
+                let entries = self.past.control_between(0, record.control)?;
+                self.served.take(&entries, &mut input.facts)?;
             }
             None => {
                 let entries = self.past.control_between(0, record.control)?;
                 for entry in &entries {
                     input.facts.extend(entry.fact()?);
                 }
+                self.served.take(&entries, &mut input.facts)?;
                 input.found = lookup::found(&entries)?;
             }
         }
+        record.models.clone_from(&self.served.models);
         input.idle = record.idle.iter().map(|source| Arc::from(source.as_str())).collect();
         input.passed_ms = record.passed_ms;
         let deliveries = self.deliveries(record.epoch)?;

@@ -70,6 +70,7 @@ fn entry(epoch: Epoch) -> EpochEntry {
         control: 0,
         rules: "abc".to_owned(),
         begun: Vec::new(),
+        models: std::collections::BTreeMap::new(),
         engine: "0.1.0".to_owned(),
     };
     EpochEntry { record, watermark: None }

@@ -246,3 +246,28 @@ fn office_hours_are_local_and_know_the_days() {
     assert!(at("2026-01-05T06:00:00Z") && at("2026-01-09T15:59:59Z"));
     assert!(!at("2026-01-05T05:59:59Z") && !at("2026-01-09T16:00:00Z") && !at("2026-01-10T10:00:00Z"));
 }
+
+/// A model moves confidence and place in the queue, never the score; without an answer nothing is different.
+#[test]
+fn a_model_moves_the_confidence_and_no_score() {
+    let (alert, mut context) = read("high precision=20");
+    let without = assess(&alert, &context);
+    let mut of = |probability_ppm, verdict| {
+        let role = crate::triage::Role::Champion;
+        context.triage = Some(Triage { probability_ppm, verdict, model: "ab".into(), role });
+        let with = assess(&alert, &context);
+        let shown = with.factors.last().map(|factor| (factor.factor, factor.weight_permille));
+        assert_eq!((with.factors.len(), shown), (10, Some((FactorKind::Triage, 1_000))));
+        assert_eq!((with.score, with.level, &with.factors[..9]), (without.score, without.level, &without.factors[..]));
+        (with.confidence_percent, with.priority())
+    };
+    assert_eq!(of(912_345, Worth::True), (91, 409));
+    assert_eq!(of(1_000, Worth::False), (0, 0));
+    // What no class supports goes to a person as before.
+    assert_eq!(of(1_000, Worth::Unknown), (20, 90));
+    assert_eq!((without.confidence_percent, without.priority()), (20, 90));
+    // What was stored before models were used is read as it is.
+    let mut stored = serde_json::to_value(&without).unwrap();
+    stored.as_object_mut().unwrap().remove("triage");
+    assert_eq!(serde_json::from_value::<Assessment>(stored).unwrap(), without);
+}

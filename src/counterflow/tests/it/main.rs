@@ -23,3 +23,4 @@ mod silence;
 mod sql;
 mod sql_oracle;
 mod support;
+mod triage;

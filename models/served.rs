@@ -1,0 +1,137 @@
+//! Models that answer while alerts come in: what fits, what it says, and the table that a training learns from.
+//!
+//! In: features by the names of [`crate::features::alert`]. Out: answers as they are recorded. A row's answer does not
+//! depend on the rows around it, so alerts are asked about in batches.
+
+use std::sync::Arc;
+
+use cf_types::triage::{Answer, Reason, Role, Worth};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    ModelError,
+    features::alert::feature_names,
+    model::{Model, Verdict},
+    registry::Registry,
+    table::{Cells, Column, Table, hex},
+};
+
+/// Reasons of an answer.
+const REASONS: usize = 3;
+
+/// A version that answers.
+pub struct Serving {
+    /// The version's id.
+    pub version: Arc<str>,
+    model: Model,
+}
+
+impl Serving {
+    /// Loads a version: whole, as it was stored, its probe predicted bit by bit, and of features that we have.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn load(registry: &Registry, task: &str, version: &str) -> Result<Serving, ModelError> {
+        registry.check_probe(task, version)?;
+        let model = registry.model(task, version)?;
+        let known = feature_names();
+        let odd = model.inputs.iter().find(|input| input.text || !known.contains(&input.column));
+        if let Some(input) = odd {
+            let why = format!(
+                "it needs column {:?}, which alerts do not have: it was trained on something else; train it with --data",
+                input.column
+            );
+            return Err(ModelError::setting(format!("version {version} for answering alerts"), why));
+        }
+        if model.history.is_some() {
+            let why = "it looks back on rows of a file: train it with --data".to_owned();
+            return Err(ModelError::setting(format!("version {version} for answering alerts"), why));
+        }
+        Ok(Serving { version: Arc::from(version), model })
+    }
+
+    /// Answers about alerts with these features, in order.
+    ///
+    /// # Errors
+    /// A feature is missing.
+    pub fn answer(&self, features: &[&[Option<i64>]], role: Role) -> Result<Vec<Answer>, ModelError> {
+        let matrix = self.model.encode(&table(features))?;
+        let answer = |row: usize| {
+            let cells = matrix.row(row);
+            // Of well separated classes the operating point lies below a millionth: the verdict is not of the rounded.
+            let probability = self.model.probability(cells);
+            let reasons = self.model.ensemble.reasons(cells, REASONS).into_iter().map(|(feature, effect)| Reason {
+                feature: feature.into(),
+                effect_milli: (effect * 1_000.0).clamp(-1e9, 1e9).round() as i64,
+            });
+            Answer {
+                model: Arc::clone(&self.version),
+                role,
+                probability_ppm: (probability.clamp(0.0, 1.0) * 1e6).round() as u32,
+                verdict: match self.model.verdict(probability) {
+                    Verdict::True => Worth::True,
+                    Verdict::False => Worth::False,
+                    Verdict::Unknown => Worth::Unknown,
+                },
+                reasons: reasons.collect(),
+            }
+        };
+        Ok((0..matrix.rows).map(answer).collect())
+    }
+}
+
+/// Features as a table, one column a name.
+#[must_use]
+pub fn table(features: &[&[Option<i64>]]) -> Table {
+    let column = |(at, name): (usize, String)| {
+        let cell = |row: &&[Option<i64>]| row.get(at).copied().flatten().map_or(f64::NAN, |number| number as f64);
+        Column { name, cells: Cells::Numbers(features.iter().map(cell).collect()) }
+    };
+    let columns = feature_names().into_iter().enumerate().map(column).collect();
+    Table { columns, rows: features.len(), ..Table::default() }
+}
+
+/// A labelled decision, as a training reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labelled {
+    /// The alert.
+    pub alert: String,
+    /// Event time in seconds.
+    pub cell: i64,
+    /// What must not be on both sides of a split: the first id of the alert's lineage.
+    pub group: String,
+    /// What people said that it was.
+    pub label: String,
+    /// As they were served, by name.
+    pub features: Vec<Option<i64>>,
+}
+
+/// Column of labels.
+pub const LABEL: &str = "verdict";
+/// Column of times.
+pub const TIME: &str = "time";
+/// Column of groups.
+pub const GROUP: &str = "group";
+
+/// The table of a training: the features as they were served, time, group and label. Its hash is that of all cells.
+#[must_use]
+pub fn training_table(rows: &[Labelled]) -> Table {
+    let features: Vec<&[Option<i64>]> = rows.iter().map(|row| row.features.as_slice()).collect();
+    let mut table = table(&features);
+    let mut digest = Sha256::new();
+    digest.update(crate::features::alert::RECIPE);
+    for row in rows {
+        digest.update(format!("{:?}\n", (&row.alert, row.cell, &row.group, &row.label, &row.features)));
+    }
+    table.sha256 = hex(&digest.finalize());
+    let texts = |name: &str, of: fn(&Labelled) -> &str| {
+        let mut texts = crate::table::Interner::default();
+        rows.iter().for_each(|row| texts.push(Some(of(row))));
+        Column { name: name.to_owned(), cells: Cells::Texts(texts.finish(name, &mut Vec::new())) }
+    };
+    table.columns.push(texts(LABEL, |row| &row.label));
+    table.columns.push(texts(GROUP, |row| &row.group));
+    let times = rows.iter().map(|row| row.cell as f64).collect();
+    table.columns.push(Column { name: TIME.to_owned(), cells: Cells::Numbers(times) });
+    table
+}

@@ -1,0 +1,213 @@
+//! Decisions: what went before, the models, and the two together.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::Path,
+};
+
+use anyhow::{Context, Result};
+use cf_ledger::{
+    ControlEntry, ControlLog, Reader,
+    read::{AlertFilter, AlertView},
+    triage::MODEL,
+};
+use cf_models::features::alert::{AlertPast, Asked, material};
+use cf_types::{
+    AlertId, Decision, FactBody, clock,
+    fact::Judgement,
+    triage::{Answer, Role},
+};
+
+use super::{
+    Counts, Question,
+    settings::{ChallengerMode, ModelsSettings, TaskMode},
+    switch::{self, ModelChange, Models},
+};
+
+/// Decisions of before that are read at a start: what lies further back is not remembered.
+const RECALLED_MAX: i64 = 200_000;
+/// Alerts of which is known what they were decided for.
+const KNOWN_MAX: usize = 50_000;
+/// Open alerts that are asked about at a start.
+const LEFT_MAX: u32 = 10_000;
+
+/// A verdict that is not counted yet.
+struct Verdict {
+    seq: i64,
+    alert: AlertId,
+    rule: std::sync::Arc<str>,
+    is_attack: bool,
+    sign: i64,
+}
+
+/// What decides.
+pub(super) struct Decider {
+    reader: Reader,
+    log: ControlLog,
+    past: AlertPast,
+    models: Models,
+    verdicts: VecDeque<Verdict>,
+    /// The last entry of the control log that was read.
+    seen: i64,
+    /// What each alert was decided for, the oldest first in `order`.
+    known: BTreeMap<AlertId, u64>,
+    order: VecDeque<AlertId>,
+}
+
+impl Decider {
+    /// Reads what went before.
+    pub(super) async fn open(data: &Path, settings: &ModelsSettings) -> Result<Decider> {
+        let registry = settings.triage_registry().context("triage is off")?;
+        let reader = Reader::open(data).await?;
+        let mut decider = Decider {
+            log: ControlLog::open(data).await?,
+            past: AlertPast::default(),
+            models: Models::new(registry, settings, ModelChange::default()),
+            verdicts: VecDeque::new(),
+            seen: 0,
+            known: BTreeMap::new(),
+            order: VecDeque::new(),
+            reader,
+        };
+        let begin = decider.reader.decisions_begin(RECALLED_MAX).await?;
+        let mut said = Vec::new();
+        decider.follow(begin, &mut said).await?;
+        decider.models = Models::new(registry, settings, switch::last_said(&said)?);
+        Ok(decider)
+    }
+
+    /// Reads on in the control log: verdicts wait for the next decision, decisions behind `begin` are recalled.
+    async fn follow(&mut self, begin: i64, said: &mut Vec<ControlEntry>) -> Result<()> {
+        loop {
+            let entries = self.reader.control_since(self.seen).await?;
+            let Some(last) = entries.last().map(|entry| entry.seq) else { return Ok(()) };
+            for entry in entries {
+                if let Some((fact, sign)) = entry.fact()? {
+                    if let FactBody::Verdict(verdict) = fact.body {
+                        let is_attack = verdict.judgement == Judgement::TruePositive;
+                        let (seq, alert, rule) = (entry.seq, verdict.alert, verdict.rule);
+                        self.verdicts.push_back(Verdict { seq, alert, rule, is_attack, sign });
+                    }
+                } else if entry.kind == MODEL {
+                    said.push(entry);
+                } else if entry.seq > begin
+                    && let Some(decision) = entry.decision()?
+                {
+                    self.count_verdicts(decision.upto);
+                    self.past.recall(&decision);
+                    self.know(decision.alert, decision.material);
+                }
+            }
+            self.seen = last;
+        }
+    }
+
+    /// Counts the verdicts up to an entry of the control log.
+    fn count_verdicts(&mut self, upto: i64) {
+        while let Some(verdict) = self.verdicts.pop_front_if(|verdict| verdict.seq <= upto) {
+            self.past.verdict(verdict.alert, &verdict.rule, verdict.is_attack, verdict.sign);
+        }
+    }
+
+    fn know(&mut self, alert: AlertId, material: u64) {
+        if self.known.insert(alert, material).is_none() {
+            self.order.push_back(alert);
+        }
+        while self.order.len() > KNOWN_MAX {
+            if let Some(oldest) = self.order.pop_front() {
+                self.known.remove(&oldest);
+            }
+        }
+    }
+
+    /// Open alerts that nothing was decided about, in the order in which they were opened.
+    pub(super) async fn unanswered(&self) -> Result<Vec<Question>> {
+        let filter = AlertFilter { state: Some("open".to_owned()), limit: LEFT_MAX, ..AlertFilter::default() };
+        let mut alerts = self.reader.alerts(&filter).await?;
+        let anchor = |alert: &AlertView| alert.content["anchor"].as_i64().unwrap_or(0);
+        alerts.sort_by_cached_key(|alert| (alert.opened_at, anchor(alert), alert.alert_id.clone()));
+        let mut questions = Vec::new();
+        for view in alerts {
+            let alert = serde_json::from_value(view.content).context("the ledger has a damaged alert")?;
+            let thread = view.thread.parse().ok().context("the ledger has a thread that is no id")?;
+            questions.push(Question { alert, thread });
+        }
+        questions.retain(|question| self.known.get(&question.alert.id) != Some(&material(&question.alert)));
+        Ok(questions)
+    }
+
+    /// Looks which models are to answer.
+    pub(super) fn look(&mut self, counts: &Counts) -> Option<ModelChange> {
+        self.models.look(counts)
+    }
+
+    /// Decides about alerts, in order; those that are known already are left out. Gives also how many answers there are.
+    pub(super) async fn decide(&mut self, batch: &[Question]) -> Result<(Vec<Decision>, usize)> {
+        if batch.is_empty() {
+            return Ok((Vec::new(), 0));
+        }
+        // Own decisions are in the past already: none is recalled again.
+        self.follow(i64::MAX, &mut Vec::new()).await?;
+        let upto = self.seen;
+        self.count_verdicts(upto);
+        let mut decisions: Vec<Decision> = Vec::new();
+        for Question { alert, thread } in batch {
+            let material = material(alert);
+            if self.known.get(&alert.id) != Some(&material) {
+                self.know(alert.id, material);
+                decisions.push(self.past.decide(&Asked { alert, thread: *thread, upto }));
+            }
+        }
+        if let Err(error) = self.answer(&mut decisions) {
+            // The features stay: they are what can be learned from.
+            tracing::error!(error = %format!("{error:#}"), "models could not answer");
+        }
+        let answers = decisions.iter().map(|decision| decision.answers.len()).sum();
+        Ok((decisions, answers))
+    }
+
+    fn answer(&self, decisions: &mut [Decision]) -> Result<()> {
+        let Models { champion, challenger, mode, challenging, .. } = &self.models;
+        let features: Vec<Vec<Option<i64>>> = decisions.iter().map(|decision| decision.features.clone()).collect();
+        let features: Vec<&[Option<i64>]> = features.iter().map(Vec::as_slice).collect();
+        let of = |serving: &Option<_>| -> Result<Vec<Option<Answer>>> {
+            let Some(serving): &Option<cf_models::served::Serving> = serving else {
+                return Ok(vec![None; features.len()]);
+            };
+            Ok(serving.answer(&features, Role::Shadow)?.into_iter().map(Some).collect())
+        };
+        let (champions, challengers) = (of(champion)?, of(challenger)?);
+        let splits = *challenging == ChallengerMode::Ab && challenger.is_some() && champion.is_some();
+        for ((decision, champion), challenger) in decisions.iter_mut().zip(champions).zip(challengers) {
+            let (one, other) = match (mode, splits) {
+                (TaskMode::Shadow | TaskMode::Off, _) => (Role::Shadow, Role::Shadow),
+                (TaskMode::On, false) => (Role::Champion, Role::Shadow),
+                (TaskMode::On, true) if is_for_challenger(decision) => (Role::Shadow, Role::B),
+                (TaskMode::On, true) => (Role::A, Role::Shadow),
+            };
+            let parts = [(champion, one), (challenger, other)];
+            decision.answers =
+                parts.into_iter().filter_map(|(answer, role)| Some(Answer { role, ..answer? })).collect();
+        }
+        Ok(())
+    }
+
+    /// Makes durable which models answer and what was decided.
+    pub(super) async fn record(&mut self, change: Option<&ModelChange>, decisions: &[Decision]) -> Result<()> {
+        if let Some(change) = change {
+            let body = serde_json::to_string(change)?;
+            self.log.append(MODEL, &body, "triage", &change.why, clock::now()).await?;
+        }
+        if !decisions.is_empty() {
+            self.log.append_decisions(decisions, clock::now()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Half of who alerts are about, always the same half: one entity meets one model.
+fn is_for_challenger(decision: &Decision) -> bool {
+    let who = decision.entities.first().map_or_else(|| decision.rule.to_string(), ToString::to_string);
+    let hash = cf_types::id::digest128("cf.triage.ab.1", &[decision.tenant.as_str().as_bytes(), who.as_bytes()]);
+    hash.first().is_some_and(|byte| byte & 1 == 1)
+}

@@ -1,0 +1,124 @@
+//! Settings of models that answer while the engine runs.
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, de::IntoDeserializer};
+
+/// Models that answer while the engine runs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ModelsSettings {
+    /// Folder of the registry, as `counterflow train --models` has it. Without one no model is asked and nothing is
+    /// recorded for trainings.
+    pub(crate) dir: Option<PathBuf>,
+    /// What models are used for.
+    pub(crate) task: TaskSettings,
+    /// What becomes of a challenger: `shadow` (its answers are recorded), `ab` (it answers for half of the alerts, by a
+    /// hash of who they are about), `off`.
+    #[serde(deserialize_with = "word")]
+    pub(crate) challenger: ChallengerMode,
+    /// When to train anew on what was served and judged: `daily`, `weekly` (on Mondays) or `off`. It runs as a process of
+    /// its own at low priority; what it makes is promoted if it is as good as the champion on the same rows.
+    #[serde(deserialize_with = "word")]
+    pub(crate) retrain: Retrain,
+    /// Hour of the day (UTC) in which to train, 0 to 23.
+    pub(crate) retrain_hour: u8,
+    /// Threads of a training.
+    pub(crate) retrain_threads: u16,
+    /// When the champion is taken back by itself.
+    pub(crate) rollback: RollbackSettings,
+}
+
+impl Default for ModelsSettings {
+    fn default() -> ModelsSettings {
+        ModelsSettings {
+            dir: None,
+            task: TaskSettings::default(),
+            challenger: ChallengerMode::default(),
+            retrain: Retrain::default(),
+            retrain_hour: 3, // when the fewest alerts come, in Europe
+            retrain_threads: 1,
+            rollback: RollbackSettings::default(),
+        }
+    }
+}
+
+/// When a training begins by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Retrain {
+    #[default]
+    Off,
+    Daily,
+    Weekly,
+}
+
+/// When the champion is taken back by itself: when too few of the alerts that it called worth a person were attacks, by
+/// the latest 100 verdicts on its answers.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RollbackSettings {
+    /// Percent of attacks below which, by more than chance, the version before answers again; 0: never.
+    pub(crate) precision_min_percent: u8,
+    /// Verdicts before anything is concluded.
+    pub(crate) verdicts_min: u32,
+}
+
+impl Default for RollbackSettings {
+    fn default() -> RollbackSettings {
+        RollbackSettings { precision_min_percent: 50, verdicts_min: 20 } // more wrong than right, and not by a few
+    }
+}
+
+/// What models are used for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TaskSettings {
+    /// Whether a model says which alerts are worth a person: `on`, `off`, or `shadow` (answers are recorded, nothing shows
+    /// them). It ranks the queue and moves the confidence; it hides no alert, and moves no score.
+    #[serde(deserialize_with = "word")]
+    pub(crate) triage: TaskMode,
+}
+
+/// How a task uses its champion.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum TaskMode {
+    #[default]
+    On,
+    Shadow,
+    Off,
+}
+
+/// How a task uses its challenger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ChallengerMode {
+    #[default]
+    Shadow,
+    Ab,
+    Off,
+}
+
+/// Reads a word of which YAML may have made a truth value: `on` and `off`.
+fn word<'de, D: Deserializer<'de>, T: for<'a> Deserialize<'a>>(deserializer: D) -> Result<T, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Said {
+        Switch(bool),
+        Word(String),
+    }
+    let word = match Said::deserialize(deserializer)? {
+        Said::Switch(is_on) => if is_on { "on" } else { "off" }.to_owned(),
+        Said::Word(word) => word,
+    };
+    T::deserialize(word.into_deserializer())
+}
+
+impl ModelsSettings {
+    /// The registry, if triage is wanted.
+    pub(crate) fn triage_registry(&self) -> Option<&Path> {
+        self.dir.as_deref().filter(|_| self.task.triage != TaskMode::Off)
+    }
+}
