@@ -11,10 +11,12 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::{
     Row as _, SqlitePool,
-    sqlite::{SqlitePoolOptions, SqliteRow},
+    sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteRow},
 };
 
-use crate::{AuditFault, AuditRecord, ControlEntry, Engine, LedgerError, MemberSummary, audit, control, schema};
+use crate::{
+    AuditFault, AuditRecord, ControlEntry, Engine, LedgerError, MemberSummary, audit, control, format, schema,
+};
 
 mod progress;
 mod risk;
@@ -251,31 +253,36 @@ pub struct Counts {
     pub oldest_unfinished: Option<Time>,
 }
 
+/// Opens a pool and looks at the format: some of what is wrong shows only then.
+async fn connect(dir: &Path, options: SqliteConnectOptions) -> Result<Reader, LedgerError> {
+    let store = LedgerError::store("open the file for reading");
+    let pool = SqlitePoolOptions::new().max_connections(4).min_connections(0).acquire_timeout(Duration::from_secs(10));
+    let pool = pool.connect_with(options).await.map_err(&store)?;
+    let mut connection = pool.acquire().await.map_err(&store)?;
+    schema::check(&mut connection, dir).await?;
+    drop(connection);
+    Ok(Reader { pool })
+}
+
 impl Reader {
     /// Opens the ledger of a folder for reading.
     ///
     /// # Errors
     /// There is none, it is of a newer format, or it cannot be read.
     pub async fn open(dir: &Path) -> Result<Reader, LedgerError> {
+        format::check(dir)?;
         if !dir.join(schema::FILE).is_file() {
             return Err(LedgerError::Missing { dir: dir.to_path_buf() });
         }
-        let store = LedgerError::store("open the file for reading");
-        let options =
-            || SqlitePoolOptions::new().max_connections(4).min_connections(0).acquire_timeout(Duration::from_secs(10));
-        let pool = match options().connect_with(schema::reading(dir)).await {
-            Ok(pool) => pool,
+        match connect(dir, schema::reading(dir)).await {
+            Err(error @ LedgerError::Newer { .. }) => Err(error),
             // In a folder that we may not write, SQLite cannot make the WAL's index. Without a WAL nobody is writing
             // either, and the file alone is all.
             Err(_) if !dir.join(format!("{}-wal", schema::FILE)).exists() => {
-                options().connect_with(schema::reading(dir).immutable(true)).await.map_err(&store)?
+                connect(dir, schema::reading(dir).immutable(true)).await
             }
-            Err(error) => return Err(store(error)),
-        };
-        let mut connection = pool.acquire().await.map_err(&store)?;
-        schema::check(&mut connection, dir).await?;
-        drop(connection);
-        Ok(Reader { pool })
+            opened => opened,
+        }
     }
 
     /// Where the engine stands.
