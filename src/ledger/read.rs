@@ -253,6 +253,22 @@ pub struct Counts {
     pub oldest_unfinished: Option<Time>,
 }
 
+/// The alerts of a filter, with how it is known whether they are backfilled.
+macro_rules! alerts_sql {
+    ($backfilled:literal) => {
+        concat!(
+            "SELECT a.*, i.number AS incident, ",
+            $backfilled,
+            " AS backfilled
+             FROM alerts a LEFT JOIN incident_alerts i ON i.alert_id = a.alert_id
+             WHERE (?1 IS NULL OR ?1 = CASE WHEN a.state = 'open' AND a.content->>'state' = 'provisional'
+                                       THEN 'provisional' ELSE a.state END) AND (?2 IS NULL OR a.rule = ?2) AND (?3 IS NULL OR i.number = ?3)
+               AND (?4 IS NULL OR a.alert_id = ?4 OR a.thread = ?4)
+             ORDER BY a.changed_at DESC, a.alert_id LIMIT ?5"
+        )
+    };
+}
+
 /// Opens a pool and looks at the format: some of what is wrong shows only then.
 async fn connect(dir: &Path, options: SqliteConnectOptions) -> Result<Reader, LedgerError> {
     let store = LedgerError::store("open the file for reading");
@@ -300,20 +316,19 @@ impl Reader {
     /// The ledger cannot be read.
     pub async fn alerts(&self, filter: &AlertFilter) -> Result<Vec<AlertView>, LedgerError> {
         let limit = if filter.limit == 0 { 1_000 } else { filter.limit };
-        let rows = sqlx::query(
-            "SELECT a.*, i.number AS incident, EXISTS (SELECT 1 FROM backfilled b WHERE b.thread = a.thread) AS backfilled
-             FROM alerts a LEFT JOIN incident_alerts i ON i.alert_id = a.alert_id
-             WHERE (?1 IS NULL OR ?1 = CASE WHEN a.state = 'open' AND a.content->>'state' = 'provisional'
-                                       THEN 'provisional' ELSE a.state END) AND (?2 IS NULL OR a.rule = ?2) AND (?3 IS NULL OR i.number = ?3)
-               AND (?4 IS NULL OR a.alert_id = ?4 OR a.thread = ?4)
-             ORDER BY a.changed_at DESC, a.alert_id LIMIT ?5",
-        )
+        // A folder of before that no engine of this version has taken yet lacks the table.
+        let mut connection = self.pool.acquire().await.map_err(LedgerError::store("read alerts"))?;
+        let rows = if schema::has_table(&mut connection, "backfilled").await? {
+            sqlx::query(alerts_sql!("EXISTS (SELECT 1 FROM backfilled b WHERE b.thread = a.thread)"))
+        } else {
+            sqlx::query(alerts_sql!("false"))
+        }
         .bind(&filter.state)
         .bind(&filter.rule)
         .bind(filter.incident)
         .bind(&filter.id)
         .bind(limit)
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *connection)
         .await
         .map_err(LedgerError::store("read alerts"))?;
         rows.iter().map(alert_view).collect()

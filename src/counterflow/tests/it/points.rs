@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     folders,
     kill::{batch, check},
-    support::{Engine, counterflow, lines, post, run, said},
+    support::{Engine, counterflow, lines, post, run, said, wait_until},
 };
 
 const BATCHES: u64 = 24;
@@ -69,6 +69,13 @@ fn kill_at(point: &str, nth: u64, seed: u64) -> bool {
     assert!(!engine.log().contains("differs from the ledger"), "{point}: {}", engine.log());
     sent = send(&mut engine, sent, seed);
     assert_eq!(sent, BATCHES, "{point}");
+    // What is planned at a stop waits for the next start: let all be told.
+    let at = data.to_str().unwrap();
+    wait_until("all are told", || {
+        let told = std::fs::read_to_string(&told).unwrap_or_default().lines().count();
+        let alerts = lines(&run(&["alerts", "--data", at], b"")).len();
+        alerts > 10 && told >= alerts
+    });
     engine.stop();
     check(&data, &told, BATCHES, seed, &format!("{point}:{nth}, seed {seed}"));
     killed

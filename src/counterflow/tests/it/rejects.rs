@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{Engine, get, lines, post, run, said, wait_until};
+use crate::support::{Engine, lines, post, request, run, said, wait_until};
 
 const NDJSON: &str = "application/x-ndjson";
 
@@ -65,13 +65,18 @@ fn what_was_refused_goes_through_again_once() {
             json!({"source": "http", "code": "too_deep", "count": 6})
         ]
     );
-    let (status, list) = get(engine.http, "/api/v1/rejects?code=damaged").unwrap();
+    let ask = |method: &str, path: &str, body: &[u8]| {
+        let headers = [("content-type", "application/json")];
+        let (status, answer) = request(engine.http, method, path, &headers, body).unwrap();
+        (status, answer)
+    };
+    let (status, list) = ask("GET", "/api/v1/rejects?code=damaged", b"");
     let list: Value = serde_json::from_str(&list).unwrap();
     assert_eq!((status, list["rejects"][0]["raw"].as_str()), (200, Some("not json")), "{list}");
     let id = list["rejects"][0]["id"].as_str().unwrap();
     assert_eq!(rejects(at, &["show", id])[0]["reason"], list["rejects"][0]["reason"]);
-    assert_eq!(get(engine.http, &format!("/api/v1/rejects/{id}")).unwrap().0, 200);
-    assert_eq!(get(engine.http, "/api/v1/rejects/1-0").unwrap().0, 404);
+    assert_eq!(ask("GET", &format!("/api/v1/rejects/{id}"), b"").0, 200);
+    assert_eq!(ask("GET", "/api/v1/rejects/1-0", b"").0, 404);
     assert!(rejects(at, &["list", "--source", "syslog"]).is_empty());
     assert!(rejects(at, &["list", "--to", "2020-01-01T00:00:00Z"]).is_empty());
     // Everything at once must be said.
@@ -79,15 +84,10 @@ fn what_was_refused_goes_through_again_once() {
 
     // The decoder is mended, and all go through again: by request, and what can be never comes back as a reject.
     settings(&config, 32);
-    let (status, answer) = post(engine.http, "/api/v1/reload", "application/json", b"").unwrap();
+    let (status, answer) = ask("POST", "/api/v1/reload", b"");
     assert_eq!(status, 200, "{answer}");
-    let (status, done) = post(
-        engine.http,
-        "/api/v1/rejects/retry",
-        "application/json",
-        br#"{"all":true,"author":"me","reason":"mended"}"#,
-    )
-    .unwrap();
+    let everything = br#"{"all":true,"author":"me","reason":"mended"}"#;
+    let (status, done) = ask("POST", "/api/v1/rejects/retry", everything);
     let done: Value = serde_json::from_str(&done).unwrap();
     assert_eq!((status, &done["retried"], &done["retried_before"]), (200, &json!(7), &json!(0)), "{done}");
     wait_until("the alert is there", || count(at) == 9);
