@@ -708,6 +708,7 @@ async fn a_folder_of_format_1_is_migrated_after_a_copy() {
     let dir = dir.path();
     execute(dir, "UPDATE meta SET value = '1' WHERE key = 'format_version'").await;
     execute(dir, "DROP TABLE retries").await;
+    execute(dir, "DROP TABLE backfilled").await;
     std::fs::remove_file(dir.join("format")).unwrap();
     // An interrupted copy is no copy.
     std::fs::write(dir.join("ledger.format-1.new"), "half").unwrap();
