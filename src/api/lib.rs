@@ -14,6 +14,7 @@
 //! | `GET /api/v1/assessments/{alert}` | its score with every factor, and how it was scored before |
 //! | `GET /api/v1/risk`, `/risk?entity=host:web01` | entities by risk; one with what its risk is made of and leads to |
 //! | `POST /api/v1/sql` | one reading statement over history and live tables ([`sql`]) |
+//! | `GET /api/v1/rejects`, `/rejects/{id}`; `POST /rejects/retry` | what was refused, and to let it go through again |
 //! | `GET /api/v1/suppressed` | alerts that an allow fact or a silence keeps from being told |
 //!
 //! Every error is `{"error": {"code": .., "message": ..}}`. Bad input never gives a 5xx; those say that this process or
@@ -44,6 +45,7 @@ mod facts;
 mod guard;
 pub mod health;
 pub mod metrics;
+pub mod rejects;
 mod risk;
 pub mod rules;
 mod serve;
@@ -55,6 +57,7 @@ pub use engine::Engine;
 pub use error::ApiError;
 pub use health::{Condition, Health};
 pub use metrics::Page;
+pub use rejects::{RejectFilter, Rejects, RejectsAnswer, RejectsError, RetryRequest};
 pub use rules::Rules;
 pub use serve::serve;
 pub use sql::Sql;
@@ -110,6 +113,7 @@ pub struct ApiState {
     pub(crate) engine: Option<Arc<dyn Engine>>,
     pub(crate) sources: Option<Arc<dyn sources::Sources>>,
     pub(crate) sql: Option<Arc<dyn Sql>>,
+    pub(crate) rejects: Option<Arc<dyn Rejects>>,
 }
 
 impl ApiState {
@@ -140,6 +144,7 @@ impl ApiState {
             engine: None,
             sources: None,
             sql: None,
+            rejects: None,
         }
     }
 
@@ -156,6 +161,13 @@ impl ApiState {
     #[must_use]
     pub fn with_engine(mut self, engine: Arc<dyn Engine>) -> ApiState {
         self.engine = Some(engine);
+        self
+    }
+
+    /// With what was refused; without it the routes for rejects are not found.
+    #[must_use]
+    pub fn with_rejects(mut self, rejects: Arc<dyn Rejects>) -> ApiState {
+        self.rejects = Some(rejects);
         self
     }
 }
@@ -194,6 +206,9 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/assessments/{alert}", get(risk::assessment))
         .route("/api/v1/sources", get(sources::list))
         .route("/api/v1/sources/{name}/resume", post(sources::resume))
+        .route("/api/v1/rejects", get(rejects::list))
+        .route("/api/v1/rejects/retry", post(rejects::retry))
+        .route("/api/v1/rejects/{id}", get(rejects::show))
         .route("/api/v1/rules", get(rules::list).post(rules::make))
         .route("/api/v1/rules/{id}", get(rules::show).put(rules::put).delete(rules::remove))
         .route_layer(middleware::from_fn(guard::local_name));

@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail};
 use cf_dataflows::Recalled;
 use cf_engine::{Engine, EpochInput};
 use cf_kafka::Class;
+use cf_fail as fail;
 use cf_ledger::facts_log::{FactsLog, Loaded};
 use cf_ledger::{ControlEntry, Difference, Present, Sealed};
 use cf_sigma::{RuleSet, Text};
@@ -25,12 +26,15 @@ use cf_spool::{ReadError, Spool, SpoolReader};
 use cf_types::{EntityRisk, Epoch, EpochOutput, EpochRecord, Fact, Record, Time, clock, record::stream};
 
 use crate::{
+    again,
     commit::{ENGINE, Store},
     kafka::{self, Again, Kafka},
+    keep::Keep,
     live::{self, Waiting},
     lookup::{self, Lookup},
     passage::Passage,
     reload::Swap,
+    room::{self, Room},
     rulebook::Shelf,
     rules,
     sources::Board,
@@ -71,6 +75,10 @@ pub(crate) struct Conductor {
     /// Partitions that are read.
     pub(crate) kafka: Kafka,
     pub(crate) facts_log: FactsLog,
+    /// Kept for the ledger.
+    pub(crate) room: Arc<Room>,
+    /// Held while something is taken away.
+    pub(crate) keep: Keep,
     pub(crate) rule_options: rules::RuleOptions,
     /// The rules from the next epoch on.
     pub(crate) rules: Arc<RuleSet>,
@@ -143,6 +151,7 @@ impl Conductor {
             self.swap.bind(&self.rules, cut.epoch, None);
         }
         self.status.ready();
+        fail::point("start.recovered");
         let mut flying: VecDeque<EpochRecord> = VecDeque::new();
         let mut flushed = Instant::now();
         let mut noted: Option<Instant> = None;
@@ -167,6 +176,7 @@ impl Conductor {
                 else {
                     break;
                 };
+                fail::point("epoch.computed");
                 let record = record.clone();
                 flying.pop_front();
                 cut.passage.through(&output);
@@ -185,6 +195,7 @@ impl Conductor {
                 break;
             }
         }
+        fail::point("stop.drained");
         self.engine.stop()?;
         self.store.history.settle()?;
         self.flush()?;
@@ -335,6 +346,7 @@ impl Conductor {
         stop: &AtomicBool,
     ) -> Result<Option<EpochInput>> {
         let mut input = EpochInput { epoch: record.epoch, ..EpochInput::default() };
+        let mut again = Vec::new();
         if record.rules != state.rules {
             let set = self.rule_set(&record.rules, state)?;
             input.rules = Some(Arc::clone(&set));
@@ -348,6 +360,7 @@ impl Conductor {
         } else {
             let entries = self.control_between(state.control, record.control)?;
             self.store.receipts(record.epoch, &entries)?;
+            again = self.store.again(record.epoch, &entries)?;
             input.found = lookup::found(&entries)?;
             let mut facts = facts_of(&entries)?;
             self.served.take(&entries, &mut facts)?;
@@ -386,6 +399,7 @@ impl Conductor {
                 return Ok(None);
             }
         }
+        input.records.extend(again);
         Ok(Some(input))
     }
 
@@ -532,7 +546,8 @@ impl Conductor {
             return Ok(());
         }
         cut.looked_at_control = Instant::now();
-        cut.waiting = self.store.runtime.block_on(self.store.ledger.control_since(cut.control))?;
+        let waiting = self.store.runtime.block_on(self.store.ledger.control_since(cut.control))?;
+        cut.waiting = again::one_at_a_time(waiting);
         Ok(())
     }
 
@@ -653,6 +668,11 @@ impl Conductor {
         self.lookup.ask(lookup::question(&cut.waiting, cut.epoch)?);
         self.warm.ask(warm::questions(&cut.waiting, cut.epoch, &self.rules, self.horizon_begins())?);
         self.store.receipts(cut.epoch, &cut.waiting)?;
+        for record in self.store.again(cut.epoch, &cut.waiting)? {
+            // Else its source could hold the watermark back for ever.
+            cut.heard.entry(Arc::clone(&record.origin.source)).or_insert_with(Instant::now);
+            input.records.push(record);
+        }
         if let Some(last) = cut.waiting.last() {
             cut.control = last.seq;
         }
@@ -693,6 +713,7 @@ impl Conductor {
         self.kafka.bind(&mut record);
         cut.epoch += 1;
         cut.gathering_since = None;
+        fail::point("epoch.cut");
         self.engine.feed(input)?;
         Ok(record)
     }
@@ -726,6 +747,7 @@ impl Conductor {
         self.status.applied(record, output, &applied);
         self.triage.ask(&applied);
         self.keep(record, output);
+        fail::point("epoch.applied");
         Ok(())
     }
 
@@ -737,15 +759,30 @@ impl Conductor {
         }
     }
 
+    /// The same when the disk may be full: then it is tried again with the next call, and the spool waits.
+    fn flush(&mut self) -> Result<()> {
+        self.room.look();
+        match self.flush_now() {
+            Err(error) if room::is_full(&error) => {
+                tracing::warn!(error = format!("{error:#}"), "the disk is full; the spool is not trimmed meanwhile");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     /// Makes durable in the facts log what history has durably (never more: what is behind its frontier is not computed
     /// again), forgets what lies behind the horizon, trims the spool.
-    fn flush(&mut self) -> Result<()> {
+    fn flush_now(&mut self) -> Result<()> {
         self.kafka.commit();
         let durable = self.store.history.durable();
         self.status.durable(durable);
         let frontier = self.facts_log.flush(durable + 1)?;
+        // A backup that is being made copies what lies behind the frontier, too.
+        let Some(_alone) = self.keep.alone() else { return Ok(()) };
         // Epoch records are for replaying; history keeps them all for people.
         let _gone = self.store.runtime.block_on(self.store.ledger.epochs_trim(frontier.saturating_sub(1)))?;
+        fail::point("epochs.trimmed");
         while let Some((_, end)) = self.ends.pop_front_if(|(epoch, _)| *epoch < frontier) {
             let _segments = self.spool.log().trim(end)?;
         }

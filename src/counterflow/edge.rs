@@ -21,6 +21,7 @@ use tokio::{
 use crate::{
     conduct::Conductor,
     config::{ListenSettings, Settings},
+    rejects::Asked,
     reload::Reload,
     sources::{Board, SourcesApi},
     sql::Service,
@@ -138,7 +139,9 @@ impl Edge {
             let page = with_lags(page, Arc::clone(&conductor.board));
             let rules: Arc<dyn cf_api::Rules> = Arc::<Reload>::clone(reload);
             let state = ApiState::new(Arc::clone(spool), reader, data.to_owned(), health, page, options.clone());
+            let rejects = Asked::new(data.to_owned(), runtime.handle().clone());
             let mut state = state.with_rules(rules).with_engine(engine).with_sources(sources(settings, conductor));
+            state = state.with_rejects(rejects);
             if let Some(sql) = &sql {
                 state = state.with_sql(Arc::<Service>::clone(sql));
             }
@@ -241,6 +244,9 @@ fn health(status: &Arc<Status>, spool: &Arc<Spool>, reload: &Arc<Reload>, triage
     });
     let spool = Arc::clone(spool);
     health.component("spool", move || match spool.log().ended() {
+        None if spool.log().is_refusing() => {
+            (Condition::Degraded, "the disk takes nothing, senders are refused; see the log".to_owned())
+        }
         None => (Condition::Ok, format!("{} rows, {} bytes on disk", spool.log().durable_end(), spool.log().bytes())),
         Some(error) => (Condition::Down, error.to_string()),
     });

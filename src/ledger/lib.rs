@@ -7,6 +7,7 @@
 //! The `mod` list is in the order in which data flows.
 
 mod error;
+pub mod format;
 mod lock;
 mod schema;
 
@@ -15,11 +16,13 @@ pub mod audit;
 pub mod control;
 mod held;
 pub mod triage;
+pub mod retries;
 
 mod apply;
 mod engine;
 pub mod members;
 pub mod present;
+pub mod restored;
 pub mod routes;
 
 pub mod facts_log;
@@ -33,11 +36,13 @@ pub use audit::{AuditFault, AuditRecord};
 pub use control::{ControlEntry, ControlLog, NewFact};
 pub use engine::{Engine, Ledger};
 pub use error::LedgerError;
+pub use lock::DirLock;
 pub use members::{MemberRef, MemberSummary, MembersOf};
 pub use outbox::{ActionInForce, Intent, IntentKind, Operation, Outcome, Try};
 pub use present::{Difference, Present};
 pub use read::Reader;
 pub use recall::Sealed;
+pub use retries::Retry;
 pub use routes::{Route, Routes};
 
 #[cfg(test)]
