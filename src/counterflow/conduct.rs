@@ -17,8 +17,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use cf_dataflows::Recalled;
 use cf_engine::{Engine, EpochInput};
-use cf_kafka::Class;
 use cf_fail as fail;
+use cf_kafka::Class;
 use cf_ledger::facts_log::{FactsLog, Loaded};
 use cf_ledger::{ControlEntry, Difference, Present, Sealed};
 use cf_sigma::{RuleSet, Text};

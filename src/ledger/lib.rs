@@ -15,8 +15,8 @@ mod again;
 pub mod audit;
 pub mod control;
 mod held;
-pub mod triage;
 pub mod retries;
+pub mod triage;
 
 mod apply;
 mod engine;

@@ -6,8 +6,8 @@
 
 mod arrows;
 mod backtest;
-mod broker;
 mod backup;
+mod broker;
 mod cases;
 mod cli;
 mod cluster;
@@ -15,8 +15,8 @@ mod explain;
 mod facts;
 mod faults;
 mod files;
-mod kafka;
 mod folders;
+mod kafka;
 mod kill;
 mod models;
 mod points;
