@@ -3,13 +3,9 @@
 //! Each query opens the tables it names anew, so it sees what was committed before it began and nothing after. Rows of
 //! epochs that some table does not have yet are left out: a join never sees half an epoch.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
-use cf_history::{HistoryError, Table};
+use cf_history::{HistoryError, Place, Table};
 use cf_types::Epoch;
 use datafusion::{
     arrow::{array::RecordBatch, datatypes::SchemaRef},
@@ -78,10 +74,10 @@ impl Default for Options {
     }
 }
 
-/// SQL over one history folder, read-only. Cheap to clone; queries may run side by side and beside the engine.
+/// SQL over one history, read-only. Cheap to clone; queries may run side by side and beside the engine.
 #[derive(Clone, Debug)]
 pub struct Session {
-    history: PathBuf,
+    history: Place,
     options: Options,
     runtime: Arc<RuntimeEnv>,
 }
@@ -93,12 +89,12 @@ pub struct Rows {
 }
 
 impl Session {
-    /// Makes a session over the history folder (`DIR/history`). Tables that are not there yet are empty.
+    /// Makes a session over a history (`DIR/history`, or [`Place::of_data`]). Tables that are not there yet are empty.
     ///
     /// # Errors
     ///
     /// When the spill folder cannot be used.
-    pub fn open(history: &Path, options: Options) -> Result<Session, QueryError> {
+    pub fn open(history: impl Into<Place>, options: Options) -> Result<Session, QueryError> {
         let mode = match &options.spill_folder {
             Some(folder) => DiskManagerMode::Directories(vec![folder.clone()]),
             None => DiskManagerMode::OsTmpDirectory,
@@ -111,7 +107,7 @@ impl Session {
             .with_memory_pool(Arc::new(pool))
             .build_arc()
             .map_err(|error| QueryError::new(&error, options.memory_bytes))?;
-        Ok(Session { history: history.to_owned(), options, runtime })
+        Ok(Session { history: history.into(), options, runtime })
     }
 
     /// Runs one reading statement. The answer holds what was committed when the query began.
