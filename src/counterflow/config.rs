@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::{Cli, RunArguments},
+    history_settings::HistorySettings,
     rules::RuleOptions,
 };
 
@@ -40,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) sources: BTreeMap<String, SourceOptions>,
     /// The spool: what was accepted and not yet evaluated.
     pub(crate) spool: SpoolSettings,
+    /// History: where it lies, how long and how much of it is kept.
+    pub(crate) history: HistorySettings,
     /// Rules and windows.
     pub(crate) detection: DetectionSettings,
     /// How alerts and entities are scored.
@@ -392,7 +395,7 @@ fn check(settings: &Settings) -> Result<()> {
         bail!("spool.bytes_max is {}; at least {SPOOL_BYTES_MIN} are needed", settings.spool.bytes_max);
     }
     sources(settings)?;
-    Ok(())
+    settings.history.check()
 }
 
 /// How each source decodes, checked.

@@ -12,8 +12,8 @@ use crate::{
 /// Runs one statement.
 pub(crate) fn run(cli: &Cli, arguments: &SqlArguments) -> Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("could not start")?;
-    let history = arguments.data.join("history");
-    if !history.is_dir() {
+    let history = cf_history::Place::of_data(&arguments.data)?;
+    if !history.may_exist() {
         bail!(
             "there is no history in {}; give the folder of an engine or of `replay --data`",
             arguments.data.display()

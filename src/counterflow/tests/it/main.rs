@@ -12,6 +12,7 @@ mod cluster;
 mod explain;
 mod facts;
 mod files;
+mod history;
 mod kill;
 mod models;
 mod reload;
