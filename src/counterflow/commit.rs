@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -289,6 +289,8 @@ pub(crate) struct History {
     progress: Arc<std::sync::atomic::AtomicU64>,
     /// Columns of events by rules' fields.
     columns: Arc<Mutex<Arc<FieldColumns>>>,
+    /// Somebody waits for the end: messages are taken even while nothing can be written.
+    ending: Arc<AtomicBool>,
     /// How the correlations of the present rules stand on each other.
     pub(crate) chains: Arc<Mutex<Chains>>,
 }
@@ -315,13 +317,14 @@ impl History {
         let columns = Arc::new(Mutex::new(writer.field_columns()?));
         let progress = Arc::new(std::sync::atomic::AtomicU64::new(committed));
         let (sender, messages) = mpsc::sync_channel(MESSAGES_MAX);
-        let seen = Arc::clone(&progress);
+        let (seen, ending) = (Arc::clone(&progress), Arc::new(AtomicBool::new(false)));
+        let ends = Arc::clone(&ending);
         let thread = thread::Builder::new()
             .name("history".to_owned())
-            .spawn(move || write(&mut writer, &messages, &seen))
+            .spawn(move || write(&mut writer, &messages, &seen, &ends))
             .context("could not start the history thread")?;
         let chains = Arc::default();
-        Ok(History { sender, thread: Some(thread), committed, progress, columns, chains })
+        Ok(History { sender, thread: Some(thread), committed, progress, columns, ending, chains })
     }
 
     /// What puts files in the place of others, for a thread beside.
@@ -374,6 +377,7 @@ impl History {
 
     /// Waits until all that is ready is durable.
     pub(crate) fn settle(&mut self) -> Result<()> {
+        self.ending.store(true, std::sync::atomic::Ordering::Release);
         let (done, settled) = mpsc::channel();
         self.send(Message::Settle(done))?;
         settled.recv().map_err(|_| self.died())
@@ -394,6 +398,7 @@ impl History {
     }
 
     fn finish(&mut self) -> Result<()> {
+        self.ending.store(true, std::sync::atomic::Ordering::Release);
         self.send(Message::Finish)?;
         match self.thread.take().map(thread::JoinHandle::join) {
             Some(Ok(result)) => result.context("history could not be written"),
@@ -406,6 +411,7 @@ fn write(
     writer: &mut Writer,
     messages: &mpsc::Receiver<Message>,
     progress: &std::sync::atomic::AtomicU64,
+    ending: &AtomicBool,
 ) -> Result<()> {
     let mut ready: Epoch = 0;
     let mut committed: Epoch = 0;
@@ -417,8 +423,9 @@ fn write(
         let wait = patience.wait(COMMIT_EVERY.saturating_sub(last.elapsed()));
         // While the place cannot be written and enough waits, nothing more is taken: those who send wait, and then the
         // spool, and then the senders.
-        if patience.is_tried() && writer.buffered_bytes() > BUFFERED_BYTES_MAX {
-            thread::sleep(wait);
+        let ends = ending.load(std::sync::atomic::Ordering::Acquire);
+        if patience.is_tried() && !ends && writer.buffered_bytes() > BUFFERED_BYTES_MAX {
+            thread::sleep(wait.min(Duration::from_millis(200)));
         } else {
             match messages.recv_timeout(wait) {
                 Ok(Message::Rows(batch)) => writer.append(batch),
@@ -435,11 +442,13 @@ fn write(
         }
         let must = finish || settle.is_some();
         let due = must || last.elapsed() >= COMMIT_EVERY || writer.buffered_bytes() > BUFFERED_BYTES_MAX;
-        if due && ready > committed && (must || patience.is_over()) {
-            if let Some(epoch) = patience.commit(writer, ready, must)? {
-                committed = epoch.max(ready);
-                progress.store(committed, std::sync::atomic::Ordering::Release);
-            }
+        if due
+            && ready > committed
+            && (must || patience.is_over())
+            && let Some(epoch) = patience.commit(writer, ready, must)?
+        {
+            committed = epoch.max(ready);
+            progress.store(committed, std::sync::atomic::Ordering::Release);
         }
         if due {
             last = Instant::now();

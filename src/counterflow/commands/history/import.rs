@@ -31,7 +31,8 @@ const HANDED_OVER_ROWS: usize = 16_384;
 pub(super) fn run(arguments: &ImportHistoryArguments) -> Result<Exit> {
     std::fs::create_dir_all(&arguments.data)
         .with_context(|| format!("could not make data folder {}", arguments.data.display()))?;
-    let Held { mut writer, .. } = hold(&arguments.data)?;
+    // The ledger is held to the end: it keeps an engine out.
+    let Held { ledger: _ledger, mut writer, .. } = hold(&arguments.data)?;
     let mut columns = writer.field_columns()?;
     if !arguments.rules.is_empty() {
         let loaded = rules::load(&arguments.rules, &RuleOptions::default())?;
@@ -67,24 +68,23 @@ fn one(
     let (records, work) = mpsc::sync_channel::<Vec<Record>>(threads * 2);
     let work = Mutex::new(work);
     let (batches, made) = mpsc::sync_channel::<Result<Batch>>(threads * 2);
-    let taken = thread::scope(|scope| {
+    let import = thread::scope(|scope| {
         for _ in 0..threads {
             let (work, batches) = (&work, batches.clone());
             scope.spawn(move || decode(work, &batches, columns));
         }
         drop(batches);
-        let input = &mut input;
-        scope.spawn(move || {
-            loop {
-                let next = input.batch(BATCH_RECORDS);
-                if next.is_empty() || records.send(next).is_err() {
-                    break;
-                }
+        let taking = scope
+            .spawn(move || made.into_iter().try_for_each(|batch| anyhow::Ok(import.append(batch?)?)).map(|()| import));
+        loop {
+            let next = input.batch(BATCH_RECORDS);
+            if next.is_empty() || taking.is_finished() || records.send(next).is_err() {
+                break;
             }
-        });
-        made.into_iter().try_for_each(|batch| anyhow::Ok(import.append(batch?)?))
-    });
-    taken?;
+        }
+        drop(records);
+        taking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
     anyhow::ensure!(input.unreadable == 0, "it could not be read to its end");
     let rows = import.commit()?;
     let of = |table: Table| rows.iter().find(|(one, _)| *one == table).map_or(0, |(_, rows)| *rows);
