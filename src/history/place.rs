@@ -62,6 +62,12 @@ impl From<&PathBuf> for Place {
     }
 }
 
+impl From<PathBuf> for Place {
+    fn from(folder: PathBuf) -> Place {
+        Place::Folder(folder)
+    }
+}
+
 impl From<&Place> for Place {
     fn from(place: &Place) -> Place {
         place.clone()
