@@ -2,5 +2,6 @@
 
 pub mod input;
 pub mod matching;
+pub mod spread;
 
 pub use matching::{MatchReport, bench_match};

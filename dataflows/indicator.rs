@@ -31,10 +31,6 @@ use crate::correlate::CellItem;
 const FOLD_S: i64 = 3_600;
 /// Patterns of one event that are looked at: an event that lists more is cut, as its entities are.
 const PATTERNS_MAX: usize = 32;
-/// Fields that hold a URL, by the names in use (Sigma taxonomy, ECS, proxies).
-const URL_FIELDS: [&str; 8] =
-    ["url", "url.full", "url.original", "c-uri", "cs-uri", "request_url", "http.url", "UrlOriginal"];
-
 /// The rule whose alerts say that an indicator was seen. Its title is completed when the alert is assessed.
 pub(crate) fn rule() -> EpisodeRule {
     EpisodeRule {
@@ -80,7 +76,7 @@ pub struct Table {
 
 impl Default for Table {
     fn default() -> Table {
-        let urls = Name::intern_all(URL_FIELDS);
+        let urls = Name::intern_all(Observable::URL_FIELDS);
         Table { by_pattern: FxHashMap::default(), lengths: BTreeMap::new(), urls }
     }
 }

@@ -3,14 +3,9 @@
 //! Each query opens the tables it names anew, so it sees what was committed before it began and nothing after. Rows of
 //! epochs that some table does not have yet are left out: a join never sees half an epoch.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
-use cf_history::{HistoryError, Table};
+use cf_history::{HistoryError, Place, Table};
 use cf_types::Epoch;
 use datafusion::{
     arrow::{
@@ -90,10 +85,10 @@ impl Default for Options {
     }
 }
 
-/// SQL over one history folder, read-only. Cheap to clone; queries may run side by side and beside the engine.
+/// SQL over one history, read-only. Cheap to clone; queries may run side by side and beside the engine.
 #[derive(Clone)]
 pub struct Session {
-    history: PathBuf,
+    history: Place,
     options: Options,
     places: Arc<Semaphore>,
     live: Option<Arc<dyn Live>>,
@@ -110,12 +105,12 @@ pub struct Rows {
 }
 
 impl Session {
-    /// Makes a session over the history folder (`DIR/history`). Tables that are not there yet are empty.
+    /// Makes a session over a history (`DIR/history`, or [`Place::of_data`]). Tables that are not there yet are empty.
     ///
     /// # Errors
     ///
     /// When the spill folder cannot be used.
-    pub fn open(history: &Path, options: Options) -> Result<Session, QueryError> {
+    pub fn open(history: impl Into<Place>, options: Options) -> Result<Session, QueryError> {
         let runtime = runtime(&options).map_err(|error| QueryError::new(&error, options.memory_bytes))?;
         let mut config = SessionConfig::new()
             .with_information_schema(true)
@@ -129,7 +124,7 @@ impl Session {
         functions::register(&context);
         let places = Arc::new(Semaphore::new(options.queries_max.clamp(1, Semaphore::MAX_PERMITS)));
         let template = Arc::new(context.state());
-        Ok(Session { history: history.to_owned(), options, places, live: None, template })
+        Ok(Session { history: history.into(), options, places, live: None, template })
     }
 
     /// With tables of what is now.

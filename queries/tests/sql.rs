@@ -116,6 +116,8 @@ fn revision(revision: u64, state: &str, count: u64) -> AlertRevision {
         reason: None,
         incident: None,
         members: None,
+        superseded_by: None,
+        assessment: None,
         revised_at: time("2026-01-06T12:00:00Z").plus_micros(i64::try_from(revision).unwrap()),
     }
 }

@@ -1,8 +1,15 @@
 //! The command line: every flag with the words that its help shows.
 
+mod history;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+
+pub(crate) use history::{
+    CompactArguments, EraseArguments, ExportArguments, ExportFormat, HistoryArguments, HistoryCommand,
+    ImportHistoryArguments,
+};
 
 use crate::output::Format;
 
@@ -44,6 +51,9 @@ pub(crate) enum Command {
     Sources(SourcesCommand),
     /// Ask the history in SQL, beside a running or a stopped engine
     Sql(SqlArguments),
+    /// Look at history's tables, keep them in order, import, export, erase
+    #[command(subcommand)]
+    History(HistoryCommand),
     /// List incidents, or show one with its timeline
     Incidents(IncidentsArguments),
     /// List alerts as they stand

@@ -8,6 +8,7 @@ mod config;
 mod detect;
 mod explain;
 mod facts;
+mod history;
 mod incidents;
 mod models;
 mod predict;
@@ -51,6 +52,7 @@ pub(crate) fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Yara(arguments) => yara::run(cli, arguments),
         Command::Sources(command) => sources::run(cli, command),
         Command::Sql(arguments) => sql::run(cli, arguments),
+        Command::History(command) => history::run(cli, command),
         Command::Incidents(arguments) => incidents::run(cli, arguments),
         Command::Alerts(arguments) => incidents::alerts(cli, arguments),
         Command::Risk(arguments) => risk::run(cli, arguments),

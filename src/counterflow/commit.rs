@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -11,9 +11,11 @@ use anyhow::{Context, Result, anyhow};
 use cf_engine::Tap;
 use cf_fail as fail;
 use cf_history::{
-    ActionStep, AlertRevision, Batch, BatchBuilder, EpochEntry, EventBatch, IncidentRevision, Row, Writer,
+    ActionStep, AlertRevision, Batch, BatchBuilder, EpochEntry, EventBatch, FieldColumns, IncidentRevision, Place,
+    Replacement, Row, Writer,
 };
 use cf_ledger::{AlertEvent, Applied, ControlEntry, Ledger, MemberRef, MemberSummary, Present, Routes, retries::RETRY};
+use cf_sigma::RuleSet;
 use cf_types::{
     ActionId, ActionKind, Alert, AlertId, Epoch, EpochOutput, EpochRecord, Event, Member, Record, Reject, Tenant, Time,
     clock,
@@ -23,10 +25,12 @@ use tokio::runtime::Runtime;
 
 use crate::{
     again::Again,
+    below::Chains,
     members::Members,
     room::Room,
     rulebook::{Shelf, by_file},
     rules::LoadedRules,
+    standing::{Standing, control_rows},
 };
 
 /// Version of the engine, part of every epoch record.
@@ -43,7 +47,7 @@ pub(crate) struct Store {
     again: Arc<Again>,
     /// What is given away when the disk is full; without it that is an error.
     pub(crate) room: Option<Arc<Room>>,
-    /// The last epoch whose actions went to history.
+    standing: Standing,
     rules: String,
 }
 
@@ -57,9 +61,9 @@ impl Store {
             let place = data.display();
             anyhow::bail!("{place} already holds {} epochs; a replay wants a folder of its own", engine.upper - 1);
         }
-        let mut store = Store::open(runtime, ledger, data, Routes::default())?;
+        let mut store = Store::open(runtime, ledger, &Place::of_data(data)?, Routes::default())?;
         store.rules = loaded.rules.hash().to_owned();
-        store.members.set_rules(loaded.rules.episode_rules());
+        store.set_rules(&loaded.rules);
         // For those who want to know later what an alert is from.
         store.runtime.block_on(async {
             crate::past::keep(&store.ledger, store.generation, None).await?;
@@ -70,16 +74,33 @@ impl Store {
     }
 
     /// Opens ledger and history of a folder that this process holds, and begins a generation.
-    pub(crate) fn open(runtime: Arc<Runtime>, ledger: Ledger, data: &Path, routes: Routes) -> Result<Store> {
+    pub(crate) fn open(runtime: Arc<Runtime>, ledger: Ledger, place: &Place, routes: Routes) -> Result<Store> {
+        let upper = runtime.block_on(ledger.engine())?.upper;
+        let history = History::open(place, upper)?;
         let generation = runtime.block_on(ledger.begin_generation(clock::now()))?;
-        let history = History::open(&data.join("history"))?;
-        let (members, again) = (Members::default(), Arc::default());
-        Ok(Store { runtime, ledger, members, generation, routes, history, again, room: None, rules: String::new() })
+        let (members, again, standing) = (Members::default(), Arc::default(), Standing::default());
+        let (room, rules) = (None, String::new());
+        Ok(Store { runtime, ledger, members, generation, routes, history, again, room, standing, rules })
+    }
+
+    /// The rules from here on: what makes members, and what makes columns of events.
+    pub(crate) fn set_rules(&mut self, rules: &RuleSet) {
+        self.members.set_rules(rules.episode_rules());
+        self.history.set_rules(rules);
+    }
+
+    /// Takes in what stood when history ended, of which it has all rows.
+    pub(crate) fn recall(&mut self, output: &EpochOutput) {
+        let _known = self.standing.take(output, Time::MIN);
     }
 
     /// What wants to see decoded events.
     pub(crate) fn tap(&self) -> Arc<dyn Tap> {
-        Arc::new(HistoryTap { sender: Mutex::new(self.history.sender.clone()), again: Arc::clone(&self.again) })
+        Arc::new(HistoryTap {
+            sender: Mutex::new(self.history.sender.clone()),
+            again: Arc::clone(&self.again),
+            columns: Arc::clone(&self.history.columns),
+        })
     }
 
     /// Applies an epoch of a replay, with a record that only counts.
@@ -141,11 +162,13 @@ impl Store {
         if epoch > self.history.committed {
             let applied = self.runtime.block_on(self.ledger.applied_at(epoch))?;
             self.write_history(record, output, &applied)?;
+        } else {
+            self.recall(output);
         }
         Ok(())
     }
 
-    /// Gives history the steps of actions that entered with this epoch as receipts of the control log.
+    /// Gives history what entered with this epoch from the control log, and the steps of actions among it.
     pub(crate) fn receipts(&mut self, epoch: Epoch, entries: &[ControlEntry]) -> Result<()> {
         let mut steps = Vec::new();
         for entry in entries.iter().filter(|entry| entry.kind == "receipt") {
@@ -153,6 +176,9 @@ impl Store {
                 step(&entry.body).with_context(|| format!("receipt {} of the control log is damaged", entry.seq))?,
             );
         }
+        let (facts, verdicts) = control_rows(entries)?;
+        self.history.rows(epoch, &facts)?;
+        self.history.rows(epoch, &verdicts)?;
         self.history.rows(epoch, &steps)
     }
 
@@ -169,6 +195,8 @@ impl Store {
 
     fn write_history(&mut self, record: &EpochRecord, output: &EpochOutput, applied: &Applied) -> Result<()> {
         let epoch = output.epoch;
+        let risks = self.standing.take(output, record.wall);
+        self.history.rows(epoch, &risks)?;
         self.history.rows(epoch, &output.detections)?;
         self.history.rows(epoch, &output.rejects)?;
         let revisions: Vec<_> = applied
@@ -184,6 +212,8 @@ impl Store {
                 state: change.state.to_owned(),
                 reason: change.reason.clone(),
                 incident: change.incident,
+                superseded_by: change.superseded_by,
+                assessment: self.standing.assessment(change.alert.id).cloned(),
                 revised_at: record.wall,
             })
             .collect();
@@ -278,6 +308,8 @@ enum Message {
     Ready(Epoch),
     /// Commit all that is ready, then say so.
     Settle(mpsc::Sender<()>),
+    /// Put files in the place of others, then say whether that was done.
+    Replace(Replacement, mpsc::Sender<Result<bool>>),
     Finish,
 }
 
@@ -288,6 +320,12 @@ pub(crate) struct History {
     /// The last epoch that all tables held when it was opened, then what was committed since.
     committed: Epoch,
     progress: Arc<std::sync::atomic::AtomicU64>,
+    /// Columns of events by rules' fields.
+    columns: Arc<Mutex<Arc<FieldColumns>>>,
+    /// Somebody waits for the end: messages are taken even while nothing can be written.
+    ending: Arc<AtomicBool>,
+    /// How the correlations of the present rules stand on each other.
+    pub(crate) chains: Arc<Mutex<Chains>>,
 }
 
 /// Messages in the channel before those who write wait: back-pressure instead of memory.
@@ -300,18 +338,51 @@ const FULL_WAIT: Duration = Duration::from_millis(200);
 pub(crate) const COMMIT_EVERY: Duration = Duration::from_secs(5);
 
 impl History {
-    fn open(path: &Path) -> Result<History> {
-        let mut writer = Writer::open(path, cf_history::Options::default())
-            .with_context(|| format!("could not open history {}", path.display()))?;
+    /// Opens the history of a ledger whose next epoch is `upper`.
+    fn open(place: &Place, upper: Epoch) -> Result<History> {
+        let mut writer = Writer::open(place, cf_history::Options::default())
+            .with_context(|| format!("could not open history {place}"))?;
         let committed = writer.last_epoch(cf_history::Table::Epochs);
+        if committed >= upper {
+            anyhow::bail!(
+                "history {place} has epoch {committed}, but the ledger's next one is {upper}: another engine wrote it, or \
+                 the ledger is an older one; give this engine a place of its own, or restore both from one backup"
+            );
+        }
+        let columns = Arc::new(Mutex::new(writer.field_columns()?));
         let progress = Arc::new(std::sync::atomic::AtomicU64::new(committed));
         let (sender, messages) = mpsc::sync_channel(MESSAGES_MAX);
-        let seen = Arc::clone(&progress);
+        let (seen, ending) = (Arc::clone(&progress), Arc::new(AtomicBool::new(false)));
+        let ends = Arc::clone(&ending);
         let thread = thread::Builder::new()
             .name("history".to_owned())
-            .spawn(move || write(&mut writer, &messages, &seen))
+            .spawn(move || write(&mut writer, &messages, &seen, &ends))
             .context("could not start the history thread")?;
-        Ok(History { sender, thread: Some(thread), committed, progress })
+        let chains = Arc::default();
+        Ok(History { sender, thread: Some(thread), committed, progress, columns, ending, chains })
+    }
+
+    /// What puts files in the place of others, for a thread beside.
+    pub(crate) fn replacer(&self) -> impl FnMut(Replacement) -> Result<bool> + Send + 'static {
+        let sender = self.sender.clone();
+        move |replacement| {
+            let (done, replaced) = mpsc::channel();
+            let gone = || anyhow!("history is closed");
+            sender.send(Message::Replace(replacement, done)).map_err(|_| gone())?;
+            replaced.recv().map_err(|_| gone())?
+        }
+    }
+
+    /// Makes columns for the fields that rules name; batches from here on have them.
+    fn set_rules(&self, rules: &RuleSet) {
+        let fields = rules.fields();
+        let mut columns = self.columns.lock().unwrap_or_else(PoisonError::into_inner);
+        let (with, left_out) = columns.with(&fields);
+        if left_out > 0 {
+            tracing::info!(left_out, "fields of rules that get no column of their own in history; raw has them");
+        }
+        *columns = Arc::new(with);
+        *self.chains.lock().unwrap_or_else(PoisonError::into_inner) = Chains::new(rules.episode_rules());
     }
 
     fn rows<R: Row>(&mut self, epoch: Epoch, rows: &[R]) -> Result<()> {
@@ -341,6 +412,7 @@ impl History {
 
     /// Waits until all that is ready is durable.
     pub(crate) fn settle(&mut self) -> Result<()> {
+        self.ending.store(true, std::sync::atomic::Ordering::Release);
         let (done, settled) = mpsc::channel();
         self.send(Message::Settle(done))?;
         settled.recv().map_err(|_| self.died())
@@ -361,6 +433,7 @@ impl History {
     }
 
     fn finish(&mut self) -> Result<()> {
+        self.ending.store(true, std::sync::atomic::Ordering::Release);
         self.send(Message::Finish)?;
         match self.thread.take().map(thread::JoinHandle::join) {
             Some(Ok(result)) => result.context("history could not be written"),
@@ -373,54 +446,43 @@ fn write(
     writer: &mut Writer,
     messages: &mpsc::Receiver<Message>,
     progress: &std::sync::atomic::AtomicU64,
+    ending: &AtomicBool,
 ) -> Result<()> {
     let mut ready: Epoch = 0;
     let mut committed: Epoch = 0;
     let mut last = Instant::now();
-    let mut full = false;
+    let mut patience = Patience::default();
     loop {
         let mut settle = None;
-        let message = if full && writer.buffered_bytes() > BUFFERED_BYTES_MAX {
-            // No more into memory: the channel fills, then the workers wait, then the spool, then the senders.
-            thread::sleep(COMMIT_EVERY);
-            Err(mpsc::RecvTimeoutError::Timeout)
+        let mut finish = false;
+        let wait = patience.wait(COMMIT_EVERY.saturating_sub(last.elapsed()));
+        // While the place cannot be written and enough waits, nothing more is taken: those who send wait, and then the
+        // spool, and then the senders.
+        let ends = ending.load(std::sync::atomic::Ordering::Acquire);
+        if patience.is_tried() && !ends && writer.buffered_bytes() > BUFFERED_BYTES_MAX {
+            thread::sleep(wait.min(Duration::from_millis(200)));
         } else {
-            messages.recv_timeout(COMMIT_EVERY.saturating_sub(last.elapsed()))
-        };
-        let finish = match message {
-            Ok(Message::Rows(batch)) => {
-                writer.append(batch);
-                false
-            }
-            Ok(Message::Ready(epoch)) => {
-                ready = epoch;
-                false
-            }
-            Ok(Message::Settle(done)) => {
-                settle = Some(done);
-                false
-            }
-            Ok(Message::Finish) => true,
-            Err(mpsc::RecvTimeoutError::Timeout) => false,
-            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()), // not an orderly end: nothing more is promised
-        };
-        let due = finish
-            || settle.is_some()
-            || last.elapsed() >= COMMIT_EVERY
-            || writer.buffered_bytes() > BUFFERED_BYTES_MAX;
-        if due && ready > committed {
-            match writer.commit(ready) {
-                Ok(done) => {
-                    committed = done.epoch.max(ready);
-                    full = false;
+            match messages.recv_timeout(wait) {
+                Ok(Message::Rows(batch)) => writer.append(batch),
+                Ok(Message::Ready(epoch)) => ready = epoch,
+                Ok(Message::Settle(done)) => settle = Some(done),
+                Ok(Message::Replace(replacement, done)) => {
+                    let replaced = writer.replace(replacement).map_err(anyhow::Error::from);
+                    drop(done.send(replaced)); // whoever asked may be gone
                 }
-                // What it was to write stays in memory, and in the spool.
-                Err(error) if error.is_disk_full() && !finish && settle.is_none() => {
-                    tracing::warn!(%error, "the disk is full; history waits");
-                    full = true;
-                }
-                Err(error) => return Err(error.into()),
+                Ok(Message::Finish) => finish = true,
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()), // not an orderly end: nothing more is promised
             }
+        }
+        let must = finish || settle.is_some();
+        let due = must || last.elapsed() >= COMMIT_EVERY || writer.buffered_bytes() > BUFFERED_BYTES_MAX;
+        if due
+            && ready > committed
+            && (must || patience.is_over())
+            && let Some(epoch) = patience.commit(writer, ready, must)?
+        {
+            committed = epoch.max(ready);
             fail::point("history.committed");
             progress.store(committed, std::sync::atomic::Ordering::Release);
         }
@@ -437,15 +499,75 @@ fn write(
     }
 }
 
+/// How often a place that cannot be written is tried again. Rows wait in memory meanwhile; what is beyond that waits in
+/// the spool, so nothing that was acknowledged is lost.
+#[derive(Default)]
+struct Patience {
+    failures: u32,
+    next: Option<Instant>,
+}
+
+impl Patience {
+    /// Between two tries at most.
+    const LONGEST: Duration = Duration::from_secs(30);
+    /// How long an engine that stops tries; then what history lacks is written after the next start.
+    const LAST: Duration = Duration::from_secs(20);
+
+    fn is_tried(&self) -> bool {
+        self.failures > 0
+    }
+
+    fn is_over(&self) -> bool {
+        self.next.is_none_or(|next| next <= Instant::now())
+    }
+
+    fn wait(&self, usual: Duration) -> Duration {
+        self.next.map_or(usual, |next| next.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)))
+    }
+
+    /// Commits; `None` if that failed and is to be tried again. With `must` it is tried until it works or time is up.
+    fn commit(&mut self, writer: &mut Writer, ready: Epoch, must: bool) -> Result<Option<Epoch>> {
+        let begun = Instant::now();
+        loop {
+            match writer.commit(ready) {
+                Ok(done) => {
+                    if self.is_tried() {
+                        tracing::info!(epoch = done.epoch, "history is written again");
+                    }
+                    *self = Patience::default();
+                    return Ok(Some(done.epoch));
+                }
+                Err(error) if !error.may_pass() || (must && begun.elapsed() >= Patience::LAST) => {
+                    return Err(error.into());
+                }
+                Err(error) => {
+                    self.failures += 1;
+                    let wait = Duration::from_secs(1 << self.failures.min(5)).min(Patience::LONGEST);
+                    self.next = Some(Instant::now() + wait);
+                    let error = format!("{:#}", anyhow::Error::from(error));
+                    let waiting = writer.buffered_bytes();
+                    tracing::error!(error, tries = self.failures, waiting, "history could not be written; tried again");
+                    if !must {
+                        return Ok(None);
+                    }
+                    thread::sleep(wait.min(Duration::from_secs(2)));
+                }
+            }
+        }
+    }
+}
+
 /// Turns decoded events into history rows on the workers' threads.
 struct HistoryTap {
     sender: Mutex<mpsc::SyncSender<Message>>,
     again: Arc<Again>,
+    columns: Arc<Mutex<Arc<FieldColumns>>>,
 }
 
 impl Tap for HistoryTap {
     fn decoded(&self, epoch: Epoch, _worker: usize, events: &[Event], rejects: &[Reject]) {
-        self.send(epoch, events, EventBatch::new());
+        let columns = Arc::clone(&self.columns.lock().unwrap_or_else(PoisonError::into_inner));
+        self.send(epoch, events, EventBatch::with_fields(columns));
         self.send(epoch, &self.again.said(epoch, rejects), BatchBuilder::new());
     }
 }

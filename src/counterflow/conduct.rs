@@ -223,7 +223,7 @@ impl Conductor {
             let record = records.pop_front().filter(|record| record.epoch == last).with_context(|| {
                 format!("the ledger has no epoch {last}, where the facts log ends; restore both from one backup")
             })?;
-            self.store.members.set_rules(self.rules.episode_rules());
+            self.store.set_rules(&self.rules);
             self.store.members.add(&loaded.detections);
             let Some(mut input) = self.input_of(&record, &mut state, None, stop)? else { return Ok(None) };
             input.recalled = loaded.detections;
@@ -483,6 +483,8 @@ impl Conductor {
         if with_history {
             self.store.take_again(record, &output)?;
             self.keep(record, &output);
+        } else {
+            self.store.recall(&output);
         }
         Ok(output)
     }
@@ -734,7 +736,7 @@ impl Conductor {
         let begun =
             before.as_ref().map(|before| cf_dataflows::begun(before.episode_rules(), self.rules.episode_rules()));
         self.rules.hash().clone_into(&mut cut.rules);
-        self.store.members.set_rules(self.rules.episode_rules());
+        self.store.set_rules(&self.rules);
         input.rules = Some(Arc::clone(&self.rules));
         self.swap.bind(&self.rules, cut.epoch, before.as_deref());
         begun.unwrap_or_default().iter().map(ToString::to_string).collect()

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::{Cli, RunArguments},
+    history_settings::HistorySettings,
     rules::RuleOptions,
     triage::settings::ModelsSettings,
 };
@@ -44,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) spool: SpoolSettings,
     /// SQL for others: limits, and the Postgres wire.
     pub(crate) sql: SqlSettings,
+    /// History: where it lies, how long and how much of it is kept.
+    pub(crate) history: HistorySettings,
     /// Rules and windows.
     pub(crate) detection: DetectionSettings,
     /// How alerts and entities are scored.
@@ -420,7 +423,7 @@ fn check(settings: &Settings) -> Result<()> {
             bail!("{}", problems.join("\n  "));
         }
     }
-    Ok(())
+    settings.history.check()
 }
 
 /// How each source decodes, checked.

@@ -149,7 +149,7 @@ fn answer(data: &Path, question: &Question) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         let mut sift = Sift::new(&question.facts);
-        let session = cf_queries::Session::open(&data.join("history"), cf_queries::Options::default())?;
+        let session = cf_queries::Session::open(cf_history::Place::of_data(data)?, cf_queries::Options::default())?;
         let mut rows = session.query(&statement(question)).await?;
         cf_queries::write_json_lines(&mut rows, &mut sift).await?;
         let Sift { found, cut, .. } = sift;

@@ -116,7 +116,9 @@ impl Past {
     /// Opens a data folder. Settings of a file win over those that the engine kept.
     pub(crate) fn open(cli: &crate::cli::Cli, data: &Path) -> Result<Past> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let history = data.join("history");
+        let cf_history::Place::Folder(history) = cf_history::Place::of_data(data)? else {
+            bail!("the history of {} lies in an object store, from where it cannot be replayed yet", data.display());
+        };
         if !history.is_dir() {
             bail!("there is no history in {}; give the folder of an engine or of `replay --data`", data.display());
         }

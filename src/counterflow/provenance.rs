@@ -139,7 +139,7 @@ impl Sources {
 
     /// Over a reader that is there.
     pub(crate) fn new(reader: Reader, data: &Path) -> Result<Sources> {
-        let history = Session::open(&data.join("history"), cf_queries::Options::default())?;
+        let history = Session::open(cf_history::Place::of_data(data)?, cf_queries::Options::default())?;
         Ok(Sources { reader, history })
     }
 

@@ -82,7 +82,7 @@ impl Rejects {
     /// Opens both.
     pub(crate) async fn open(data: &Path) -> Result<Rejects> {
         let reader = Reader::open(data).await?;
-        let history = Session::open(&data.join("history"), cf_queries::Options::default())?;
+        let history = Session::open(cf_history::Place::of_data(data)?, cf_queries::Options::default())?;
         Ok(Rejects { reader, history })
     }
 

@@ -38,8 +38,8 @@ pub(crate) fn runtime(threads: usize, nice: i32) -> Result<Runtime> {
 
 /// A session over a data folder, with live tables if it has a ledger.
 pub(crate) async fn open(data: &Path, options: Options) -> Result<Session> {
-    let history = data.join("history");
-    if !history.is_dir() {
+    let history = cf_history::Place::of_data(data)?;
+    if !history.may_exist() {
         bail!("there is no history in {}; give the folder of an engine or of `replay --data`", data.display());
     }
     let session = Session::open(&history, options)?;
@@ -69,8 +69,8 @@ impl Service {
     ) -> Result<Arc<Service>> {
         let runtime = runtime(settings.thread_count(), 10)?;
         let handle = runtime.handle().clone();
-        let session =
-            Session::open(&data.join("history"), settings.options())?.with_live(Arc::new(now::Now::new(reader)));
+        let session = Session::open(cf_history::Place::of_data(data)?, settings.options())?
+            .with_live(Arc::new(now::Now::new(reader)));
         let (end, mut ending) = watch::channel(false);
         if let Some(listener) = listener {
             let server = wire::Server::new(&session, settings.clone())?;

@@ -3,21 +3,34 @@
 //! A builder belongs to one thread and copies what it is given once; what it hands over is immutable. Memory: the
 //! caller asks [`BatchBuilder::bytes`] and hands over before it grows too large.
 
-use std::marker::PhantomData;
+use std::{
+    marker::PhantomData,
+    sync::{Arc, LazyLock},
+};
 
 use arrow::{
     array::{
         ArrayBuilder, ArrayRef, BinaryBuilder, Date32Builder, Float64Builder, Int64Builder, ListBuilder, RecordBatch,
         StringBuilder, TimestampMicrosecondBuilder,
     },
+    datatypes::Schema,
     error::ArrowError,
 };
-use cf_types::{Epoch, Event, Time};
+use cf_types::{Epoch, Event, Fields, Name, Time, fact::Observable};
 
 use crate::{
     error::HistoryError,
-    schema::{Kind, Table, words_element},
+    fields::FieldColumns,
+    schema::{Column, Kind, Table, field_arrow, words_element},
 };
+
+/// URLs of one event at most.
+const URLS_MAX: usize = 64;
+
+/// The columns of tables whose rules nobody named.
+static COMMON: LazyLock<Arc<FieldColumns>> = LazyLock::new(Arc::default);
+
+static URL_NAMES: LazyLock<Vec<Name>> = LazyLock::new(|| Name::intern_all(Observable::URL_FIELDS));
 
 /// What can be a row of a table.
 pub trait Row {
@@ -84,7 +97,13 @@ impl<R: Row> BatchBuilder<R> {
     /// Begins.
     #[must_use]
     pub fn new() -> BatchBuilder<R> {
-        BatchBuilder { rows: Rows::new(R::TABLE), row: PhantomData }
+        BatchBuilder::with_fields(Arc::clone(&COMMON))
+    }
+
+    /// Begins, with these columns for fields of events.
+    #[must_use]
+    pub fn with_fields(fields: Arc<FieldColumns>) -> BatchBuilder<R> {
+        BatchBuilder { rows: Rows::new(R::TABLE, fields), row: PhantomData }
     }
 
     /// Adds a row of an epoch.
@@ -126,8 +145,11 @@ impl<R: Row> BatchBuilder<R> {
 /// The columns of a table under construction. [`Row::write`] appends one value to each, in order.
 #[derive(Debug)]
 pub struct Rows {
-    table: Table,
-    columns: Vec<Builder>,
+    /// Those of the schema that every row fills.
+    columns: Vec<(&'static Column, Builder)>,
+    fields: Arc<FieldColumns>,
+    /// One per field column, made when the first row fills it.
+    field_builders: Vec<Option<StringBuilder>>,
     cursor: usize,
     count: usize,
     bytes: usize,
@@ -145,9 +167,10 @@ enum Builder {
 }
 
 impl Rows {
-    fn new(table: Table) -> Rows {
-        let columns = table.columns().iter().map(|column| Builder::of(column.kind)).collect();
-        Rows { table, columns, cursor: 0, count: 0, bytes: 0 }
+    fn new(table: Table, fields: Arc<FieldColumns>) -> Rows {
+        let every_row = table.columns().iter().filter(|column| column.kind != Kind::Field);
+        let columns = every_row.map(|column| (column, Builder::of(column.kind))).collect();
+        Rows { columns, fields, field_builders: Vec::new(), cursor: 0, count: 0, bytes: 0 }
     }
 
     /// Appends a text.
@@ -237,10 +260,38 @@ impl Rows {
         }
     }
 
+    /// Appends the URLs of an event, as indicators are compared.
+    pub fn urls(&mut self, fields: &Fields) {
+        let texts = URL_NAMES.iter().flat_map(|name| fields.all(*name)).take(URLS_MAX);
+        let observables = texts.flat_map(|(text, _)| Observable::of_url(text));
+        let mut urls: Vec<_> =
+            observables.filter_map(|one| if let Observable::Url(url) = one { Some(url) } else { None }).collect();
+        urls.sort();
+        urls.dedup();
+        self.words("urls", urls);
+    }
+
+    /// Fills the field columns of an event. Those that no event of a batch fills are not in it.
+    pub fn field_columns(&mut self, fields: &Fields) {
+        let layout = Arc::clone(&self.fields);
+        layout.of_event(fields, &mut |column, text| {
+            if self.field_builders.len() <= column {
+                self.field_builders.resize_with(column + 1, || None);
+            }
+            let Some(slot) = self.field_builders.get_mut(column) else { return };
+            let builder = slot.get_or_insert_with(|| StringBuilder::with_capacity(0, 0));
+            builder.append_nulls(self.count.saturating_sub(builder.len()));
+            builder.append_value(text);
+            self.bytes += text.len() + 4;
+        });
+    }
+
     fn next(&mut self, name: &'static str) -> &mut Builder {
-        debug_assert_eq!(self.table.columns().get(self.cursor).map(|column| column.name), Some(name));
         self.cursor += 1;
-        self.columns.get_mut(self.cursor - 1).expect("a row writes the columns of its schema, no more")
+        let next = self.columns.get_mut(self.cursor - 1);
+        let (column, builder) = next.expect("a row writes the columns of its schema, no more");
+        debug_assert_eq!(column.name, name);
+        builder
     }
 
     fn end(&mut self) {
@@ -250,10 +301,18 @@ impl Rows {
     }
 
     fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
-        self.count = 0;
+        let count = std::mem::take(&mut self.count);
         self.bytes = 0;
-        let columns = self.columns.iter_mut().map(Builder::finish).collect();
-        RecordBatch::try_new(self.table.arrow(true), columns)
+        let mut fields: Vec<_> = self.columns.iter().map(|(column, _)| column.arrow()).collect();
+        let mut arrays: Vec<_> = self.columns.iter_mut().map(|(_, builder)| builder.finish()).collect();
+        for (name, builder) in self.fields.columns().iter().zip(std::mem::take(&mut self.field_builders)) {
+            let Some(mut builder) = builder else { continue };
+            builder.append_nulls(count.saturating_sub(builder.len()));
+            fields.push(field_arrow(name));
+            let array: ArrayRef = Arc::new(builder.finish());
+            arrays.push(array);
+        }
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)
     }
 }
 
@@ -261,7 +320,7 @@ impl Builder {
     fn of(kind: Kind) -> Builder {
         match kind {
             // Nothing reserved: an epoch of a quiet source has one row, and Arrow's default is room for a thousand.
-            Kind::Word | Kind::Text => Builder::Text(StringBuilder::with_capacity(0, 0)),
+            Kind::Word | Kind::Text | Kind::Field => Builder::Text(StringBuilder::with_capacity(0, 0)),
             Kind::Words => {
                 let values = StringBuilder::with_capacity(0, 0);
                 Builder::Words(ListBuilder::with_capacity(values, 0).with_field(words_element()))

@@ -20,6 +20,30 @@ pub enum HistoryError {
         #[source]
         source: std::io::Error,
     },
+    /// An object store did not do what it was asked.
+    #[error("could not {attempt} {path} of history table {}", table.name())]
+    Store {
+        /// `read`, `write`, ...
+        attempt: &'static str,
+        /// Which table.
+        table: Table,
+        /// Which object.
+        path: String,
+        /// Why.
+        #[source]
+        source: Box<deltalake::ObjectStoreError>,
+    },
+    /// Somebody else commits to the table.
+    #[error(
+        "another writer commits to history table {} (it has epoch {epoch}, which is not ours); \
+         hint: one engine per history: stop the other one, or give this one a place of its own", table.name()
+    )]
+    OtherWriter {
+        /// Which.
+        table: Table,
+        /// The last epoch that it wrote.
+        epoch: u64,
+    },
     /// The Delta log could not be read or written.
     #[error("could not {attempt} history table {}", table.name())]
     Delta {
@@ -58,16 +82,27 @@ pub enum HistoryError {
         #[source]
         source: parquet::errors::ParquetError,
     },
+    /// A Parquet file could not be decoded.
+    #[error("could not read {} of history table {}", path.display(), table.name())]
+    ParquetRead {
+        /// Of which table.
+        table: Table,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
     /// The table on disk has other columns.
     #[error(
         "history table {} has other columns than this engine writes: {difference}; \
-         hint: move {} away, or use the engine that wrote it", table.name(), path.display()
+         hint: move {place} away, or use the engine that wrote it", table.name()
     )]
     Schema {
         /// Which.
         table: Table,
         /// Where.
-        path: PathBuf,
+        place: String,
         /// The first difference.
         difference: String,
     },
@@ -77,19 +112,22 @@ pub enum HistoryError {
 }
 
 impl HistoryError {
-    /// Whether the disk is full: nothing was committed, and the same may be tried again when there is space.
-    #[must_use]
-    pub fn is_disk_full(&self) -> bool {
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
-        while let Some(error) = cause {
-            // Some libraries on the way keep only the text.
-            let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-            if io == Some(std::io::ErrorKind::StorageFull) || error.to_string().contains("No space left on device") {
-                return true;
+    /// Whether it is about one data file alone: the rest of its table can be read.
+    pub(crate) fn is_of_one_file(&self) -> bool {
+        match self {
+            HistoryError::ParquetRead { .. } => true,
+            HistoryError::File { attempt, source, .. } => {
+                *attempt == "read" && source.kind() == std::io::ErrorKind::NotFound
             }
-            cause = error.source();
+            HistoryError::Store { source, .. } => matches!(**source, deltalake::ObjectStoreError::NotFound { .. }),
+            _ => false,
         }
-        false
+    }
+
+    /// Whether the same may work later: a store that is away, a disk that is full. What waits is kept until then.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, HistoryError::File { .. } | HistoryError::Store { .. } | HistoryError::Delta { .. })
     }
 
     pub(crate) fn file(attempt: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> HistoryError {

@@ -1,23 +1,26 @@
 //! From buffered rows to Parquet files: chosen by epoch, parted by day, sorted by time.
 //!
-//! Files are named after the epochs they hold, so that one without a commit (a crash in between) is known by its name.
-//! Memory: besides the buffered rows, one chunk and one row group per encoding thread.
+//! Files of a commit are named after the epochs they hold, so that one without a commit (a crash in between) is known by
+//! its name. Files that are made of others are sorted by hour, then by whom they speak of, then by time, so that
+//! statistics of row groups and pages skip by both.
+//! Memory: besides the buffered rows, one chunk, one row group and one encoded file per encoding thread.
 
 use std::{
-    collections::BTreeMap,
-    fs::{self, File},
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     path::Path,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use arrow::{
-    array::{Array, AsArray, RecordBatch},
+    array::{Array, AsArray, RecordBatch, new_null_array},
     compute::interleave_record_batch,
-    datatypes::{Date32Type, Int64Type, TimestampMicrosecondType},
+    datatypes::{Date32Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType},
     error::ArrowError,
 };
-use cf_fail as fail;
 use cf_types::{Epoch, Time, clock};
 use deltalake::kernel::Add;
 use parquet::{
@@ -35,7 +38,8 @@ use serde_json::{Map, Value};
 
 use crate::{
     error::HistoryError,
-    schema::{Kind, Table},
+    files::{EPOCHS, Files},
+    schema::{Kind, Table, field_arrow},
 };
 
 /// Days that one commit may part its rows into. Records with made-up times could else cost a file each: the days with
@@ -54,57 +58,112 @@ const FILE_BYTES: usize = 512 << 20;
 /// Below this a file is not parted among threads.
 const SPLIT_ROWS: usize = 16_384;
 
-/// What the name of a data file begins with.
-const STEM: &str = "epoch-";
+/// Columns of whom a row speaks, in the order in which files that are made of others are sorted by them.
+const SORTED_BY: [&str; 3] = ["host", "user", "address"];
+
+/// Columns that equality looks for: a bloom filter says which row groups cannot have a value.
+const LOOKED_FOR: [&str; 8] = ["event_id", "host", "user", "address", "process", "file_hash", "domain", "source_ip"];
+
+const HOUR_MICROS: i64 = 3_600_000_000;
 
 /// Where a row is: which batch, which row, and by what it is sorted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct RowPlace {
+    /// 0 where files are sorted by time alone.
+    hour: i64,
+    /// Rank of whom it speaks of; 0 where files are sorted by time alone.
+    whom: u32,
     time: i64,
     batch: usize,
     row: usize,
 }
 
-/// Rows of whole epochs, by day.
+/// Rows that are to be written, by day.
 pub(crate) struct Selection<'a> {
     table: Table,
     batches: &'a [RecordBatch],
-    days: BTreeMap<Option<i32>, Vec<Place>>,
+    days: BTreeMap<Option<i32>, Vec<RowPlace>>,
     /// First and last epoch in it.
     pub(crate) epochs: Option<(Epoch, Epoch)>,
     /// How many rows.
     pub(crate) rows: usize,
     bytes_per_row: usize,
+    /// What the names of its files begin with.
+    stem: String,
 }
 
 impl<'a> Selection<'a> {
-    /// Chooses the rows of the epochs after `after` up to and with `upto`.
-    pub(crate) fn new(table: Table, batches: &'a [RecordBatch], after: Epoch, upto: Epoch) -> Selection<'a> {
-        let mut days: BTreeMap<Option<i32>, Vec<Place>> = BTreeMap::new();
+    /// Chooses the rows of the epochs after `after` up to and with `upto`, for files that this writer makes.
+    pub(crate) fn new(
+        table: Table,
+        batches: &'a [RecordBatch],
+        (after, upto): (Epoch, Epoch),
+        writer: &str,
+    ) -> Selection<'a> {
+        let mut selection = Selection::choose(table, batches, &|epoch| epoch > after && epoch <= upto);
+        let (first, last) = selection.epochs.unwrap_or_default();
+        selection.stem = format!("{EPOCHS}{first:020}-{last:020}-{writer}");
+        selection.limit_days();
+        selection.sort();
+        selection
+    }
+
+    /// Chooses all rows, for files that are made of others and named so.
+    pub(crate) fn merged(table: Table, batches: &'a [RecordBatch], stem: String) -> Selection<'a> {
+        let mut selection = Selection { stem, ..Selection::choose(table, batches, &|_| true) };
+        if table.columns().iter().any(|column| column.name == "host") {
+            selection.rank();
+        }
+        selection.sort();
+        selection
+    }
+
+    fn choose(table: Table, batches: &'a [RecordBatch], wanted: &dyn Fn(Epoch) -> bool) -> Selection<'a> {
+        let mut days: BTreeMap<Option<i32>, Vec<RowPlace>> = BTreeMap::new();
         let mut epochs: Option<(Epoch, Epoch)> = None;
         let mut rows = 0;
         for (index, batch) in batches.iter().enumerate() {
             let times = column::<TimestampMicrosecondType>(batch, table.time_column());
             let dates = column::<Date32Type>(batch, "day");
-            for (row, epoch) in epochs_of(batch).enumerate() {
-                if epoch <= after || epoch > upto {
-                    continue;
-                }
+            for (row, epoch) in epochs_of(batch).enumerate().filter(|(_, epoch)| wanted(*epoch)) {
                 let (first, last) = epochs.unwrap_or((epoch, epoch));
                 epochs = Some((first.min(epoch), last.max(epoch)));
                 rows += 1;
                 let time = if times.is_null(row) { 0 } else { times.value(row) };
                 let day = (!dates.is_null(row)).then(|| dates.value(row));
-                days.entry(day).or_default().push(Place { time, batch: index, row });
+                days.entry(day).or_default().push(RowPlace { hour: 0, whom: 0, time, batch: index, row });
             }
         }
         let buffered: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
-        let mut selection =
-            Selection { table, batches, days, epochs, rows, bytes_per_row: bytes / buffered.max(1) + 1 };
-        selection.limit_days();
-        selection.days.values_mut().filter(|places| !places.is_sorted()).for_each(|places| places.sort_unstable());
-        selection
+        let bytes_per_row = bytes / buffered.max(1) + 1;
+        Selection { table, batches, days, epochs, rows, bytes_per_row, stem: String::new() }
+    }
+
+    fn sort(&mut self) {
+        self.days.values_mut().filter(|places| !places.is_sorted()).for_each(|places| places.sort_unstable());
+    }
+
+    /// Gives each row its hour and the rank of whom it speaks of.
+    fn rank(&mut self) {
+        let whom: Vec<Vec<Option<&arrow::array::StringArray>>> = self
+            .batches
+            .iter()
+            .map(|batch| SORTED_BY.iter().map(|name| batch.column_by_name(name).map(|c| c.as_string())).collect())
+            .collect();
+        let key = |place: &RowPlace| -> [&str; 3] {
+            let value = |at: usize| {
+                let texts = whom.get(place.batch).and_then(|columns| columns.get(at).copied().flatten());
+                texts.filter(|texts| texts.is_valid(place.row)).map_or("", |texts| texts.value(place.row))
+            };
+            [value(0), value(1), value(2)]
+        };
+        let known: BTreeSet<[&str; 3]> = self.days.values().flatten().map(key).collect();
+        let ranks: BTreeMap<[&str; 3], u32> = known.into_iter().zip(0..).collect();
+        for place in self.days.values_mut().flatten() {
+            place.hour = place.time.div_euclid(HOUR_MICROS);
+            place.whom = ranks.get(&key(place)).copied().unwrap_or(0);
+        }
     }
 
     fn limit_days(&mut self) {
@@ -117,13 +176,14 @@ impl<'a> Selection<'a> {
     }
 
     /// Writes the files, durable before it returns, and gives what to commit.
-    pub(crate) fn write(&self, folder: &Path, threads: usize) -> Result<Vec<Add>, HistoryError> {
+    pub(crate) fn write(&self, files: &Files, threads: usize) -> Result<Vec<Add>, HistoryError> {
+        let schema = self.schema();
         let pieces = self.pieces(threads);
         let next = AtomicUsize::new(0);
         let work = || {
             let mut adds = Vec::new();
             while let Some((number, piece)) = pieces.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed)) {
-                adds.push(self.write_piece(folder, number, piece)?);
+                adds.push(self.write_piece(files, &schema, number, piece)?);
             }
             Ok(adds)
         };
@@ -157,22 +217,43 @@ impl<'a> Selection<'a> {
         pieces
     }
 
+    /// The columns of the files: those that every row has, and those of fields that some row fills.
+    fn schema(&self) -> SchemaRef {
+        let own = self.table.columns().iter().filter(|column| !matches!(column.kind, Kind::Day | Kind::Field));
+        let mut fields: Vec<_> = own.map(crate::schema::Column::arrow).collect();
+        fields.extend(self.field_columns().iter().map(|name| field_arrow(name)));
+        Arc::new(Schema::new(fields))
+    }
+
+    /// Columns of fields that some row fills, sorted.
+    pub(crate) fn field_columns(&self) -> BTreeSet<String> {
+        let own: BTreeSet<&str> =
+            self.table.columns().iter().filter(|column| column.kind != Kind::Field).map(|column| column.name).collect();
+        let names = self.batches.iter().flat_map(|batch| {
+            let schema = batch.schema();
+            let filled =
+                schema.fields().iter().zip(batch.columns()).filter(|(_, values)| values.null_count() < values.len());
+            filled.map(|(field, _)| field.name().clone()).collect::<Vec<_>>()
+        });
+        names.filter(|name| !own.contains(name.as_str())).collect()
+    }
+
     fn write_piece(
         &self,
-        folder: &Path,
+        files: &Files,
+        schema: &SchemaRef,
         number: usize,
         (day, range): &(Option<i32>, Range<usize>),
     ) -> Result<Add, HistoryError> {
-        let (first, last) = self.epochs.unwrap_or_default();
         let value = day.map(date_text);
         let part = format!("day={}", value.as_deref().unwrap_or("__HIVE_DEFAULT_PARTITION__"));
-        let name = format!("{STEM}{first:020}-{last:020}-{number:05}.zstd.parquet");
-        let path = folder.join(&part).join(&name);
-        make_folder(folder, &folder.join(&part))?;
+        let path = format!("{part}/{}-{number:05}.zstd.parquet", self.stem);
         let places = self.days.get(day).and_then(|places| places.get(range.clone())).unwrap_or_default();
-        let (metadata, size) = self.encode(&path, places)?;
+        let (metadata, content) = self.encode(Path::new(&path), schema, places)?;
+        let size = content.len();
+        files.put(&path, content)?;
         Ok(Add {
-            path: format!("{part}/{name}"),
+            path,
             partition_values: [("day".to_owned(), value)].into(),
             size: i64::try_from(size).unwrap_or(i64::MAX),
             modification_time: clock::now().micros() / 1_000,
@@ -186,33 +267,37 @@ impl<'a> Selection<'a> {
         })
     }
 
-    fn encode(&self, path: &Path, places: &[Place]) -> Result<(ParquetMetaData, u64), HistoryError> {
+    fn encode(
+        &self,
+        path: &Path,
+        schema: &SchemaRef,
+        places: &[RowPlace],
+    ) -> Result<(ParquetMetaData, Vec<u8>), HistoryError> {
         let table = self.table;
         let parquet = |source: ParquetError| HistoryError::Parquet { path: path.to_owned(), source };
         let arrow = |source: ArrowError| HistoryError::Arrow { table, source };
         // The day is the partition: Delta keeps it in the log, not in the file.
-        let columns: Vec<usize> = (0..table.columns().len())
-            .filter(|i| table.columns().get(*i).is_some_and(|column| column.kind != Kind::Day))
-            .collect();
         let batches: Vec<RecordBatch> =
-            self.batches.iter().map(|batch| batch.project(&columns)).collect::<Result<_, _>>().map_err(arrow)?;
+            self.batches.iter().map(|batch| conform(batch, schema)).collect::<Result<_, _>>().map_err(arrow)?;
         let batches: Vec<&RecordBatch> = batches.iter().collect();
-        let file = File::create(path).map_err(HistoryError::file("create", path))?;
-        let mut writer = ArrowWriter::try_new(file, table.arrow(false), Some(properties(table))).map_err(parquet)?;
+        let properties = properties(table, schema, places.len());
+        let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(schema), Some(properties)).map_err(parquet)?;
         for chunk in places.chunks(CHUNK_ROWS) {
             let rows: Vec<(usize, usize)> = chunk.iter().map(|place| (place.batch, place.row)).collect();
             writer.write(&interleave_record_batch(&batches, &rows).map_err(arrow)?).map_err(parquet)?;
         }
         let metadata = writer.finish().map_err(parquet)?;
-        let written = writer.inner();
-        fail::point("history.file_written");
-        written.sync_all().map_err(HistoryError::file("write", path))?;
-        let size = written.metadata().map_err(HistoryError::file("write", path))?.len();
-        if let Some(parent) = path.parent() {
-            sync_folder(parent)?;
-        }
-        Ok((metadata, size))
+        Ok((metadata, std::mem::take(writer.inner_mut())))
     }
+}
+
+/// The columns of a schema from a batch; those that it lacks are null.
+pub(crate) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let columns = schema.fields().iter().map(|field| match batch.column_by_name(field.name()) {
+        Some(column) => Arc::clone(column),
+        None => new_null_array(field.data_type(), batch.num_rows()),
+    });
+    RecordBatch::try_new(Arc::clone(schema), columns.collect())
 }
 
 /// The epochs of a batch's rows.
@@ -229,21 +314,8 @@ fn column<'a, T: arrow::datatypes::ArrowPrimitiveType>(
 
 /// Whether a file of this name holds epochs after `last`: such a file was written, but never committed.
 pub(crate) fn is_orphan(name: &str, last: Epoch) -> bool {
-    let mut parts = name.strip_prefix(STEM).unwrap_or_default().split('-').skip(1);
+    let mut parts = name.strip_prefix(EPOCHS).unwrap_or_default().split('-').skip(1);
     parts.next().and_then(|to| to.parse::<Epoch>().ok()).is_some_and(|to| to > last)
-}
-
-/// Makes names in a folder durable.
-pub(crate) fn sync_folder(path: &Path) -> Result<(), HistoryError> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(HistoryError::file("write", path))
-}
-
-fn make_folder(parent: &Path, path: &Path) -> Result<(), HistoryError> {
-    match fs::create_dir(path) {
-        Ok(()) => sync_folder(parent),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(HistoryError::file("create", path)(error)),
-    }
 }
 
 fn date_text(day: i32) -> String {
@@ -251,7 +323,7 @@ fn date_text(day: i32) -> String {
     midnight.split('T').next().unwrap_or_default().to_owned()
 }
 
-fn properties(table: Table) -> WriterProperties {
+fn properties(table: Table, schema: &Schema, rows: usize) -> WriterProperties {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(GROUP_ROWS))
@@ -266,8 +338,17 @@ fn properties(table: Table) -> WriterProperties {
             Kind::Text | Kind::Bytes => properties
                 .set_column_dictionary_enabled(path.clone(), false)
                 .set_column_statistics_enabled(path, EnabledStatistics::None),
-            Kind::Word | Kind::Words | Kind::Float | Kind::Day => properties,
+            Kind::Word | Kind::Words | Kind::Float | Kind::Day | Kind::Field => properties,
         };
+    }
+    // As many values as rows at most: a filter for more would be larger than the rows of a small file.
+    let values = u64::try_from(rows.min(GROUP_ROWS)).unwrap_or(u64::MAX).max(1);
+    for name in LOOKED_FOR.into_iter().filter(|name| schema.column_with_name(name).is_some()) {
+        let path = ColumnPath::from(name);
+        properties = properties
+            .set_column_bloom_filter_enabled(path.clone(), true)
+            .set_column_bloom_filter_fpp(path.clone(), 0.01)
+            .set_column_bloom_filter_max_ndv(path, values);
     }
     properties.build()
 }

@@ -8,20 +8,42 @@
 pub mod schema;
 
 mod batch;
+pub mod fields;
 mod row;
 
+mod place;
+
 mod file;
+mod files;
+mod stored;
 mod table;
 mod writer;
 
 mod deliveries;
+mod rewrite;
+
+mod compact;
+mod erase;
+mod export;
+mod import;
+mod retain;
+
+mod keep;
 
 mod error;
 
 pub use batch::{Batch, BatchBuilder, EventBatch, Row, Rows};
 pub use deliveries::{DataFile, Deliveries, Delivery, Known, RECORD_COLUMNS, Reading, RowBatch, Span, WantedLogSource};
+pub use erase::{Erasure, MARK};
 pub use error::HistoryError;
-pub use row::{ActionStep, AlertRevision, EpochEntry, IncidentRevision};
+pub use export::ParquetFile;
+pub use fields::FieldColumns;
+pub use import::Import;
+pub use keep::{Housekeeper, TableStatus};
+pub use place::{Place, StorePlace};
+pub use retain::{Pin, Pinned, Retention};
+pub use row::{ActionStep, AlertRevision, EpochEntry, FactEntry, IncidentRevision, RiskChange, VerdictEntry};
 pub use schema::{PASSED_MS, Table};
-pub use table::{Opened, open};
+pub use stored::Stored;
+pub use table::{Opened, Replacement, open, open_version};
 pub use writer::{Committed, Options, TableCommit, Writer};

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use cf_types::{
-    ActionId, ActionKind, Alert, AlertId, Detection, Entity, EntityKind, Epoch, EpochRecord, Event, Fields, Incident,
-    Name, Position, Reject, Scalar, Score, Tenant, Time, TimeBasis,
+    ActionId, ActionKind, Alert, AlertId, Assessment, Detection, Entity, EntityKind, EntityRisk, Epoch, EpochRecord,
+    Event, Fields, Framing, Incident, Name, Position, Reject, RiskLevel, Scalar, Score, Tenant, Time, TimeBasis,
+    fact::Verdict,
 };
 use serde_json::{Map, Value, json};
 
@@ -32,6 +33,10 @@ pub struct AlertRevision {
     pub incident: Option<i64>,
     /// First and last members, as JSON.
     pub members: Option<String>,
+    /// The alert that stands for it now.
+    pub superseded_by: Option<AlertId>,
+    /// How it is assessed; of a withdrawn alert as it was last.
+    pub assessment: Option<Assessment>,
     /// Wall time.
     pub revised_at: Time,
 }
@@ -94,6 +99,61 @@ pub struct EpochEntry {
     pub watermark: Option<Time>,
 }
 
+/// A change of an entity's risk.
+#[derive(Clone, Debug)]
+pub struct RiskChange {
+    /// Whose.
+    pub tenant: Tenant,
+    /// Which.
+    pub entity: Entity,
+    /// What its risk is made of now; `None` when nothing is left of it.
+    pub risk: Option<EntityRisk>,
+    /// Its level now.
+    pub level: Option<RiskLevel>,
+    /// The level before, where it changed.
+    pub was: Option<RiskLevel>,
+    /// Wall time.
+    pub at: Time,
+}
+
+/// An entry of the control log, with the epoch that took it in.
+#[derive(Clone, Debug)]
+pub struct FactEntry {
+    /// Its position.
+    pub seq: i64,
+    /// What the control log calls it.
+    pub kind: String,
+    /// The kind of the fact that it adds or removes.
+    pub fact: Option<String>,
+    /// What was said, as JSON.
+    pub body: String,
+    /// Who said it.
+    pub author: String,
+    /// Why.
+    pub reason: String,
+    /// Wall time.
+    pub at: Time,
+}
+
+/// A judgement of an alert, given or taken back.
+#[derive(Clone, Debug)]
+pub struct VerdictEntry {
+    /// Whose.
+    pub tenant: Tenant,
+    /// Its position in the control log.
+    pub seq: i64,
+    /// What was said.
+    pub verdict: Verdict,
+    /// 1 or -1.
+    pub given: i64,
+    /// Who said it.
+    pub author: String,
+    /// Why.
+    pub reason: String,
+    /// Wall time.
+    pub at: Time,
+}
+
 impl Row for Event {
     const TABLE: Table = Table::Events;
 
@@ -124,6 +184,10 @@ impl Row for Event {
         let is_json = self.raw.trim_ascii_start().starts_with(b"{");
         rows.text_or_null("fields", (!is_json).then(|| fields_json(&self.fields)).as_deref());
         rows.text("raw", &String::from_utf8_lossy(&self.raw));
+        rows.text("framing", framing(self.origin.framing));
+        rows.integer_or_null("year", self.origin.year.map(i64::from));
+        rows.urls(&self.fields);
+        rows.field_columns(&self.fields);
     }
 }
 
@@ -208,6 +272,18 @@ impl Row for AlertRevision {
         rows.integer_or_null("incident", self.incident);
         rows.text_or_null("members", self.members.as_deref());
         rows.time("revised_at", self.revised_at);
+        rows.text_or_null("superseded_by", self.superseded_by.map(|id| id.to_string()).as_deref());
+        let assessed = self.assessment.as_ref();
+        rows.float_or_null("base_score", assessed.map(|assessed| points(assessed.base)));
+        rows.text_or_null("risk_level", assessed.map(|assessed| assessed.level.as_str()));
+        let percent = assessed.map(|assessed| i64::from(assessed.confidence_percent));
+        rows.integer_or_null("confidence_percent", percent);
+        rows.text_or_null("confidence", assessed.and_then(|assessed| word(&assessed.confidence)).as_deref());
+        rows.text_or_null("vector", assessed.map(|assessed| assessed.vector.as_str()));
+        rows.words("tactics", assessed.map_or(&[][..], |assessed| &assessed.tactics));
+        rows.words("techniques", assessed.map_or(&[][..], |assessed| &assessed.techniques));
+        let factors = assessed.and_then(|assessed| serde_json::to_string(&assessed.factors).ok());
+        rows.text_or_null("factors", factors.as_deref());
     }
 }
 
@@ -230,6 +306,10 @@ impl Row for IncidentRevision {
         rows.words("alerts", incident.alerts.iter().map(|(_, alert)| alert.to_string()));
         entities(rows, &incident.entities);
         rows.time("revised_at", self.revised_at);
+        rows.text("type", incident.kind.as_str());
+        rows.text("severity", incident.severity.as_str());
+        rows.words("tactics", incident.tactics.iter().map(|tactic| tactic.as_str()));
+        rows.text_or_null("hubs", serde_json::to_string(&incident.hubs).ok().as_deref());
     }
 }
 
@@ -273,6 +353,65 @@ impl Row for EpochEntry {
         rows.text("rules", &record.rules);
         rows.text("engine", &record.engine);
         rows.time_or_null("watermark", self.watermark);
+        let newest: Map<String, Value> =
+            record.newest.iter().map(|(source, time)| (source.clone(), Value::from(time.to_string()))).collect();
+        rows.text("newest", &Value::Object(newest).to_string());
+        rows.words("begun", &record.begun);
+    }
+}
+
+impl Row for RiskChange {
+    const TABLE: Table = Table::Risk;
+
+    fn write(&self, epoch: Epoch, rows: &mut Rows) {
+        rows.text("tenant", self.tenant.as_str());
+        rows.day_of(self.at);
+        rows.integer("epoch", epoch);
+        rows.text("entity", &self.entity.to_string());
+        rows.text("kind", self.entity.kind.as_str());
+        rows.text("value", &self.entity.value);
+        rows.float_or_null("score", self.risk.as_ref().map(|risk| points(risk.score())));
+        rows.text_or_null("level", self.level.map(RiskLevel::as_str));
+        rows.text_or_null("was", self.was.map(RiskLevel::as_str));
+        let buckets = self.risk.as_ref().and_then(|risk| serde_json::to_string(&risk.buckets).ok());
+        rows.text_or_null("buckets", buckets.as_deref());
+        rows.time("at", self.at);
+    }
+}
+
+impl Row for FactEntry {
+    const TABLE: Table = Table::Facts;
+
+    fn write(&self, epoch: Epoch, rows: &mut Rows) {
+        rows.text("tenant", Tenant::default().as_str());
+        rows.day_of(self.at);
+        rows.integer("epoch", epoch);
+        rows.integer("seq", self.seq);
+        rows.text("kind", &self.kind);
+        rows.text_or_null("fact", self.fact.as_deref());
+        rows.text("body", &self.body);
+        rows.text("author", &self.author);
+        rows.text("reason", &self.reason);
+        rows.time("at", self.at);
+    }
+}
+
+impl Row for VerdictEntry {
+    const TABLE: Table = Table::Verdicts;
+
+    fn write(&self, epoch: Epoch, rows: &mut Rows) {
+        let rule = Some(&*self.verdict.rule).filter(|rule| !rule.is_empty());
+        rows.text("tenant", self.tenant.as_str());
+        rows.day_of(self.at);
+        rows.integer("epoch", epoch);
+        rows.integer("seq", self.seq);
+        rows.text("alert_id", &self.verdict.alert.to_string());
+        rows.text_or_null("rule_id", rule);
+        rows.text("judgement", self.verdict.judgement.as_str());
+        rows.integer("given", self.given);
+        rows.text("author", &self.author);
+        rows.text("reason", &self.reason);
+        rows.time("at", self.at);
     }
 }
 
@@ -293,6 +432,21 @@ fn first(entities: &[Entity], kind: EntityKind) -> Option<&str> {
 
 fn points(score: Score) -> f64 {
     f64::from(score.tenths()) / 10.0
+}
+
+const fn framing(framing: Framing) -> &'static str {
+    match framing {
+        Framing::Record => "record",
+        Framing::Syslog => "syslog",
+        Framing::Http => "http",
+        Framing::Evtx => "evtx",
+        Framing::Unframed => "unframed",
+    }
+}
+
+/// The word that serde has for a value of a closed set.
+fn word(value: &impl serde::Serialize) -> Option<String> {
+    serde_json::to_value(value).ok()?.as_str().map(str::to_owned)
 }
 
 const fn basis(basis: TimeBasis) -> &'static str {

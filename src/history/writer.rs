@@ -5,7 +5,8 @@
 //! After a crash between two tables, some are ahead: each skips what it has, by its own application transaction.
 
 use std::{
-    path::Path,
+    collections::HashSet,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,15 +16,19 @@ use arrow::{
     compute::{concat_batches, filter_record_batch},
 };
 use cf_fail as fail;
-use cf_types::Epoch;
+use cf_types::{Epoch, clock};
+use deltalake::kernel::Add;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     batch::{Batch, BatchBuilder, Row},
     error::HistoryError,
+    fields::FieldColumns,
     file::{Selection, epochs_of},
+    files::Files,
+    place::Place,
     schema::Table,
-    table::Appender,
+    table::{Appender, Replacement},
 };
 
 /// A batch below this is small.
@@ -80,6 +85,8 @@ pub struct Writer {
     runtime: Option<Runtime>,
     tables: Vec<Buffered>,
     options: Options,
+    /// In the names of its files: no other writer's have it.
+    token: String,
 }
 
 #[derive(Debug)]
@@ -91,10 +98,12 @@ struct Buffered {
     bytes: usize,
     /// A commit failed: its outcome is unknown until the log was read anew.
     unsure: bool,
+    /// What that commit would have added: the last epoch, and its files.
+    attempted: Option<(Epoch, HashSet<String>)>,
 }
 
 impl Writer {
-    /// Opens the tables under the history folder (`DIR/history`), makes those that are missing.
+    /// Opens the tables of a history (`DIR/history`, say), makes those that are missing and adds columns that are.
     ///
     /// The caller holds the lock of the data folder: two writers are not provided for, and a commit that finds another
     /// one's fails.
@@ -102,7 +111,8 @@ impl Writer {
     /// # Errors
     ///
     /// When the folder cannot be written or a table there is not as this engine writes it.
-    pub fn open(history: &Path, options: Options) -> Result<Writer, HistoryError> {
+    pub fn open(history: impl Into<Place>, options: Options) -> Result<Writer, HistoryError> {
+        let place = history.into();
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("history")
@@ -111,10 +121,12 @@ impl Writer {
             .map_err(HistoryError::Runtime)?;
         let mut tables = Vec::with_capacity(Table::ALL.len());
         for table in Table::ALL {
-            let appender = runtime.block_on(Box::pin(Appender::open(history, table)))?;
-            tables.push(Buffered { appender, batches: Vec::new(), small: 0, bytes: 0, unsure: false });
+            let appender = Appender::open(&place, table, runtime.handle())?;
+            let (batches, attempted) = (Vec::new(), None);
+            tables.push(Buffered { appender, batches, small: 0, bytes: 0, unsure: false, attempted });
         }
-        Ok(Writer { runtime: Some(runtime), tables, options })
+        let token = format!("{:x}{:08x}", clock::now().micros(), std::process::id());
+        Ok(Writer { runtime: Some(runtime), tables, options, token })
     }
 
     /// The last epoch whose rows a table holds; 0 before the first. That of [`Table::Epochs`] is complete in all.
@@ -165,12 +177,73 @@ impl Writer {
     /// may be tried again.
     pub fn commit(&mut self, upto: Epoch) -> Result<Committed, HistoryError> {
         let mut committed = Committed::default();
-        let Some(runtime) = &self.runtime else { return Ok(committed) };
         for (table, buffered) in Table::ALL.into_iter().zip(&mut self.tables) {
-            committed.tables.extend(buffered.commit(runtime, table, upto, self.options)?);
+            committed.tables.extend(buffered.commit(table, upto, self.options, &self.token)?);
         }
         committed.epoch = self.last_epoch(Table::Epochs);
         Ok(committed)
+    }
+}
+
+impl Writer {
+    /// The columns of events that the table has, for those who make batches ([`BatchBuilder::with_fields`]).
+    ///
+    /// # Errors
+    ///
+    /// When the table is not loaded.
+    pub fn field_columns(&self) -> Result<Arc<FieldColumns>, HistoryError> {
+        let events = self.tables.get(Table::Events.position());
+        let present = events.map(|events| events.appender.field_columns()).transpose()?.unwrap_or_default();
+        Ok(Arc::new(FieldColumns::new(present.iter().map(String::as_str))))
+    }
+
+    /// Puts files in the place of others; `false` if some of those are not there any more: then nothing is changed.
+    ///
+    /// # Errors
+    ///
+    /// When the table cannot be written; what was to come is not in it, or is in it whole.
+    pub fn replace(&mut self, replacement: Replacement) -> Result<bool, HistoryError> {
+        let table = replacement.table();
+        let Some(buffered) = self.tables.get_mut(table.position()) else { return Ok(false) };
+        buffered.settle(table)?;
+        buffered.unsure = true;
+        let replaced = buffered.appender.replace(replacement)?;
+        buffered.unsure = false;
+        Ok(replaced.is_some())
+    }
+}
+
+impl Writer {
+    pub(crate) fn encoders(&self) -> usize {
+        self.options.encoders
+    }
+
+    pub(crate) fn files(&self, table: Table) -> Option<&Files> {
+        self.tables.get(table.position()).map(|buffered| &buffered.appender.files)
+    }
+
+    /// Whether a table has what is told by this key.
+    pub(crate) fn has(&self, table: Table, key: &str) -> Result<bool, HistoryError> {
+        self.tables.get(table.position()).map_or(Ok(false), |buffered| buffered.appender.has(key))
+    }
+
+    /// Adds files under a key, once: `false` if the table has it already.
+    pub(crate) fn add_once(
+        &mut self,
+        table: Table,
+        key: &str,
+        adds: Vec<Add>,
+        columns: &[String],
+    ) -> Result<bool, HistoryError> {
+        let Some(buffered) = self.tables.get_mut(table.position()) else { return Ok(false) };
+        buffered.settle(table)?;
+        if buffered.appender.has(key)? {
+            return Ok(false);
+        }
+        buffered.unsure = true;
+        buffered.appender.add_under(key, adds, columns)?;
+        buffered.unsure = false;
+        Ok(true)
     }
 }
 
@@ -195,39 +268,61 @@ impl Buffered {
         }
         let small = self.batches.split_off(self.batches.len().saturating_sub(self.small));
         self.small = 0;
-        let joined = small.first().and_then(|first| concat_batches(&first.schema(), &small).ok());
+        // Batches may differ in the columns of fields: then they stay apart.
+        let alike = |first: &RecordBatch| small.iter().all(|batch| batch.schema() == first.schema());
+        let first = small.first().filter(|first| alike(first));
+        let joined = first.and_then(|first| concat_batches(&first.schema(), &small).ok());
         self.batches.extend(joined.map_or(small, |joined| vec![joined]));
         self.bytes = self.batches.iter().map(RecordBatch::get_array_memory_size).sum();
     }
 
     fn commit(
         &mut self,
-        runtime: &Runtime,
         table: Table,
         upto: Epoch,
         options: Options,
+        token: &str,
     ) -> Result<Option<TableCommit>, HistoryError> {
-        if self.unsure {
-            runtime.block_on(Box::pin(self.appender.reload()))?;
-            self.unsure = false;
-        }
+        self.settle(table)?;
         let started = Instant::now();
-        let selection = Selection::new(table, &self.batches, self.appender.last_epoch(), upto);
+        let selection = Selection::new(table, &self.batches, (self.appender.last_epoch(), upto), token);
         if selection.epochs.is_none() {
             return self.keep_after(table, upto).map(|()| None);
         }
-        let adds = selection.write(&self.appender.folder, options.encoders)?;
+        let adds = selection.write(&self.appender.files, options.encoders)?;
+        let columns: Vec<String> = selection.field_columns().into_iter().collect();
         let (rows, files) = (selection.rows, adds.len());
         let bytes = adds.iter().filter_map(|add| u64::try_from(add.size).ok()).sum();
         let encoding = started.elapsed();
         fail::point("history.files_written");
+        self.attempted = Some((upto, adds.iter().map(|add| add.path.clone()).collect()));
         self.unsure = true;
-        let version = runtime.block_on(Box::pin(self.appender.append(adds, upto)))?;
+        let version = self.appender.append(adds, upto, &columns)?;
         self.unsure = false;
         fail::point("history.table_committed");
         let committing = started.elapsed().saturating_sub(encoding);
         self.keep_after(table, upto)?;
         Ok(Some(TableCommit { table, version, rows, files, bytes, encoding, committing }))
+    }
+
+    /// Reads the log anew if the outcome of a commit is not known; another writer's commits are an error.
+    fn settle(&mut self, table: Table) -> Result<(), HistoryError> {
+        if !self.unsure {
+            return Ok(());
+        }
+        let before = self.appender.last_epoch();
+        self.appender.reload()?;
+        let last = self.appender.last_epoch();
+        if last != before {
+            let files: HashSet<String> =
+                self.appender.opened().files(table)?.into_iter().map(|file| file.path).collect();
+            let is_ours = self.attempted.as_ref().is_some_and(|(epoch, ours)| *epoch == last && ours.is_subset(&files));
+            if !is_ours {
+                return Err(HistoryError::OtherWriter { table, epoch: last });
+            }
+        }
+        self.unsure = false;
+        Ok(())
     }
 
     /// Lets go of the rows up to and with `upto`.

@@ -32,6 +32,9 @@ use cf_types::{Detection, Epoch, Time};
 use thiserror::Error;
 
 mod codec;
+mod erase;
+
+pub use erase::erase;
 
 const HOUR_S: i64 = 3_600;
 const SUFFIX: &str = ".facts";

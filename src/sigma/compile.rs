@@ -285,6 +285,20 @@ impl RuleSet {
         self.layers.iter().any(|layer| layer.matcher.may_meet(log_source))
     }
 
+    /// The fields that rules ask for, those first that the most rules name, then by name.
+    #[must_use]
+    pub fn fields(&self) -> Vec<Arc<str>> {
+        let mut rules: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+        for file in &self.files {
+            file.fields_by_rule(&mut |fields| {
+                fields.iter().for_each(|field| *rules.entry(Arc::clone(field)).or_default() += 1);
+            });
+        }
+        let mut fields: Vec<_> = rules.into_iter().collect();
+        fields.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        fields.into_iter().map(|(field, _)| field).collect()
+    }
+
     /// Correlations, and one for each plain rule that alerts by itself.
     #[must_use]
     pub fn episode_rules(&self) -> &[Arc<EpisodeRule>] {

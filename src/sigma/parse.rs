@@ -10,7 +10,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use self::head::Head;
 use crate::{
     problem::{Place, Problem, Problems, Refused, Severity, did_you_mean, shown},
-    rule::{Correlation, Filter, Rule},
+    rule::{Correlation, Expr, Filter, Rule},
     yaml::{self, Node},
 };
 
@@ -83,6 +83,23 @@ impl ParsedFile {
     /// Whether it says what other files' rules are to leave out.
     pub(crate) fn has_filters(&self) -> bool {
         !self.filters.is_empty()
+    }
+
+    /// Gives the fields that each rule asks for, each once a rule.
+    pub(crate) fn fields_by_rule(&self, each: &mut dyn FnMut(&BTreeSet<Arc<str>>)) {
+        for rule in &self.rules {
+            let mut fields = BTreeSet::new();
+            asked(&rule.condition, &mut fields);
+            each(&fields);
+        }
+    }
+}
+
+fn asked(expr: &Expr, fields: &mut BTreeSet<Arc<str>>) {
+    match expr {
+        Expr::All(parts) | Expr::Any(parts) => parts.iter().for_each(|part| asked(part, fields)),
+        Expr::Not(part) => asked(part, fields),
+        Expr::Test(test) => fields.extend(test.field.clone()),
     }
 }
 

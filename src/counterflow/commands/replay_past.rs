@@ -202,7 +202,7 @@ impl Into {
         if upper > 1 {
             bail!("{} already holds {} epochs; --into wants a folder of its own", folder.display(), upper - 1);
         }
-        Ok(Into(Store::open(runtime, ledger, folder, Routes::default())?))
+        Ok(Into(Store::open(runtime, ledger, &cf_history::Place::of_data(folder)?, Routes::default())?))
     }
 
     /// The same transaction as then, but for who made it.

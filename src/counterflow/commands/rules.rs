@@ -252,8 +252,8 @@ struct Met {
 /// By rule id: what the history of a data folder says.
 fn met(data: &Path) -> Result<BTreeMap<Arc<str>, Met>> {
     cf_ledger::format::check(data)?;
-    let history = data.join("history");
-    if !history.is_dir() {
+    let history = cf_history::Place::of_data(data)?;
+    if !history.may_exist() {
         bail!("there is no history in {}; give the folder of an engine or of `replay --data`", data.display());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("could not start")?;

@@ -24,6 +24,7 @@ use crate::{
     conduct::{self, Conductor},
     config::{self, Settings},
     edge::{self, Edge},
+    housekeeping::{Beside, Housekeeping},
     kafka::Kafka,
     keep::Keep,
     live::{self, Live},
@@ -66,7 +67,9 @@ pub(crate) fn run(cli: &Cli, arguments: &RunArguments) -> Result<Exit> {
     let mut edge = Edge::start(&settings, &data, sockets, &conductor, &reload, Arc::<Live>::clone(&live))?;
     let files = read_files(&arguments.files, &conductor, Arc::clone(&stopping))?;
     runtime.spawn(watch_signals(edge.stopper(&runtime), live, stopping, Arc::clone(&stop)));
+    let housekeeping = keep_house(&settings, &data, &conductor)?;
     let ended = conductor.run(&stop);
+    drop(housekeeping);
     edge.close(&runtime);
     reload.end();
     if watching.join().is_err() {
@@ -111,7 +114,9 @@ fn assemble(
     let (facts_log, recalled) = FactsLog::open(&data.join("facts"))?;
     let spool = Arc::new(spool);
     let room = Arc::new(Room::keep(data, Arc::clone(&spool)));
-    let mut store = Store::open(Arc::clone(runtime), ledger, data, settings.response.routes())?;
+    let place = settings.history.place(data);
+    place.keep_in(data)?;
+    let mut store = Store::open(Arc::clone(runtime), ledger, &place, settings.response.routes())?;
     store.room = Some(Arc::clone(&room));
     runtime.block_on(past::keep(&store.ledger, store.generation, Some(settings)))?;
     runtime.block_on(live::adopt_policies(&store.ledger, &settings.policies))?;
@@ -157,6 +162,19 @@ fn assemble(
         accept_differences,
     };
     Ok((conductor, reload, watching))
+}
+
+/// Keeps history in order beside the graph.
+fn keep_house(settings: &Settings, data: &Path, conductor: &Conductor) -> Result<Housekeeping> {
+    let store = &conductor.store;
+    let beside = Beside {
+        place: settings.history.place(data),
+        settings: settings.history.clone(),
+        reader: store.runtime.block_on(store.ledger.reader())?,
+        runtime: store.runtime.handle().clone(),
+        chains: Arc::clone(&store.history.chains),
+    };
+    Housekeeping::start(beside, store.history.replacer())
 }
 
 /// What a reload works on. The command line is that of the start.

@@ -256,3 +256,34 @@ fn items_of_before_a_rule_began_anew_are_taken_away() {
     };
     assert_eq!([kept("corr-1", 1), kept("corr-1", 3), kept("corr-1", 5), kept("other", 9)], [12, 6, 0, 12]);
 }
+
+#[test]
+fn what_is_erased_is_gone_from_the_files_and_the_rest_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("facts");
+    let (log, _) = FactsLog::open(&place).unwrap();
+    for epoch in 1..=4 {
+        let detections: Vec<_> = [("bob", 0), ("ann", 5_000)].map(|(user, later)| of_user(user, epoch, later)).into();
+        log.append_epoch(epoch, &detections, Some(Time::from_seconds(i64::try_from(epoch).unwrap())));
+    }
+    log.flush(Epoch::MAX).unwrap();
+    drop(log);
+    let is_bob = |detection: &Detection| detection.entities.iter().any(|entity| &*entity.value == "bob");
+    assert_eq!(super::erase(&place, &is_bob).unwrap(), 4);
+    assert_eq!(super::erase(&place, &is_bob).unwrap(), 0);
+    let (_log, loaded) = FactsLog::open(&place).unwrap();
+    assert_eq!((loaded.frontier, loaded.watermark), (5, Some(Time::from_seconds(4))));
+    let mut epochs = loaded.epochs.clone();
+    epochs.sort_unstable();
+    assert_eq!(epochs, [1, 2, 3, 4]);
+    assert!(loaded.damage.is_empty() && !loaded.detections.iter().any(is_bob));
+    let bytes: Vec<u8> =
+        std::fs::read_dir(&place).unwrap().flatten().flat_map(|file| std::fs::read(file.path()).unwrap()).collect();
+    assert!(!bytes.windows(3).any(|window| window == b"bob"));
+    assert!(!place.with_extension("new").exists());
+}
+
+fn of_user(user: &str, epoch: Epoch, later: i64) -> Detection {
+    let entities = vec![Entity { kind: EntityKind::User, value: Arc::from(user) }];
+    Detection { entities, ..detection(i64::try_from(epoch).unwrap() + later) }
+}

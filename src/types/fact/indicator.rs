@@ -99,6 +99,10 @@ pub enum Observable {
 }
 
 impl Observable {
+    /// Fields that hold a URL, by the names in use (Sigma taxonomy, ECS, proxies).
+    pub const URL_FIELDS: [&str; 8] =
+        ["url", "url.full", "url.original", "c-uri", "cs-uri", "request_url", "http.url", "UrlOriginal"];
+
     /// What an entity can be looked for as.
     #[must_use]
     pub fn of_entity(entity: &Entity) -> Option<Observable> {

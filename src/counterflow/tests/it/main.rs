@@ -16,6 +16,7 @@ mod facts;
 mod faults;
 mod files;
 mod folders;
+mod history;
 mod kafka;
 mod kill;
 mod models;

@@ -1,189 +1,17 @@
-//! History on disk, read back: what a commit holds, and that each epoch is there exactly once after crashes.
-
-// Helpers of tests are tests: what fails here fails the run.
-#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, clippy::as_conversions, clippy::string_slice)]
-#![allow(clippy::clone_on_ref_ptr, clippy::too_many_arguments, clippy::needless_lifetimes, clippy::indexing_slicing)]
+//! What commits hold, and that each epoch is there exactly once after crashes.
 
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::Arc,
 };
 
-use arrow::{array::AsArray, datatypes::Int64Type};
 use bytes::Bytes;
-use cf_history::{
-    ActionStep, AlertRevision, Batch, EpochEntry, EventBatch, IncidentRevision, Options, Table, Writer, open,
-};
-use cf_types::{
-    ActionId, ActionKind, Alert, AlertId, AlertState, Detection, Entity, EntityKind, Epoch, EpochRecord, Event, Fields,
-    Framing, Group, Incident, IncidentId, Item, Level, LogSource, Member, Name, Origin, Position, Reject, RejectCode,
-    Scalar, Score, Tenant, Time, TimeBasis,
-};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use cf_history::{Batch, EventBatch, Table, Writer};
+use cf_types::{Epoch, Event, Time};
 
-const OPTIONS: Options = Options { encoders: 2 };
-
-fn origin() -> Arc<Origin> {
-    Arc::new(Origin {
-        tenant: Tenant::default(),
-        source: Arc::from("syslog"),
-        received_at: time("2026-01-05T14:00:00Z"),
-        year: None,
-        framing: Framing::Syslog,
-    })
-}
-
-fn time(text: &str) -> Time {
-    text.parse().unwrap()
-}
-
-fn event(offset: u64, at: Time) -> Event {
-    let mut fields = Fields::default();
-    fields.push(Name::intern("user"), "root", Scalar::Text);
-    Event {
-        origin: origin(),
-        position: Position { origin: Arc::from("a.log"), offset, line: offset + 1, index: 0 },
-        declared_id: None,
-        time: at,
-        time_basis: TimeBasis::Assumed,
-        log_source: Arc::new(LogSource { product: Some(Arc::from("linux")), category: None, service: None }),
-        fields,
-        entities: vec![Entity::of(EntityKind::Address, "10.0.0.1").unwrap()],
-        raw: Bytes::from(format!("line {offset}")),
-    }
-}
-
-fn entry(epoch: Epoch) -> EpochEntry {
-    let record = EpochRecord {
-        epoch,
-        wall: time("2026-01-05T14:00:00Z").plus_micros(i64::try_from(epoch).unwrap()),
-        generation: 1,
-        ends: BTreeMap::from([("spool".to_owned(), epoch * 10)]),
-        newest: BTreeMap::new(),
-        starts: Default::default(),
-        marks: Default::default(),
-        idle: vec!["http".to_owned()],
-        passed_ms: 0,
-        control: 0,
-        rules: "abc".to_owned(),
-        begun: Vec::new(),
-        models: std::collections::BTreeMap::new(),
-        engine: "0.1.0".to_owned(),
-    };
-    EpochEntry { record, watermark: None }
-}
-
-fn reject(raw: &'static [u8]) -> Reject {
-    Reject {
-        origin: origin(),
-        position: Position::default(),
-        code: RejectCode::InvalidUtf8,
-        reason: "byte 2".to_owned(),
-        time: None,
-        raw: Bytes::from_static(raw),
-    }
-}
-
-fn detection() -> Detection {
-    Detection {
-        tenant: Tenant::default(),
-        rule: Arc::from("r1"),
-        member: Member { time: time("2026-01-05T14:00:01Z"), ..member(&event(3, time("2026-01-05T14:00:01Z"))) },
-        source: Arc::from("syslog"),
-        entities: vec![],
-        items: vec![Item { rule: Arc::from("r2"), reference: 0, group: Group::default(), value: None }],
-    }
-}
-
-fn member(event: &Event) -> Member {
-    Member { time: event.time, id: event.id(), declared_id: None, position: event.position.clone() }
-}
-
-fn alert() -> AlertRevision {
-    let group = Group::new([(Arc::from("address"), Arc::from("10.0.0.1"))]);
-    AlertRevision {
-        alert: Alert {
-            tenant: Tenant::default(),
-            id: AlertId([1; 16]),
-            rule: Arc::from("r2"),
-            title: Arc::from("Guessing"),
-            level: Level::High,
-            entities: group.entities(),
-            group,
-            state: AlertState::Open,
-            anchor: 100,
-            last_cell: 200,
-            count: 7,
-            reference_counts: vec![7],
-            peak: 5,
-            score: Score::of_level(Level::High),
-            tags: Arc::from([Arc::from("attack.t1110")]),
-        },
-        thread: AlertId([1; 16]),
-        revision: 1,
-        event: "opened".to_owned(),
-        state: "open".to_owned(),
-        reason: None,
-        incident: Some(1),
-        members: None,
-        revised_at: time("2026-01-05T14:00:02Z"),
-    }
-}
-
-fn incident() -> IncidentRevision {
-    IncidentRevision {
-        incident: Incident { id: IncidentId([2; 16]), alerts: vec![(100, AlertId([1; 16]))], ..Incident::default() },
-        number: 1,
-        state: "open".to_owned(),
-        redirect: None,
-        title: None,
-        score: None,
-        revised_at: time("2026-01-05T14:00:02Z"),
-    }
-}
-
-fn action() -> ActionStep {
-    ActionStep {
-        tenant: Tenant::default(),
-        id: ActionId([3; 16]),
-        number: 1,
-        kind: ActionKind::BlockAddress,
-        target: "10.0.0.1".to_owned(),
-        state: "in_force".to_owned(),
-        reason: None,
-        alerts: vec![AlertId([1; 16])],
-        ttl_s: 60,
-        until_at: Some(time("2026-01-05T14:01:02Z")),
-        detail: None,
-        at: time("2026-01-05T14:00:02Z"),
-    }
-}
-
-/// Rows of a table by epoch, read as any Delta reader would: the log's files, then plain Parquet.
-fn rows_by_epoch(history: &Path, table: Table) -> BTreeMap<i64, usize> {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let Some(opened) = runtime.block_on(open(history, table)).unwrap() else { return BTreeMap::new() };
-    let mut rows = BTreeMap::new();
-    for uri in opened.delta.get_file_uris().unwrap() {
-        let path = uri.strip_prefix("file://").unwrap_or(&uri).to_owned();
-        let file = std::fs::File::open(path.replace("%20", " ")).unwrap();
-        for batch in ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap() {
-            let batch = batch.unwrap();
-            let epochs = batch.column_by_name("epoch").unwrap().as_primitive::<Int64Type>();
-            epochs.values().iter().for_each(|epoch| *rows.entry(*epoch).or_default() += 1);
-        }
-    }
-    rows
-}
-
-fn files(folder: &Path) -> usize {
-    let parts = std::fs::read_dir(folder).unwrap().flatten();
-    let parts = parts.filter(|part| part.file_name().to_string_lossy().starts_with("day="));
-    parts.map(|part| std::fs::read_dir(part.path()).unwrap().count()).sum()
-}
+use crate::support::*;
 
 #[test]
 fn every_table_takes_its_rows_and_gives_them_back_once() {
@@ -196,6 +24,9 @@ fn every_table_takes_its_rows_and_gives_them_back_once() {
     writer.write(1, &[alert()]).unwrap();
     writer.write(1, &[incident()]).unwrap();
     writer.write(1, &[action()]).unwrap();
+    writer.write(1, &[risk()]).unwrap();
+    writer.write(1, &[fact()]).unwrap();
+    writer.write(1, &[verdict()]).unwrap();
     writer.write(1, &[entry(1)]).unwrap();
     writer.write(2, &[event(2, time("2026-01-05T14:00:00Z"))]).unwrap();
     assert!(writer.buffered_bytes() > 0);
@@ -211,6 +42,9 @@ fn every_table_takes_its_rows_and_gives_them_back_once() {
             ("alerts", 1, 1),
             ("incidents", 1, 1),
             ("actions", 1, 1),
+            ("risk", 1, 1),
+            ("facts", 1, 1),
+            ("verdicts", 1, 1),
             ("epochs", 1, 1)
         ]
     );
@@ -228,7 +62,7 @@ fn every_table_takes_its_rows_and_gives_them_back_once() {
     // The same after it was opened anew; a table that got nothing stays where it was.
     let mut writer = Writer::open(&history, OPTIONS).unwrap();
     let last: Vec<_> = Table::ALL.iter().map(|table| writer.last_epoch(*table)).collect();
-    assert_eq!(last, [2, 1, 1, 1, 1, 1, 2]);
+    assert_eq!(last, [2, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 2]);
     writer.write(2, &[event(2, time("2026-01-05T14:00:00Z"))]).unwrap();
     assert_eq!(writer.buffered_bytes(), 0);
     assert!(writer.commit(2).unwrap().tables.is_empty());
@@ -342,7 +176,7 @@ const EPOCHS: Epoch = 60;
 
 fn spawn(history: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "crash::child", "--nocapture", "--test-threads=1"])
         .env("CF_HISTORY_CRASH", history)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
