@@ -79,6 +79,9 @@ impl From<Refused> for ApiError {
             }
             AppendError::Busy => ApiError::busy(error.to_string()),
             AppendError::TooLong { .. } => ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error.to_string()),
+            AppendError::NoRoom => {
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "disk_full", error.to_string()).retry_after(10)
+            }
             AppendError::Write(_) => {
                 ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "spool_unwritable", error.to_string()).retry_after(10)
             }

@@ -14,6 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use cf_fail as fail;
 use cf_ingest::{BodyKind, BodyLimits, body::BodyReject, receive::Accept};
 use cf_types::{Framing, Reject, RejectCode};
 use serde::Serialize;
@@ -62,6 +63,7 @@ pub(crate) async fn receive(
     };
     let (records, receipt) = parts;
     state.accept.accept(&SOURCE, &records).await?;
+    fail::point("api.durable");
     if receipt.accepted > 0 {
         return Ok((StatusCode::ACCEPTED, Json(receipt)).into_response());
     }

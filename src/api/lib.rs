@@ -13,6 +13,7 @@
 //! | `GET /api/v1/assessments/{alert}` | its score with every factor, and how it was scored before |
 //! | `GET /api/v1/risk`, `/risk?entity=host:web01` | entities by risk; one with what its risk is made of and leads to |
 //! | `POST /api/v1/sql` | one reading statement over history and live tables ([`sql`]) |
+//! | `GET /api/v1/rejects`, `/rejects/{id}`; `POST /rejects/retry` | what was refused, and to let it go through again |
 //! | `GET /api/v1/suppressed` | alerts that an allow fact or a silence keeps from being told |
 //!
 //! Every error is `{"error": {"code": .., "message": ..}}`. Bad input never gives a 5xx; those say that this process or
@@ -43,6 +44,7 @@ mod facts;
 mod guard;
 pub mod health;
 pub mod metrics;
+pub mod rejects;
 mod risk;
 pub mod rules;
 mod serve;
@@ -53,6 +55,7 @@ pub use engine::Engine;
 pub use error::ApiError;
 pub use health::{Condition, Health};
 pub use metrics::Page;
+pub use rejects::{RejectFilter, Rejects, RejectsAnswer, RejectsError, RetryRequest};
 pub use rules::Rules;
 pub use serve::serve;
 pub use sql::Sql;
@@ -107,6 +110,7 @@ pub struct ApiState {
     pub(crate) rules: Option<Arc<dyn Rules>>,
     pub(crate) engine: Option<Arc<dyn Engine>>,
     pub(crate) sql: Option<Arc<dyn Sql>>,
+    pub(crate) rejects: Option<Arc<dyn Rejects>>,
 }
 
 impl ApiState {
@@ -136,6 +140,7 @@ impl ApiState {
             rules: None,
             engine: None,
             sql: None,
+            rejects: None,
         }
     }
 
@@ -152,6 +157,13 @@ impl ApiState {
     #[must_use]
     pub fn with_engine(mut self, engine: Arc<dyn Engine>) -> ApiState {
         self.engine = Some(engine);
+        self
+    }
+
+    /// With what was refused; without it the routes for rejects are not found.
+    #[must_use]
+    pub fn with_rejects(mut self, rejects: Arc<dyn Rejects>) -> ApiState {
+        self.rejects = Some(rejects);
         self
     }
 }
@@ -179,6 +191,9 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/risk", get(risk::risk))
         .route("/api/v1/suppressed", get(views::suppressed))
         .route("/api/v1/assessments/{alert}", get(risk::assessment))
+        .route("/api/v1/rejects", get(rejects::list))
+        .route("/api/v1/rejects/retry", post(rejects::retry))
+        .route("/api/v1/rejects/{id}", get(rejects::show))
         .route("/api/v1/rules", get(rules::list).post(rules::make))
         .route("/api/v1/rules/{id}", get(rules::show).put(rules::put).delete(rules::remove))
         .route_layer(middleware::from_fn(guard::local_name));

@@ -73,6 +73,13 @@ pub(crate) enum Command {
     /// Check the audit trail
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// List what was refused, show it, let it go through again
+    #[command(subcommand)]
+    Rejects(RejectsCommand),
+    /// Copy a data folder, beside a running or a stopped engine, into a new folder
+    Backup(BackupArguments),
+    /// Make a new data folder of a backup, every file checked
+    Restore(RestoreArguments),
     /// Print a completion script for a shell
     Completions(CompletionsArguments),
 }
@@ -662,6 +669,97 @@ pub(crate) struct LedgerArguments {
     /// Folder of the engine
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub(crate) data: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RejectsCommand {
+    /// List rejects, the newest first; history has them some seconds after they were refused
+    List {
+        /// Folder of the engine
+        #[arg(long, value_name = "DIR", default_value = "data")]
+        data: PathBuf,
+        /// Only how many there are, by source and code
+        #[arg(long)]
+        counts: bool,
+        #[command(flatten)]
+        filter: RejectFilterArguments,
+    },
+    /// Show one reject with its whole record
+    Show {
+        /// Folder of the engine
+        #[arg(long, value_name = "DIR", default_value = "data")]
+        data: PathBuf,
+        /// Only the record, as it came (what is not UTF-8 is shown as U+FFFD)
+        #[arg(long)]
+        raw: bool,
+        /// Its id
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Let rejects go through again, once each: what fails again is a reject again and says so
+    Retry {
+        /// Folder of the engine; a stopped one takes them at its next start
+        #[arg(long, value_name = "DIR", default_value = "data")]
+        data: PathBuf,
+        /// All rejects, 10,000 at a time, the oldest first
+        #[arg(long)]
+        all: bool,
+        /// Who says so, for the audit
+        #[arg(long, value_name = "NAME")]
+        author: Option<String>,
+        /// Why, for the audit
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        why: String,
+        #[command(flatten)]
+        filter: RejectFilterArguments,
+        /// Ids of rejects; else a filter or --all
+        #[arg(value_name = "ID")]
+        ids: Vec<String>,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RejectFilterArguments {
+    /// Only of this source
+    #[arg(long, value_name = "NAME")]
+    pub(crate) source: Option<String>,
+    /// Only with this code, e.g. invalid_json
+    #[arg(long, value_name = "CODE")]
+    pub(crate) code: Option<String>,
+    /// Only with this text in their reason
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Only received at or after, e.g. 2026-01-05T14:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<cf_types::Time>,
+    /// Only received before
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to: Option<cf_types::Time>,
+    /// At most so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) limit: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupArguments {
+    /// Folder of the engine
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data: PathBuf,
+
+    /// New folder for the backup; without MANIFEST.json in it, it is none
+    #[arg(value_name = "DIR")]
+    pub(crate) to: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArguments {
+    /// New data folder; one that is not empty is refused
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+
+    /// The backup's folder
+    #[arg(value_name = "BACKUP")]
+    pub(crate) backup: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,6 +1,7 @@
 //! One file per subcommand.
 
 mod backtest;
+mod backup;
 mod bench;
 mod completions;
 mod config;
@@ -10,6 +11,7 @@ mod facts;
 mod incidents;
 mod models;
 mod predict;
+mod rejects;
 mod replay;
 mod replay_past;
 mod risk;
@@ -59,6 +61,9 @@ pub(crate) fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Models(command) => models::run(cli, command),
         Command::Bench(arguments) => bench::run(cli, arguments),
         Command::Audit(arguments) => incidents::audit(cli, arguments),
+        Command::Rejects(arguments) => rejects::run(cli, arguments),
+        Command::Backup(arguments) => backup::make(arguments),
+        Command::Restore(arguments) => backup::restore(arguments),
         Command::Completions(arguments) => completions::run(arguments),
     }
 }

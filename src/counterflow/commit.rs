@@ -9,18 +9,22 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use cf_engine::Tap;
+use cf_fail as fail;
 use cf_history::{
     ActionStep, AlertRevision, Batch, BatchBuilder, EpochEntry, EventBatch, IncidentRevision, Row, Writer,
 };
-use cf_ledger::{AlertEvent, Applied, ControlEntry, Ledger, MemberRef, MemberSummary, Present, Routes};
+use cf_ledger::{AlertEvent, Applied, ControlEntry, Ledger, MemberRef, MemberSummary, Present, Routes, retries::RETRY};
 use cf_types::{
-    ActionId, ActionKind, Alert, AlertId, Epoch, EpochOutput, EpochRecord, Event, Member, Reject, Tenant, Time, clock,
+    ActionId, ActionKind, Alert, AlertId, Epoch, EpochOutput, EpochRecord, Event, Member, Record, Reject, Tenant, Time,
+    clock,
 };
 use serde::Deserialize;
 use tokio::runtime::Runtime;
 
 use crate::{
+    again::Again,
     members::Members,
+    room::Room,
     rulebook::{Shelf, by_file},
     rules::LoadedRules,
 };
@@ -36,6 +40,9 @@ pub(crate) struct Store {
     pub(crate) generation: u64,
     pub(crate) routes: Routes,
     pub(crate) history: History,
+    again: Arc<Again>,
+    /// What is given away when the disk is full; without it that is an error.
+    pub(crate) room: Option<Arc<Room>>,
     /// The last epoch whose actions went to history.
     rules: String,
 }
@@ -66,12 +73,13 @@ impl Store {
     pub(crate) fn open(runtime: Arc<Runtime>, ledger: Ledger, data: &Path, routes: Routes) -> Result<Store> {
         let generation = runtime.block_on(ledger.begin_generation(clock::now()))?;
         let history = History::open(&data.join("history"))?;
-        Ok(Store { runtime, ledger, members: Members::default(), generation, routes, history, rules: String::new() })
+        let (members, again) = (Members::default(), Arc::default());
+        Ok(Store { runtime, ledger, members, generation, routes, history, again, room: None, rules: String::new() })
     }
 
     /// What wants to see decoded events.
     pub(crate) fn tap(&self) -> Arc<dyn Tap> {
-        Arc::new(HistoryTap { sender: Mutex::new(self.history.sender.clone()) })
+        Arc::new(HistoryTap { sender: Mutex::new(self.history.sender.clone()), again: Arc::clone(&self.again) })
     }
 
     /// Applies an epoch of a replay, with a record that only counts.
@@ -99,7 +107,16 @@ impl Store {
         self.members.add(&output.detections);
         let members = &self.members;
         let summary = |alert: &Alert| summary(members, alert);
-        let applied = self.runtime.block_on(self.ledger.apply(record, output, &self.routes, &summary))?;
+        let applied = loop {
+            match self.runtime.block_on(self.ledger.apply(record, output, &self.routes, &summary)) {
+                // Nothing of it was written, and its records are in the spool: it waits for space.
+                Err(error) if error.is_disk_full() && self.room.as_ref().is_some_and(|room| room.give()) => {
+                    thread::sleep(FULL_WAIT);
+                    self.room.iter().for_each(|room| room.look());
+                }
+                done => break done?,
+            }
+        };
         self.write_history(record, output, &applied)?;
         Ok(applied)
     }
@@ -134,6 +151,17 @@ impl Store {
             );
         }
         self.history.rows(epoch, &steps)
+    }
+
+    /// The rejected records that entries of the control log bring into an epoch again.
+    pub(crate) fn again(&self, epoch: Epoch, entries: &[ControlEntry]) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for entry in entries.iter().filter(|entry| entry.kind == RETRY) {
+            let some = self.runtime.block_on(self.ledger.retried(entry.seq))?;
+            self.again.note(epoch, entry.seq, &some);
+            records.extend(some);
+        }
+        Ok(records)
     }
 
     fn write_history(&mut self, record: &EpochRecord, output: &EpochOutput, applied: &Applied) -> Result<()> {
@@ -263,6 +291,8 @@ pub(crate) struct History {
 const MESSAGES_MAX: usize = 256;
 /// Bytes after which a commit does not wait for its time.
 const BUFFERED_BYTES_MAX: usize = 128 << 20;
+/// How long an epoch waits for space on the disk before it is tried again.
+const FULL_WAIT: Duration = Duration::from_millis(200);
 /// Time between commits.
 pub(crate) const COMMIT_EVERY: Duration = Duration::from_secs(5);
 
@@ -344,9 +374,17 @@ fn write(
     let mut ready: Epoch = 0;
     let mut committed: Epoch = 0;
     let mut last = Instant::now();
+    let mut full = false;
     loop {
         let mut settle = None;
-        let finish = match messages.recv_timeout(COMMIT_EVERY.saturating_sub(last.elapsed())) {
+        let message = if full && writer.buffered_bytes() > BUFFERED_BYTES_MAX {
+            // No more into memory: the channel fills, then the workers wait, then the spool, then the senders.
+            thread::sleep(COMMIT_EVERY);
+            Err(mpsc::RecvTimeoutError::Timeout)
+        } else {
+            messages.recv_timeout(COMMIT_EVERY.saturating_sub(last.elapsed()))
+        };
+        let finish = match message {
             Ok(Message::Rows(batch)) => {
                 writer.append(batch);
                 false
@@ -368,7 +406,19 @@ fn write(
             || last.elapsed() >= COMMIT_EVERY
             || writer.buffered_bytes() > BUFFERED_BYTES_MAX;
         if due && ready > committed {
-            committed = writer.commit(ready)?.epoch.max(ready);
+            match writer.commit(ready) {
+                Ok(done) => {
+                    committed = done.epoch.max(ready);
+                    full = false;
+                }
+                // What it was to write stays in memory, and in the spool.
+                Err(error) if error.is_disk_full() && !finish && settle.is_none() => {
+                    tracing::warn!(%error, "the disk is full; history waits");
+                    full = true;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            fail::point("history.committed");
             progress.store(committed, std::sync::atomic::Ordering::Release);
         }
         if due {
@@ -387,12 +437,13 @@ fn write(
 /// Turns decoded events into history rows on the workers' threads.
 struct HistoryTap {
     sender: Mutex<mpsc::SyncSender<Message>>,
+    again: Arc<Again>,
 }
 
 impl Tap for HistoryTap {
     fn decoded(&self, epoch: Epoch, _worker: usize, events: &[Event], rejects: &[Reject]) {
         self.send(epoch, events, EventBatch::new());
-        self.send(epoch, rejects, BatchBuilder::new());
+        self.send(epoch, &self.again.said(epoch, rejects), BatchBuilder::new());
     }
 }
 

@@ -17,6 +17,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use cf_dataflows::Recalled;
 use cf_engine::{Engine, EpochInput};
+use cf_fail as fail;
 use cf_ledger::facts_log::{FactsLog, Loaded};
 use cf_ledger::{ControlEntry, Difference, Present, Sealed};
 use cf_sigma::{RuleSet, Text};
@@ -24,11 +25,14 @@ use cf_spool::{ReadError, Spool, SpoolReader};
 use cf_types::{EntityRisk, Epoch, EpochOutput, EpochRecord, Fact, Record, Time, clock};
 
 use crate::{
+    again,
     commit::{ENGINE, Store},
+    keep::Keep,
     live::{self, Waiting},
     lookup::{self, Lookup},
     passage::Passage,
     reload::Swap,
+    room::{self, Room},
     rulebook::Shelf,
     rules,
     status::Status,
@@ -57,6 +61,10 @@ pub(crate) struct Conductor {
     pub(crate) engine: Engine,
     pub(crate) spool: Arc<Spool>,
     pub(crate) facts_log: FactsLog,
+    /// Kept for the ledger.
+    pub(crate) room: Arc<Room>,
+    /// Held while something is taken away.
+    pub(crate) keep: Keep,
     pub(crate) rule_options: rules::RuleOptions,
     /// The rules from the next epoch on.
     pub(crate) rules: Arc<RuleSet>,
@@ -117,6 +125,7 @@ impl Conductor {
             self.swap.bind(&self.rules, cut.epoch, None);
         }
         self.status.ready();
+        fail::point("start.recovered");
         let mut flying: VecDeque<EpochRecord> = VecDeque::new();
         let mut flushed = Instant::now();
         loop {
@@ -136,6 +145,7 @@ impl Conductor {
                 else {
                     break;
                 };
+                fail::point("epoch.computed");
                 let record = record.clone();
                 flying.pop_front();
                 cut.passage.through(&output);
@@ -154,6 +164,7 @@ impl Conductor {
                 break;
             }
         }
+        fail::point("stop.drained");
         self.engine.stop()?;
         self.store.history.settle()?;
         self.flush()?;
@@ -298,6 +309,7 @@ impl Conductor {
         reader: Option<&mut SpoolReader>,
     ) -> Result<EpochInput> {
         let mut input = EpochInput { epoch: record.epoch, ..EpochInput::default() };
+        let mut again = Vec::new();
         if record.rules != state.rules {
             let set = self.rule_set(&record.rules, state)?;
             input.rules = Some(Arc::clone(&set));
@@ -310,6 +322,7 @@ impl Conductor {
         } else {
             let entries = self.control_between(state.control, record.control)?;
             self.store.receipts(record.epoch, &entries)?;
+            again = self.store.again(record.epoch, &entries)?;
             input.found = lookup::found(&entries)?;
             facts_of(&entries)?
         };
@@ -342,6 +355,7 @@ impl Conductor {
             }
             state.row = end;
         }
+        input.records.extend(again);
         Ok(input)
     }
 
@@ -450,7 +464,8 @@ impl Conductor {
             return Ok(());
         }
         cut.looked_at_control = Instant::now();
-        cut.waiting = self.store.runtime.block_on(self.store.ledger.control_since(cut.control))?;
+        let waiting = self.store.runtime.block_on(self.store.ledger.control_since(cut.control))?;
+        cut.waiting = again::one_at_a_time(waiting);
         Ok(())
     }
 
@@ -519,6 +534,11 @@ impl Conductor {
         self.lookup.ask(lookup::question(&cut.waiting, cut.epoch)?);
         self.warm.ask(warm::questions(&cut.waiting, cut.epoch, &self.rules, self.horizon_begins())?);
         self.store.receipts(cut.epoch, &cut.waiting)?;
+        for record in self.store.again(cut.epoch, &cut.waiting)? {
+            // Else its source could hold the watermark back for ever.
+            cut.heard.entry(Arc::clone(&record.origin.source)).or_insert_with(Instant::now);
+            input.records.push(record);
+        }
         if let Some(last) = cut.waiting.last() {
             cut.control = last.seq;
         }
@@ -555,6 +575,7 @@ impl Conductor {
         };
         cut.epoch += 1;
         cut.gathering_since = None;
+        fail::point("epoch.cut");
         self.engine.feed(input)?;
         Ok(record)
     }
@@ -587,6 +608,7 @@ impl Conductor {
         let applied = self.store.apply_record(record, output)?;
         self.status.applied(record, output, &applied);
         self.keep(record, output);
+        fail::point("epoch.applied");
         Ok(())
     }
 
@@ -598,14 +620,29 @@ impl Conductor {
         }
     }
 
+    /// The same when the disk may be full: then it is tried again with the next call, and the spool waits.
+    fn flush(&mut self) -> Result<()> {
+        self.room.look();
+        match self.flush_now() {
+            Err(error) if room::is_full(&error) => {
+                tracing::warn!(error = format!("{error:#}"), "the disk is full; the spool is not trimmed meanwhile");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     /// Makes durable in the facts log what history has durably (never more: what is behind its frontier is not computed
     /// again), forgets what lies behind the horizon, trims the spool.
-    fn flush(&mut self) -> Result<()> {
+    fn flush_now(&mut self) -> Result<()> {
         let durable = self.store.history.durable();
         self.status.durable(durable);
         let frontier = self.facts_log.flush(durable + 1)?;
+        // A backup that is being made copies what lies behind the frontier, too.
+        let Some(_alone) = self.keep.alone() else { return Ok(()) };
         // Epoch records are for replaying; history keeps them all for people.
         let _gone = self.store.runtime.block_on(self.store.ledger.epochs_trim(frontier.saturating_sub(1)))?;
+        fail::point("epochs.trimmed");
         while let Some((_, end)) = self.ends.pop_front_if(|(epoch, _)| *epoch < frontier) {
             let _segments = self.spool.log().trim(end)?;
         }

@@ -21,6 +21,7 @@ use tokio::{
 use crate::{
     conduct::Conductor,
     config::{ListenSettings, Settings},
+    rejects::Asked,
     reload::Reload,
     sql::Service,
     status::Status,
@@ -127,7 +128,8 @@ impl Edge {
             let page = page(&conductor.status, spool, reload, counts);
             let rules: Arc<dyn cf_api::Rules> = Arc::<Reload>::clone(reload);
             let state = ApiState::new(Arc::clone(spool), reader, data.to_owned(), health, page, options.clone());
-            let mut state = state.with_rules(rules).with_engine(engine);
+            let rejects = Asked::new(data.to_owned(), runtime.handle().clone());
+            let mut state = state.with_rules(rules).with_engine(engine).with_rejects(rejects);
             if let Some(sql) = &sql {
                 state = state.with_sql(Arc::<Service>::clone(sql));
             }
@@ -200,6 +202,9 @@ fn health(status: &Arc<Status>, spool: &Arc<Spool>, reload: &Arc<Reload>) -> Hea
     });
     let spool = Arc::clone(spool);
     health.component("spool", move || match spool.log().ended() {
+        None if spool.log().is_refusing() => {
+            (Condition::Degraded, "the disk takes nothing, senders are refused; see the log".to_owned())
+        }
         None => (Condition::Ok, format!("{} rows, {} bytes on disk", spool.log().durable_end(), spool.log().bytes())),
         Some(error) => (Condition::Down, error.to_string()),
     });

@@ -1,6 +1,8 @@
 //! The `counterflow` binary: subcommands, settings, wiring, telemetry. No domain logic lives here.
 
+mod again;
 mod backtest;
+mod backup;
 mod below;
 mod bundle;
 mod cli;
@@ -10,6 +12,7 @@ mod conduct;
 mod config;
 mod edge;
 mod input;
+mod keep;
 mod live;
 mod lookup;
 mod members;
@@ -17,7 +20,9 @@ mod output;
 mod passage;
 mod past;
 mod provenance;
+mod rejects;
 mod reload;
+mod room;
 mod rulebook;
 mod rules;
 mod sql;

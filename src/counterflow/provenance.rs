@@ -1,7 +1,7 @@
 //! Why there is an alert, and why there is none: from the ledger (state, revisions, rules, facts) and from history (the
 //! events). The same for `explain` and the API, beside a running and beside a stopped engine.
 
-mod events;
+pub(crate) mod events;
 mod missing;
 
 use std::{

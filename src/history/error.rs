@@ -77,6 +77,21 @@ pub enum HistoryError {
 }
 
 impl HistoryError {
+    /// Whether the disk is full: nothing was committed, and the same may be tried again when there is space.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            // Some libraries on the way keep only the text.
+            let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            if io == Some(std::io::ErrorKind::StorageFull) || error.to_string().contains("No space left on device") {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     pub(crate) fn file(attempt: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> HistoryError {
         let path = path.to_owned();
         move |source| HistoryError::File { attempt, path, source }

@@ -17,6 +17,7 @@ use arrow::{
     datatypes::{Date32Type, Int64Type, TimestampMicrosecondType},
     error::ArrowError,
 };
+use cf_fail as fail;
 use cf_types::{Epoch, Time, clock};
 use deltalake::kernel::Add;
 use parquet::{
@@ -204,6 +205,7 @@ impl<'a> Selection<'a> {
         }
         let metadata = writer.finish().map_err(parquet)?;
         let written = writer.inner();
+        fail::point("history.file_written");
         written.sync_all().map_err(HistoryError::file("write", path))?;
         let size = written.metadata().map_err(HistoryError::file("write", path))?.len();
         if let Some(parent) = path.parent() {

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use cf_fail as fail;
 use cf_types::Epoch;
 use deltalake::{
     DeltaTable, DeltaTableBuilder, DeltaTableError, TableProperty, ensure_table_uri,
@@ -101,6 +102,7 @@ impl Appender {
             .build(Some(state), self.opened.delta.log_store(), operation)
             .await
             .map_err(failed)?;
+        fail::point("history.logged");
         self.sync_log(commit.version())?;
         self.opened.delta.state = Some(commit.snapshot());
         self.opened.last_epoch = epoch;

@@ -14,6 +14,7 @@ use arrow::{
     array::RecordBatch,
     compute::{concat_batches, filter_record_batch},
 };
+use cf_fail as fail;
 use cf_types::Epoch;
 use tokio::runtime::{Builder, Runtime};
 
@@ -219,9 +220,11 @@ impl Buffered {
         let (rows, files) = (selection.rows, adds.len());
         let bytes = adds.iter().filter_map(|add| u64::try_from(add.size).ok()).sum();
         let encoding = started.elapsed();
+        fail::point("history.files_written");
         self.unsure = true;
         let version = runtime.block_on(Box::pin(self.appender.append(adds, upto)))?;
         self.unsure = false;
+        fail::point("history.table_committed");
         let committing = started.elapsed().saturating_sub(encoding);
         self.keep_after(table, upto)?;
         Ok(Some(TableCommit { table, version, rows, files, bytes, encoding, committing }))

@@ -15,6 +15,7 @@ mod suppressed;
 
 use std::collections::BTreeMap;
 
+use cf_fail as fail;
 use cf_types::{Alert, AlertId, Epoch, EpochOutput, EpochRecord, Incident, Time};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -24,6 +25,7 @@ use crate::{
     LedgerError, MemberSummary, MembersOf, Routes,
     audit::{self, Entry},
     engine::Engine,
+    restored,
 };
 
 /// What an epoch changed, for those who keep history and counts.
@@ -164,7 +166,10 @@ async fn apply_because(
         write_digest(&mut transaction, step.digest).await?;
         audit::append(&mut transaction, record.wall, &step.audit).await?;
     }
+    restored::verify_first(&mut transaction, record).await?;
+    fail::point("ledger.before_commit");
     transaction.commit().await.map_err(&store)?;
+    fail::point("ledger.committed");
     Ok(applied)
 }
 

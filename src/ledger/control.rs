@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use cf_fail as fail;
 use cf_types::{Fact, Time};
 use serde::Serialize;
 use serde_json::json;
@@ -14,7 +15,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqliteConnection, sql
 use crate::{
     LedgerError,
     audit::{self, Entry},
-    held, schema,
+    format, held, schema,
 };
 
 /// A fact begins to hold; the body is a [`Fact`] as JSON.
@@ -74,6 +75,7 @@ impl ControlLog {
     /// # Errors
     /// There is no ledger in the folder, it is of a newer format, or it cannot be read and written.
     pub async fn open(dir: &Path) -> Result<ControlLog, LedgerError> {
+        format::check(dir)?;
         if !dir.join(schema::FILE).is_file() {
             return Err(LedgerError::Missing { dir: dir.to_path_buf() });
         }
@@ -82,6 +84,10 @@ impl ControlLog {
         // A folder of an older engine has not all tables yet.
         schema::prepare(&mut connection, dir).await?;
         Ok(ControlLog { connection })
+    }
+
+    pub(crate) fn connection(&mut self) -> &mut SqliteConnection {
+        &mut self.connection
     }
 
     /// Appends an entry and gives its position.
@@ -222,12 +228,14 @@ pub(crate) async fn append(
     let store = LedgerError::store("append to the control log");
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
     let seq = append_in(&mut transaction, kind, body, author, reason, at).await?;
+    fail::point("control.before_commit");
     transaction.commit().await.map_err(&store)?;
+    fail::point("control.committed");
     Ok(seq)
 }
 
 /// The same within a transaction.
-async fn append_in(
+pub(crate) async fn append_in(
     transaction: &mut SqliteConnection,
     kind: &str,
     body: &str,

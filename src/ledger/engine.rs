@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use cf_fail as fail;
 use cf_types::{Epoch, EpochOutput, EpochRecord, Fact, Time};
 use serde::Serialize;
 use serde_json::json;
@@ -16,9 +17,9 @@ use tokio::sync::{Mutex, MutexGuard, Notify};
 use crate::{
     Applied, AuditFault, ControlEntry, Difference, LedgerError, MembersOf, Present, Reader, Routes, apply,
     audit::{self, Entry},
-    control,
+    control, format,
     lock::DirLock,
-    schema,
+    retries, schema,
 };
 
 /// Where the engine stands.
@@ -78,12 +79,19 @@ impl Ledger {
     ///
     /// # Errors
     /// Another process holds the folder (named by its pid), the folder cannot be used, the disk is full, or a newer
-    /// engine wrote the ledger.
+    /// engine wrote it. A folder of an older format is migrated ([`format`]).
     pub async fn open(dir: &Path) -> Result<Ledger, LedgerError> {
         fs::create_dir_all(dir).map_err(|source| LedgerError::Folder { dir: dir.to_path_buf(), source })?;
+        format::check(dir)?;
         let lock = DirLock::take(dir)?;
         let mut connection = schema::writing(dir, true).connect().await.map_err(LedgerError::store("open the file"))?;
+        let migrated = format::copy_older(&mut connection, dir).await?;
         schema::prepare(&mut connection, dir).await?;
+        if migrated.is_some() {
+            schema::migrate(&mut connection).await?;
+        }
+        fail::point("start.ledger_migrated");
+        format::state(dir)?;
         let inner = Inner {
             dir: dir.to_path_buf(),
             writer: Mutex::new(connection),
@@ -148,6 +156,7 @@ impl Ledger {
         );
         audit::append(&mut transaction, at, &[entry]).await?;
         transaction.commit().await.map_err(&store)?;
+        fail::point("start.generation_begun");
         Ok(u64::try_from(generation).unwrap_or_default())
     }
 
@@ -374,9 +383,11 @@ impl Ledger {
     /// # Errors
     /// The ledger cannot be written.
     pub async fn epochs_trim(&self, epoch: Epoch) -> Result<u64, LedgerError> {
+        let mut writer = self.writer().await;
+        retries::trim(&mut writer, epoch).await?;
         sqlx::query("DELETE FROM epochs WHERE epoch < ?")
             .bind(apply::number(epoch))
-            .execute(&mut *self.writer().await)
+            .execute(&mut *writer)
             .await
             .map(|done| done.rows_affected())
             .map_err(LedgerError::store("trim epoch records"))

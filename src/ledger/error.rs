@@ -31,17 +31,33 @@ pub enum LedgerError {
     },
     /// A newer engine wrote it.
     #[error(
-        "ledger {} has format {found}, this engine knows formats up to {known}; \
-         start the newer engine that wrote it, or give another --data folder",
-        file.display()
+        "data folder {} has format {found}, this engine ({}) knows formats up to {known}; start {writer} or a later \
+         version, or give another --data folder (a backup of before, restored)",
+        dir.display(),
+        env!("CARGO_PKG_VERSION")
     )]
     Newer {
-        /// Which file.
-        file: PathBuf,
+        /// Which folder.
+        dir: PathBuf,
         /// Its format.
-        found: i64,
-        /// Ours.
-        known: i64,
+        found: u32,
+        /// The newest that we know.
+        known: u32,
+        /// Who can read it.
+        writer: String,
+    },
+    /// What states the format does not read.
+    #[error(
+        "{} does not state a format that this engine can read: {source}; it is one line such as \
+         {{\"format\":2,\"written_by\":\"0.1.0\"}}; restore the data folder from a backup, or write the line by hand if you \
+         know the format",
+        file.display()
+    )]
+    FormatFile {
+        /// The file.
+        file: PathBuf,
+        /// How.
+        source: serde_json::Error,
     },
     /// SQLite refused.
     #[error("could not {attempted} in the ledger: {source}{}", store_hint(source))]
@@ -107,7 +123,7 @@ impl LedgerError {
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
         match self {
-            LedgerError::Store { source, .. } => code(source).is_some_and(|code| code & 0xff == SQLITE_FULL),
+            LedgerError::Store { source, .. } => code(source).is_some_and(is_full),
             LedgerError::Folder { source, .. } => source.kind() == io::ErrorKind::StorageFull,
             _ => false,
         }
@@ -117,10 +133,16 @@ impl LedgerError {
 const SQLITE_BUSY: i64 = 5;
 const SQLITE_READONLY: i64 = 8;
 const SQLITE_IOERR: i64 = 10;
+const SQLITE_IOERR_SHMSIZE: i64 = 4_874;
 const SQLITE_CORRUPT: i64 = 11;
 const SQLITE_FULL: i64 = 13;
 const SQLITE_CANTOPEN: i64 = 14;
 const SQLITE_NOTADB: i64 = 26;
+
+/// The second: the index of the WAL could not grow.
+fn is_full(code: i64) -> bool {
+    code & 0xff == SQLITE_FULL || code == SQLITE_IOERR_SHMSIZE
+}
 
 fn code(error: &sqlx::Error) -> Option<i64> {
     error.as_database_error()?.code()?.parse().ok()
@@ -141,6 +163,7 @@ fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "; hint: the user needs read and write access to it",
         io::ErrorKind::StorageFull => "; hint: free space on its disk",
+        io::ErrorKind::ReadOnlyFilesystem => "; hint: its file system is mounted read-only",
         io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "; hint: it, or a part of its path, is a file",
         _ => "",
     }

@@ -26,6 +26,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use cf_fail as fail;
 use cf_spool::frame::{self, Found, Frames};
 use cf_types::{Detection, Epoch, Time};
 use thiserror::Error;
@@ -240,6 +241,7 @@ impl FactsLog {
         head.floor = head.floor.max(Some(floor));
         // The head first: an hour that is gone and still promised would be damage.
         self.put_head(&mut disk, head)?;
+        fail::point("facts.hours_expired");
         for hour in gone.keys() {
             let path = self.hour_path(*hour);
             match fs::remove_file(&path) {
@@ -293,13 +295,16 @@ impl FactsLog {
         for (hour, bytes) in &additions {
             files.push(self.add(&mut head, *hour, bytes)?);
         }
+        fail::point("facts.hours_written");
         for file in &files {
             file.sync_data().map_err(|error| self.poison(disk, error))?;
         }
         if !files.is_empty() {
             File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(|error| self.poison(disk, error))?;
         }
+        fail::point("facts.hours_synced");
         self.put_head(disk, head)?;
+        fail::point("facts.flushed");
         taken.clear();
         Ok(())
     }
@@ -331,6 +336,7 @@ impl FactsLog {
         frame::put(HEAD_SALT, head.sequence, &head.to_bytes(), &mut bytes);
         let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(at("open", &path))?;
         file.set_len(0).and_then(|()| file.write_all_at(&bytes, 0)).map_err(at("write to", &path))?;
+        fail::point("facts.head_written");
         file.sync_all().map_err(|error| self.poison(disk, error))?;
         if fresh {
             File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(|error| self.poison(disk, error))?;

@@ -7,6 +7,7 @@
 //! The `mod` list is in the order in which data flows.
 
 mod error;
+pub mod format;
 mod lock;
 mod schema;
 
@@ -14,11 +15,13 @@ mod again;
 pub mod audit;
 pub mod control;
 mod held;
+pub mod retries;
 
 mod apply;
 mod engine;
 pub mod members;
 pub mod present;
+pub mod restored;
 pub mod routes;
 
 pub mod facts_log;
@@ -32,11 +35,13 @@ pub use audit::{AuditFault, AuditRecord};
 pub use control::{ControlEntry, ControlLog, NewFact};
 pub use engine::{Engine, Ledger};
 pub use error::LedgerError;
+pub use lock::DirLock;
 pub use members::{MemberRef, MemberSummary, MembersOf};
 pub use outbox::{ActionInForce, Intent, IntentKind, Operation, Outcome, Try};
 pub use present::{Difference, Present};
 pub use read::Reader;
 pub use recall::Sealed;
+pub use retries::Retry;
 pub use routes::{Route, Routes};
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::LedgerError;
 
 /// The lock on a data folder. The kernel lets go of it when the process ends, however it ends.
 #[derive(Debug)]
-pub(crate) struct DirLock {
+pub struct DirLock {
     file: File,
 }
 
@@ -26,7 +26,10 @@ impl Drop for DirLock {
 
 impl DirLock {
     /// Takes the folder, or says which process has it.
-    pub(crate) fn take(dir: &Path) -> Result<DirLock, LedgerError> {
+    ///
+    /// # Errors
+    /// Another process has it ([`LedgerError::Held`]), or the folder cannot be written.
+    pub fn take(dir: &Path) -> Result<DirLock, LedgerError> {
         let folder = |source| LedgerError::Folder { dir: dir.to_path_buf(), source };
         let mut file = OpenOptions::new()
             .read(true)

@@ -4,7 +4,7 @@
 //! later time. Who dies while trying leaves `trying`: the next generation gets it back as *verify first*. Intents of one
 //! subject (a thread on a channel, an action) go one after the other; different subjects never wait for each other.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use cf_types::{Epoch, Time};
 use serde::{Deserialize, Serialize};
@@ -490,7 +490,7 @@ pub(crate) struct NewIntent {
     revision: Option<i64>,
     action: Option<i64>,
     body: Value,
-    /// What the key is made of, besides the ledger's sequence.
+    /// What the key is made of, besides the content.
     key: (String, String),
     generation: u64,
     epoch: Epoch,
@@ -559,6 +559,37 @@ impl NewIntent {
     }
 }
 
+/// What of a message makes it another one for who receives it: all but counts and times, which grow.
+const CONTENT: &[&str] =
+    &["event", "state", "title", "level", "score", "group", "entities", "tags", "reason", "target", "action"];
+
+/// An idempotency key: of receiver and subject, of what is said or done, and of how often the same was said before.
+///
+/// Not of the ledger's sequence: a restored ledger that meets the same alerts in other epochs, and in another order, gives
+/// the same message the same key, so that who received it knows it again.
+async fn key_of(
+    connection: &mut SqliteConnection,
+    intent: &NewIntent,
+    taken: &BTreeSet<String>,
+) -> Result<String, LedgerError> {
+    let content: Vec<_> = CONTENT.iter().map(|name| intent.body.get(*name)).collect();
+    let content = json!([intent.operation, content]).to_string();
+    for nth in 1u64.. {
+        let parts = [intent.key.0.as_bytes(), intent.key.1.as_bytes(), content.as_bytes(), &nth.to_le_bytes()];
+        let key = u128::from_be_bytes(cf_types::id::digest128("counterflow 2026-11 idempotency key", &parts));
+        let key = format!("{key:032x}");
+        let known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM intents WHERE key = ?)")
+            .bind(&key)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(LedgerError::store("look for a key"))?;
+        if !known && !taken.contains(&key) {
+            return Ok(key);
+        }
+    }
+    unreachable!("more repeats than there are numbers")
+}
+
 /// Writes intents with the next numbers, and an audit entry each; gives how many.
 pub(crate) async fn insert(
     connection: &mut SqliteConnection,
@@ -569,6 +600,7 @@ pub(crate) async fn insert(
         return Ok(0);
     }
     let store = LedgerError::store("write intents");
+    let mut keys = BTreeSet::new();
     // The caller holds the write lock, so the sequence cannot move between reading it and writing.
     let mut id: i64 = sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'intents'")
         .fetch_one(&mut *connection)
@@ -578,11 +610,8 @@ pub(crate) async fn insert(
     let made = intents.len();
     for intent in intents {
         id += 1;
-        let key = cf_types::id::digest128(
-            "counterflow 2026 idempotency key",
-            &[intent.key.0.as_bytes(), intent.key.1.as_bytes(), &id.to_le_bytes()],
-        );
-        let key = format!("{:032x}", u128::from_be_bytes(key));
+        let key = key_of(connection, &intent, &keys).await?;
+        keys.insert(key.clone());
         entries.push(Entry::engine(
             "intent_made",
             subject(id),

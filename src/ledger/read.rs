@@ -11,10 +11,12 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::{
     Row as _, SqlitePool,
-    sqlite::{SqlitePoolOptions, SqliteRow},
+    sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteRow},
 };
 
-use crate::{AuditFault, AuditRecord, ControlEntry, Engine, LedgerError, MemberSummary, audit, control, schema};
+use crate::{
+    AuditFault, AuditRecord, ControlEntry, Engine, LedgerError, MemberSummary, audit, control, format, schema,
+};
 
 mod progress;
 mod risk;
@@ -251,31 +253,52 @@ pub struct Counts {
     pub oldest_unfinished: Option<Time>,
 }
 
+/// The alerts of a filter, with how it is known whether they are backfilled.
+macro_rules! alerts_sql {
+    ($backfilled:literal) => {
+        concat!(
+            "SELECT a.*, i.number AS incident, ",
+            $backfilled,
+            " AS backfilled
+             FROM alerts a LEFT JOIN incident_alerts i ON i.alert_id = a.alert_id
+             WHERE (?1 IS NULL OR ?1 = CASE WHEN a.state = 'open' AND a.content->>'state' = 'provisional'
+                                       THEN 'provisional' ELSE a.state END) AND (?2 IS NULL OR a.rule = ?2) AND (?3 IS NULL OR i.number = ?3)
+               AND (?4 IS NULL OR a.alert_id = ?4 OR a.thread = ?4)
+             ORDER BY a.changed_at DESC, a.alert_id LIMIT ?5"
+        )
+    };
+}
+
+/// Opens a pool and looks at the format: some of what is wrong shows only then.
+async fn connect(dir: &Path, options: SqliteConnectOptions) -> Result<Reader, LedgerError> {
+    let store = LedgerError::store("open the file for reading");
+    let pool = SqlitePoolOptions::new().max_connections(4).min_connections(0).acquire_timeout(Duration::from_secs(10));
+    let pool = pool.connect_with(options).await.map_err(&store)?;
+    let mut connection = pool.acquire().await.map_err(&store)?;
+    schema::check(&mut connection, dir).await?;
+    drop(connection);
+    Ok(Reader { pool })
+}
+
 impl Reader {
     /// Opens the ledger of a folder for reading.
     ///
     /// # Errors
     /// There is none, it is of a newer format, or it cannot be read.
     pub async fn open(dir: &Path) -> Result<Reader, LedgerError> {
+        format::check(dir)?;
         if !dir.join(schema::FILE).is_file() {
             return Err(LedgerError::Missing { dir: dir.to_path_buf() });
         }
-        let store = LedgerError::store("open the file for reading");
-        let options =
-            || SqlitePoolOptions::new().max_connections(4).min_connections(0).acquire_timeout(Duration::from_secs(10));
-        let pool = match options().connect_with(schema::reading(dir)).await {
-            Ok(pool) => pool,
+        match connect(dir, schema::reading(dir)).await {
+            Err(error @ LedgerError::Newer { .. }) => Err(error),
             // In a folder that we may not write, SQLite cannot make the WAL's index. Without a WAL nobody is writing
             // either, and the file alone is all.
             Err(_) if !dir.join(format!("{}-wal", schema::FILE)).exists() => {
-                options().connect_with(schema::reading(dir).immutable(true)).await.map_err(&store)?
+                connect(dir, schema::reading(dir).immutable(true)).await
             }
-            Err(error) => return Err(store(error)),
-        };
-        let mut connection = pool.acquire().await.map_err(&store)?;
-        schema::check(&mut connection, dir).await?;
-        drop(connection);
-        Ok(Reader { pool })
+            opened => opened,
+        }
     }
 
     /// Where the engine stands.
@@ -293,20 +316,19 @@ impl Reader {
     /// The ledger cannot be read.
     pub async fn alerts(&self, filter: &AlertFilter) -> Result<Vec<AlertView>, LedgerError> {
         let limit = if filter.limit == 0 { 1_000 } else { filter.limit };
-        let rows = sqlx::query(
-            "SELECT a.*, i.number AS incident, EXISTS (SELECT 1 FROM backfilled b WHERE b.thread = a.thread) AS backfilled
-             FROM alerts a LEFT JOIN incident_alerts i ON i.alert_id = a.alert_id
-             WHERE (?1 IS NULL OR ?1 = CASE WHEN a.state = 'open' AND a.content->>'state' = 'provisional'
-                                       THEN 'provisional' ELSE a.state END) AND (?2 IS NULL OR a.rule = ?2) AND (?3 IS NULL OR i.number = ?3)
-               AND (?4 IS NULL OR a.alert_id = ?4 OR a.thread = ?4)
-             ORDER BY a.changed_at DESC, a.alert_id LIMIT ?5",
-        )
+        // A folder of before that no engine of this version has taken yet lacks the table.
+        let mut connection = self.pool.acquire().await.map_err(LedgerError::store("read alerts"))?;
+        let rows = if schema::has_table(&mut connection, "backfilled").await? {
+            sqlx::query(alerts_sql!("EXISTS (SELECT 1 FROM backfilled b WHERE b.thread = a.thread)"))
+        } else {
+            sqlx::query(alerts_sql!("false"))
+        }
         .bind(&filter.state)
         .bind(&filter.rule)
         .bind(filter.incident)
         .bind(&filter.id)
         .bind(limit)
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *connection)
         .await
         .map_err(LedgerError::store("read alerts"))?;
         rows.iter().map(alert_view).collect()

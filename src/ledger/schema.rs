@@ -10,10 +10,10 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use crate::LedgerError;
-
-/// The format that this engine writes.
-pub(crate) const FORMAT: i64 = 1;
+use crate::{
+    LedgerError,
+    format::{self, FORMAT},
+};
 
 /// The ledger's file in a data folder.
 pub(crate) const FILE: &str = "ledger.db";
@@ -177,7 +177,7 @@ CREATE TABLE audit(
     prev_hash TEXT NOT NULL,
     hash TEXT NOT NULL
 ) STRICT;
-INSERT INTO meta VALUES ('format_version', '1');
+INSERT INTO meta VALUES ('format_version', '2');
 INSERT INTO engine VALUES (1, 0, 1, '00000000000000000000000000000000', 1, 0, '');
 ";
 
@@ -231,6 +231,19 @@ CREATE TABLE IF NOT EXISTS blast(
     changed_at INTEGER NOT NULL,
     PRIMARY KEY (tenant, kind, value)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS retries(
+    tenant TEXT NOT NULL,
+    source TEXT NOT NULL,
+    origin TEXT NOT NULL,
+    record_offset INTEGER NOT NULL,
+    record_index INTEGER NOT NULL,
+    reject_epoch INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    record BLOB,
+    PRIMARY KEY (tenant, source, origin, record_offset, record_index, reject_epoch)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS retries_by_seq ON retries(seq);
 CREATE TABLE IF NOT EXISTS suppressed(
     alert_id TEXT PRIMARY KEY,
     tenant TEXT NOT NULL,
@@ -272,8 +285,13 @@ pub(crate) fn writing(dir: &Path, create: bool) -> SqliteConnectOptions {
 
 /// Options of a connection that only reads.
 pub(crate) fn reading(dir: &Path) -> SqliteConnectOptions {
+    reading_file(&dir.join(FILE))
+}
+
+/// The same for a ledger that is not in its folder.
+pub(crate) fn reading_file(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
-        .filename(dir.join(FILE))
+        .filename(path)
         .read_only(true)
         .busy_timeout(Duration::from_secs(10))
         .disable_statement_logging()
@@ -297,18 +315,33 @@ pub(crate) async fn prepare(connection: &mut SqliteConnection, dir: &Path) -> Re
 
 /// Refuses a file of a format that we do not know.
 pub(crate) async fn check(connection: &mut SqliteConnection, dir: &Path) -> Result<(), LedgerError> {
-    let store = LedgerError::store("read the format version");
+    match format_of(connection).await? {
+        Some(found) if found > FORMAT => Err(format::newer(dir, found, None)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The format that the ledger states; `None` where there are no tables yet.
+pub(crate) async fn format_of(connection: &mut SqliteConnection) -> Result<Option<u32>, LedgerError> {
+    if !has_table(connection, "meta").await? {
+        return Ok(None);
+    }
     let found: Option<String> = sqlx::query("SELECT value FROM meta WHERE key = 'format_version'")
         .fetch_optional(connection)
         .await
-        .map_err(&store)?
-        .map(|row| row.try_get(0))
-        .transpose()
-        .map_err(&store)?;
+        .and_then(|row| row.map(|row| row.try_get(0)).transpose())
+        .map_err(LedgerError::store("read the format version"))?;
     // A format that is no number is nothing that we wrote: treated as from the far future.
-    let found = found.and_then(|text| text.parse().ok()).unwrap_or(i64::MAX);
-    if found > FORMAT {
-        return Err(LedgerError::Newer { file: dir.join(FILE), found, known: FORMAT });
-    }
-    Ok(())
+    Ok(Some(found.and_then(|text| text.parse().ok()).unwrap_or(u32::MAX)))
+}
+
+/// Makes an older ledger one of our format; what of it was copied before is the caller's matter.
+pub(crate) async fn migrate(connection: &mut SqliteConnection) -> Result<(), LedgerError> {
+    // From 1 to 2 only tables came, which `prepare` makes.
+    sqlx::query("UPDATE meta SET value = ? WHERE key = 'format_version'")
+        .bind(FORMAT.to_string())
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(LedgerError::store("migrate to this format"))
 }

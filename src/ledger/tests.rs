@@ -576,8 +576,163 @@ async fn the_folder_is_held_by_one_and_refused_clearly() {
     let World { dir: guard, ledger, .. } = world;
     drop(ledger);
     let newer = Ledger::open(&dir).await.unwrap_err().to_string();
-    assert!(newer.contains("has format 7, this engine knows formats up to 1; start the newer engine"), "{newer}");
+    assert!(newer.contains("has format 7, this engine (0.1.0) knows formats up to 2; start the newer"), "{newer}");
+    // The file is looked at before anything is opened, and says which version to use; readers look, too.
+    std::fs::write(dir.join("format"), r#"{"format":9,"written_by":"4.2.0"}"#).unwrap();
+    for newer in [
+        Ledger::open(&dir).await.unwrap_err().to_string(),
+        Reader::open(&dir).await.unwrap_err().to_string(),
+        ControlLog::open(&dir).await.unwrap_err().to_string(),
+    ] {
+        assert!(newer.contains("has format 9") && newer.contains("start Counterflow 4.2.0 or a later"), "{newer}");
+    }
+    std::fs::write(dir.join("format"), "nonsense").unwrap();
+    let damaged = Ledger::open(&dir).await.unwrap_err().to_string();
+    assert!(damaged.contains("does not state a format"), "{damaged}");
     drop(guard);
+}
+
+/// OPS-08: what a restored ledger tells again has the key that it had, whatever came before it and in whichever epochs.
+#[tokio::test]
+async fn a_message_has_the_same_key_in_any_order() {
+    let keys = async |epochs: Vec<Vec<Alert>>| {
+        let mut world = World::new().await;
+        for alerts in epochs {
+            world.epoch(alerts.iter().map(came).collect(), vec![]).await;
+        }
+        let pending = world.pending("file").await;
+        pending.into_iter().map(|intent| (intent.thread, intent.key)).collect::<BTreeMap<_, _>>()
+    };
+    let [one, two, three] = ["u1", "u2", "u3"].map(|user| alert(user, 1));
+    let together = keys(vec![vec![one.clone(), two.clone(), three.clone()]]).await;
+    let apart = keys(vec![vec![three.clone()], vec![two.clone()], vec![one.clone()]]).await;
+    assert_eq!(together.len(), 3);
+    assert_eq!(together, apart);
+
+    // Said again after it was taken back, it is another message; another level is one, too.
+    let mut world = World::new().await;
+    let mut seen = std::collections::BTreeSet::new();
+    let higher = Alert { level: Level::Critical, ..one.clone() };
+    let steps = [vec![came(&one)], vec![went(&one)], vec![came(&one)], vec![went(&one), came(&higher)]];
+    for (step, rows) in steps.into_iter().enumerate() {
+        world.epoch(rows, vec![]).await;
+        let pending = world.pending("file").await;
+        assert_eq!(pending.len(), 1, "step {step}");
+        assert!(seen.insert(pending[0].key.clone()), "step {step}");
+        world.work("file", Outcome::Confirmed).await;
+    }
+}
+
+/// OPS-08: for a day after a restore everything is verified before it is tried.
+#[tokio::test]
+async fn a_restored_ledger_verifies_first() {
+    let mut world = World::new().await;
+    world.epoch(vec![came(&alert("u1", 1))], vec![]).await;
+    let copy = tempfile::tempdir().unwrap();
+    let stands = crate::restored::copy(world.dir.path(), &copy.path().join("ledger.db")).await.unwrap();
+    assert_eq!(stands.upper, 2);
+    assert!(crate::restored::copy(world.dir.path(), &copy.path().join("ledger.db")).await.is_err(), "it is there");
+    crate::restored::mark(copy.path(), json!({"made_at": "now"}), wall(1)).await.unwrap();
+    drop(world);
+
+    let ledger = Ledger::open(copy.path()).await.unwrap();
+    let generation = ledger.begin_generation(wall(1)).await.unwrap();
+    let routes =
+        Routes { routes: vec![Route { channel: Arc::from("file"), level_min: Level::Medium }], amend_interval_us: 0 };
+    let day = 24 * 3_600;
+    for (epoch, user, at) in [(2, "u2", 2), (3, "u3", day + 2), (4, "u4", day + 3)] {
+        let output = EpochOutput { epoch, rows: vec![came(&alert(user, 1))], ..EpochOutput::default() };
+        let record = EpochRecord { wall: wall(at), ..record(epoch, generation) };
+        ledger.apply(&record, &output, &routes, &|_| None).await.unwrap();
+    }
+    let pending = ledger.pending("file", wall(day * 2), 100).await.unwrap();
+    let verified: Vec<bool> = pending.iter().map(|intent| intent.verify_first).collect();
+    assert_eq!(verified, [true, true, true, false], "planned, within the day, the first after it, later");
+    assert_eq!(ledger.audit_verify().await.unwrap(), None);
+}
+
+/// ING-05: each reject goes through again once, and the record is kept as long as its epoch may be replayed.
+#[tokio::test]
+async fn rejects_go_through_again_once() {
+    use cf_types::{Framing, Origin, Position, Record};
+    let mut world = World::new().await;
+    let retry = |epoch, offset| {
+        let origin = Origin {
+            tenant: Tenant::default(),
+            source: Arc::from("http"),
+            received_at: wall(0),
+            year: None,
+            framing: Framing::Http,
+        };
+        let position = Position { origin: Arc::from("spool"), offset, line: 0, index: 2 };
+        crate::Retry { epoch, record: Record { origin: Arc::new(origin), position, bytes: "{}".into() } }
+    };
+    let mut log = ControlLog::open(world.dir.path()).await.unwrap();
+    let first = log.retry(&[retry(1, 7), retry(1, 8)], "me", "why", wall(1)).await.unwrap();
+    assert_eq!(first, Some((1, 2)));
+    assert_eq!(log.retry(&[retry(1, 8)], "me", "why", wall(2)).await.unwrap(), None);
+    // One of them failed again in a later epoch; it and an old one are asked for.
+    assert_eq!(log.retry(&[retry(1, 7), retry(5, 7)], "me", "", wall(3)).await.unwrap(), Some((2, 1)));
+    let many = (0..=crate::retries::RECORDS_MAX).map(|n| retry(9, u64::try_from(n).unwrap())).collect::<Vec<_>>();
+    assert!(log.retry(&many, "me", "", wall(3)).await.unwrap_err().to_string().contains("at most 500"));
+
+    let offsets = async |ledger: &Ledger, seq| {
+        let records = ledger.retried(seq).await.unwrap();
+        records.iter().map(|record| (record.position.offset, record.position.index)).collect::<Vec<_>>()
+    };
+    assert_eq!(offsets(&world.ledger, 1).await, [(7, 2), (8, 2)]);
+    let reader = world.ledger.reader().await.unwrap();
+    let known = reader.retries(&[retry(1, 7).key(), retry(1, 9).key()]).await.unwrap();
+    assert_eq!(known.into_values().collect::<Vec<_>>(), [(1, wall(1))]);
+
+    // The epoch that took entry 1 is in the facts log: its records are let go of, the keys stay.
+    world.epoch(vec![], vec![]).await;
+    world.ledger.epochs_trim(1).await.unwrap();
+    assert_eq!(offsets(&world.ledger, 1).await, [(7, 2), (8, 2)], "epoch 1 took nothing of the control log");
+    let output = EpochOutput { epoch: 2, ..EpochOutput::default() };
+    let record = EpochRecord { control: 1, ..record(2, world.generation) };
+    world.ledger.apply(&record, &output, &world.routes, &|_| None).await.unwrap();
+    world.ledger.epochs_trim(2).await.unwrap();
+    assert_eq!(offsets(&world.ledger, 1).await, []);
+    assert_eq!(offsets(&world.ledger, 2).await, [(7, 2)]);
+    assert_eq!(log.retry(&[retry(1, 8)], "me", "why", wall(2)).await.unwrap(), None);
+}
+
+/// OPS-07: the ledger of before is copied, then migrated, whatever a crash left of an earlier attempt.
+#[tokio::test]
+async fn a_folder_of_format_1_is_migrated_after_a_copy() {
+    let mut world = World::new().await;
+    let one = alert("u1", 1);
+    world.epoch(vec![came(&one)], vec![]).await;
+    let World { dir, ledger, .. } = world;
+    drop(ledger);
+    let dir = dir.path();
+    execute(dir, "UPDATE meta SET value = '1' WHERE key = 'format_version'").await;
+    execute(dir, "DROP TABLE retries").await;
+    execute(dir, "DROP TABLE backfilled").await;
+    std::fs::remove_file(dir.join("format")).unwrap();
+    // An interrupted copy is no copy.
+    std::fs::write(dir.join("ledger.format-1.new"), "half").unwrap();
+    let readers = Reader::open(dir).await.unwrap();
+    assert_eq!(readers.alerts(&AlertFilter::default()).await.unwrap().len(), 1, "an older folder can be read as it is");
+    drop(readers);
+    assert!(!dir.join("format").exists());
+
+    let ledger = Ledger::open(dir).await.unwrap();
+    assert_eq!(ledger.reader().await.unwrap().alerts(&AlertFilter::default()).await.unwrap().len(), 1);
+    assert_eq!(crate::format::stated(dir).unwrap(), Some(crate::format::Stated::ours()));
+    assert!(!dir.join("ledger.format-1.new").exists());
+    drop(ledger);
+    let mut kept = schema::reading_file(&dir.join("ledger.format-1.db")).connect().await.unwrap();
+    assert_eq!(schema::format_of(&mut kept).await.unwrap(), Some(1), "as it was");
+    assert!(!schema::has_table(&mut kept, "retries").await.unwrap());
+    drop(kept);
+
+    // Killed after the ledger had changed: nothing is copied again, the file is written.
+    std::fs::remove_file(dir.join("format")).unwrap();
+    std::fs::remove_file(dir.join("ledger.format-1.db")).unwrap();
+    drop(Ledger::open(dir).await.unwrap());
+    assert!(dir.join("format").exists() && !dir.join("ledger.format-1.db").exists());
 }
 
 #[tokio::test]

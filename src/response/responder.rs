@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cf_fail as fail;
 use cf_ledger::{Intent, Ledger, LedgerError, Operation, Outcome, Try, outbox::BLOCK_ADDRESS};
 use cf_types::{Time, clock};
 use serde_json::{Value, json};
@@ -250,14 +251,17 @@ impl Shared {
             Err(LedgerError::Intent { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
+        fail::point("outbox.trying");
         self.hooks.reach(Step::BeforeEffect)?;
         // `begun.intent` counts this try; whether to verify is as it was before.
         let (outcome, receipt) = match receiver {
             Receiver::Channel(_, channel) => self.tell(channel, &begun.intent).await,
             Receiver::BlockAddress => self.act(&begun.intent).await,
         };
+        fail::point("outbox.done");
         self.hooks.reach(Step::AfterEffect)?;
         self.note(receiver, &begun, &outcome, &receipt).await;
+        fail::point("outbox.noted");
         self.hooks.reach(Step::AfterFinish)?;
         Ok(())
     }

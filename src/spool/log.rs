@@ -12,12 +12,16 @@ use std::{
     ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::Duration,
 };
 
 use bytes::Bytes;
+use cf_fail as fail;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -40,6 +44,9 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// Bytes on disk above which appends are refused, so that senders wait instead of the disk filling up.
     pub bytes_max: u64,
+    /// Bytes that must stay free on the disk (at most an eighth of it): below, appends are refused, so that what makes
+    /// room again - history, facts log, ledger - has room itself.
+    pub free_bytes_min: u64,
     /// Bytes in memory on their way to the disk above which appends are refused.
     pub pending_bytes_max: u64,
 }
@@ -50,6 +57,7 @@ impl Default for LogOptions {
             segment_bytes: 64 << 20,
             // About an hour of 2,000 events a second of 1 KiB.
             bytes_max: 8 << 30,
+            free_bytes_min: 64 << 20,
             // Twice the longest HTTP body: two of the longest can be on their way at once.
             pending_bytes_max: 32 << 20,
         }
@@ -70,6 +78,9 @@ pub enum AppendError {
     /// Too much is on its way to the disk. Try again at once.
     #[error("too many bytes are on their way to the spool's disk")]
     Busy,
+    /// The disk is full; what is left of it is kept for the ledger. Try again later.
+    #[error("the disk is full: what is left of it is kept for the ledger. hint: free space, it goes on by itself")]
+    NoRoom,
     /// The rows could not be written, and nothing of them is left: disk full, or no permission. Try again later.
     #[error("could not write to the spool")]
     Write(#[source] Arc<io::Error>),
@@ -93,7 +104,7 @@ impl AppendError {
     /// Whether the same append may succeed later without anybody's help: senders should wait and repeat.
     #[must_use]
     pub fn is_back_pressure(&self) -> bool {
-        matches!(self, AppendError::Full { .. } | AppendError::Busy | AppendError::Write(_))
+        matches!(self, AppendError::Full { .. } | AppendError::Busy | AppendError::NoRoom | AppendError::Write(_))
     }
 }
 
@@ -178,6 +189,8 @@ impl Recovery {
 pub(crate) struct Disk {
     pub(crate) sync: Arc<dyn Fn(&File) -> io::Result<()> + Send + Sync>,
     pub(crate) write: Arc<dyn Fn(&File, &[u8], u64) -> io::Result<()> + Send + Sync>,
+    /// Whether there is room for so many bytes.
+    pub(crate) room: Arc<dyn Fn(&Path, &LogOptions, u64) -> io::Result<()> + Send + Sync>,
 }
 
 impl Default for Disk {
@@ -185,6 +198,7 @@ impl Default for Disk {
         Disk {
             sync: Arc::new(File::sync_data),
             write: Arc::new(|file, bytes, offset| file.write_all_at(bytes, offset)),
+            room: Arc::new(room),
         }
     }
 }
@@ -205,6 +219,10 @@ pub(crate) struct Shared {
     queued: Condvar,
     durable: Mutex<Durable>,
     grown: Condvar,
+    /// Somebody needs the disk more: see [`Log::hold`].
+    held: AtomicBool,
+    /// The last batch could not be written.
+    failing: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -263,6 +281,8 @@ impl Log {
             queued: Condvar::new(),
             durable: Mutex::new(durable),
             grown: Condvar::new(),
+            held: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
         });
         let current = last.filter(|segment| !is_full(segment, options)).map(Current::resume).transpose()?;
         let writer = Writer { shared: Arc::clone(&shared), disk, current, next_row };
@@ -287,6 +307,9 @@ impl Log {
         let mut queue = lock(&self.shared.queue);
         if let Some(ended) = &queue.ended {
             return Err(ended.clone());
+        }
+        if self.shared.held.load(Ordering::Acquire) {
+            return Err(AppendError::NoRoom);
         }
         let total = on_disk.saturating_add(queue.bytes).saturating_add(bytes);
         if total > options.bytes_max {
@@ -341,6 +364,17 @@ impl Log {
         lock(&self.shared.queue).ended.clone()
     }
 
+    /// Refuses appends with [`AppendError::NoRoom`] until told otherwise: the ledger needs what is left of the disk.
+    pub fn hold(&self, held: bool) {
+        self.shared.held.store(held, Ordering::Release);
+    }
+
+    /// Whether senders are refused at the moment because the disk takes nothing.
+    #[must_use]
+    pub fn is_refusing(&self) -> bool {
+        self.shared.held.load(Ordering::Acquire) || self.shared.failing.load(Ordering::Acquire)
+    }
+
     /// Waits until `row` is durable, or the time is up, or the log ends; gives [`Log::durable_end`].
     #[must_use]
     pub fn wait(&self, row: u64, timeout: Duration) -> u64 {
@@ -380,6 +414,7 @@ impl Log {
                 }
                 Ok(()) | Err(_) => {}
             }
+            fail::point("spool.segment_removed");
             let mut durable = lock(&self.shared.durable);
             durable.segments.remove(0);
             durable.bytes = durable.bytes.saturating_sub(segment.bytes);
@@ -425,6 +460,15 @@ impl Shared {
     pub(crate) fn durable(&self) -> std::sync::MutexGuard<'_, Durable> {
         lock(&self.durable)
     }
+}
+
+/// Refuses what would leave less of the disk free than must stay free.
+fn room(dir: &Path, options: &LogOptions, bytes: u64) -> io::Result<()> {
+    let disk = rustix::fs::statvfs(dir)?;
+    let all = disk.f_blocks.saturating_mul(disk.f_frsize);
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let kept = options.free_bytes_min.min(all / 8);
+    if free < kept.saturating_add(bytes) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
 }
 
 fn take_lock(dir: &Path) -> Result<File, LogError> {
@@ -578,12 +622,18 @@ impl Writer {
             let bytes = appends.iter().map(|append| append.bytes).sum::<u64>();
             match self.commit(&mut appends) {
                 Ok(ranges) => {
+                    if self.shared.failing.swap(false, Ordering::AcqRel) {
+                        tracing::info!("the spool can be written again");
+                    }
                     for (append, rows) in appends.into_iter().zip(ranges) {
                         append.answerer.answer(Ok(rows));
                     }
                 }
                 Err(Failure::Undone(error)) => {
-                    tracing::warn!(%error, "could not write to the spool, senders wait");
+                    // Said once: senders ask again all the time.
+                    if !self.shared.failing.swap(true, Ordering::AcqRel) {
+                        tracing::warn!(%error, "could not write to the spool, senders wait");
+                    }
                     let error = Arc::new(error);
                     for append in appends {
                         append.answerer.answer(Err(AppendError::Write(Arc::clone(&error))));
@@ -616,6 +666,8 @@ impl Writer {
     }
 
     fn commit(&mut self, appends: &mut [Append]) -> Result<Vec<Range<u64>>, Failure> {
+        let bytes = appends.iter().map(|append| append.bytes).sum();
+        (self.disk.room)(&self.shared.dir, &self.shared.options, bytes).map_err(Failure::Undone)?;
         let mut current = self.current.take();
         if current.as_ref().is_none_or(|current| is_full(&current.segment, &self.shared.options)) {
             // The full one is dropped only when the new one is there, else its end would be forgotten.
@@ -638,6 +690,7 @@ impl Writer {
         let path = segment::path(&self.shared.dir, self.next_row);
         let begun = File::options().write(true).create_new(true).open(&path).and_then(|file| {
             (self.disk.write)(&file, &header.to_bytes(), 0)?;
+            fail::point("spool.segment_made");
             Ok(file)
         });
         match begun {
@@ -671,7 +724,9 @@ impl Writer {
                 Err(left) => Failure::Unknown(left),
             });
         }
+        fail::point("spool.written");
         (self.disk.sync)(&current.file).map_err(Failure::Unknown)?;
+        fail::point("spool.synced");
         if !current.named {
             sync_dir(&self.shared.dir).map_err(Failure::Unknown)?;
             current.named = true;
@@ -680,6 +735,7 @@ impl Writer {
         self.next_row = row;
         current.segment = segment;
         self.publish(&current.segment);
+        fail::point("spool.published");
         Ok(ranges)
     }
 

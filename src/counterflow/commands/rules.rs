@@ -251,6 +251,7 @@ struct Met {
 
 /// By rule id: what the history of a data folder says.
 fn met(data: &Path) -> Result<BTreeMap<Arc<str>, Met>> {
+    cf_ledger::format::check(data)?;
     let history = data.join("history");
     if !history.is_dir() {
         bail!("there is no history in {}; give the folder of an engine or of `replay --data`", data.display());

@@ -24,11 +24,13 @@ use crate::{
     conduct::{self, Conductor},
     config::{self, Settings},
     edge::{self, Edge},
+    keep::Keep,
     live::{self, Live},
     lookup::Lookup,
     output::Exit,
     past,
     reload::{self, Reload, Watch},
+    room::Room,
     rulebook::{RuleBook, Shelf},
     rules,
     status::Status,
@@ -56,6 +58,7 @@ pub(crate) fn run(cli: &Cli, arguments: &RunArguments) -> Result<Exit> {
     let (conductor, reload, watching) = assemble(&settings, &data, &runtime, ledger, arguments.accept_differences)?;
 
     let (stop, stopping) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    conductor.room.ends_with(Arc::clone(&stop));
     let live = live(cli, &settings, &data, &conductor, &reload)?;
     let mut edge = Edge::start(&settings, &data, sockets, &conductor, &reload, Arc::<Live>::clone(&live))?;
     let files = read_files(&arguments.files, &conductor, Arc::clone(&stopping))?;
@@ -103,7 +106,10 @@ fn assemble(
         tracing::warn!(?recovery, "the spool was not closed in order; what was acknowledged is there");
     }
     let (facts_log, recalled) = FactsLog::open(&data.join("facts"))?;
-    let store = Store::open(Arc::clone(runtime), ledger, data, settings.response.routes())?;
+    let spool = Arc::new(spool);
+    let room = Arc::new(Room::keep(data, Arc::clone(&spool)));
+    let mut store = Store::open(Arc::clone(runtime), ledger, data, settings.response.routes())?;
+    store.room = Some(Arc::clone(&room));
     runtime.block_on(past::keep(&store.ledger, store.generation, Some(settings)))?;
     runtime.block_on(live::adopt_policies(&store.ledger, &settings.policies))?;
     let status = Arc::new(Status::new(i64::from(detection.max_ahead_s)));
@@ -126,8 +132,10 @@ fn assemble(
         warm,
         store,
         engine,
-        spool: Arc::new(spool),
+        spool,
+        room,
         facts_log,
+        keep: Keep::open(data)?,
         recalled,
         ends: VecDeque::new(),
         rule_options,

@@ -9,14 +9,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use cf_fail as fail;
 use cf_ledger::Intent;
 use rustix::fs::{FlockOperation, flock};
 use serde_json::json;
 
 use super::{End, Sent, message};
 
-/// How much of the file's end is searched for a key; a message is some ten kilobytes at most.
-const TAIL_BYTES: u64 = 1 << 20;
+/// How much of the file's end is read to find the last line; a message is some ten kilobytes at most.
+const LINE_BYTES: u64 = 1 << 20;
+/// How much of it is searched for a key: after a restore from a backup, what the engine before it told since.
+const SEARCHED_BYTES: u64 = 16 << 20;
 
 pub(crate) struct FileChannel {
     path: PathBuf,
@@ -54,7 +57,9 @@ fn append(path: &Path, key: &str, line: &str, verify: bool) -> io::Result<bool> 
         file.sync_all()?;
         return Ok(true);
     }
-    if let Err(error) = file.write_all(line.as_bytes()).and_then(|()| file.sync_all()) {
+    let written = file.write_all(line.as_bytes());
+    fail::point("channel.written");
+    if let Err(error) = written.and_then(|()| file.sync_all()) {
         // A line half written (disk full) must not stand before the next one. If this fails too, `mend` does it later.
         file.set_len(begin).ok();
         return Err(error);
@@ -67,7 +72,7 @@ fn append(path: &Path, key: &str, line: &str, verify: bool) -> io::Result<bool> 
 
 /// Makes the file end with a whole line; gives its length.
 fn mend(file: &mut File) -> io::Result<u64> {
-    let (end, tail) = tail(file)?;
+    let (end, tail) = tail(file, LINE_BYTES)?;
     let kept = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     let torn = tail.get(kept..).unwrap_or_default();
     if torn.is_empty() {
@@ -84,17 +89,17 @@ fn mend(file: &mut File) -> io::Result<u64> {
 }
 
 fn has_key(file: &mut File, key: &str) -> io::Result<bool> {
-    let (_, tail) = tail(file)?;
+    let (_, tail) = tail(file, SEARCHED_BYTES)?;
     let wanted = format!("{{\"key\":\"{key}\"");
     Ok(tail.split(|byte| *byte == b'\n').any(|line| line.starts_with(wanted.as_bytes())))
 }
 
-/// Length of the file and its last bytes.
-fn tail(file: &mut File) -> io::Result<(u64, Vec<u8>)> {
+/// Length of the file, and so many of its last bytes.
+fn tail(file: &mut File, bytes: u64) -> io::Result<(u64, Vec<u8>)> {
     let end = file.seek(SeekFrom::End(0))?;
-    file.seek(SeekFrom::Start(end.saturating_sub(TAIL_BYTES)))?;
+    file.seek(SeekFrom::Start(end.saturating_sub(bytes)))?;
     let mut tail = Vec::new();
-    file.take(TAIL_BYTES).read_to_end(&mut tail)?;
+    file.take(bytes).read_to_end(&mut tail)?;
     Ok((end, tail))
 }
 

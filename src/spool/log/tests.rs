@@ -190,6 +190,36 @@ fn a_full_log_refuses_until_it_is_trimmed() {
     assert_eq!(append(&log, 0..1), rows..rows + 1);
 }
 
+/// ING-04: the disk is not filled to its end, and what others need is not taken from them.
+#[test]
+fn what_is_kept_free_is_not_written_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let room = Arc::new(AtomicBool::new(false));
+    let has_room = Arc::clone(&room);
+    let no_room = move |_: &Path, _: &LogOptions, _: u64| match has_room.load(Ordering::Relaxed) {
+        true => Ok(()),
+        false => Err(io::ErrorKind::StorageFull.into()),
+    };
+    let disk = Disk { room: Arc::new(no_room), ..Disk::default() };
+    let (log, _) = Log::open_on(dir.path(), &options(1_000), disk).unwrap();
+    let refused = log.append(vec![payload(0)]).unwrap().wait().unwrap_err();
+    assert!(matches!(refused, AppendError::Write(_)) && refused.is_back_pressure() && log.is_refusing());
+    assert!(files(dir.path()).is_empty());
+    room.store(true, Ordering::Relaxed);
+    assert_eq!(append(&log, 0..1), 0..1);
+    assert!(!log.is_refusing());
+
+    log.hold(true);
+    let refused = log.append(vec![payload(1)]).unwrap_err();
+    assert!(matches!(refused, AppendError::NoRoom) && refused.is_back_pressure() && log.is_refusing());
+    log.hold(false);
+    assert_eq!(append(&log, 1..2), 1..2);
+    // More than there is can never be free: at most an eighth of the disk must be.
+    let all = LogOptions { free_bytes_min: u64::MAX, ..LogOptions::default() };
+    assert!(super::room(dir.path(), &all, u64::MAX).is_err());
+    assert!(super::room(dir.path(), &LogOptions { free_bytes_min: 0, ..all }, 1).is_ok());
+}
+
 #[test]
 fn a_failed_sync_is_never_followed_by_an_acknowledgement() {
     let dir = tempfile::tempdir().unwrap();

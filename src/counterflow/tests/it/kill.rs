@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use crate::support::{Engine, lines, post, run, said};
 
-const PER_BATCH: u64 = 50;
+pub(crate) const PER_BATCH: u64 = 50;
 
-fn batch(number: u64, seed: u64) -> String {
+pub(crate) fn batch(number: u64, seed: u64) -> String {
     let event = |i: u64| {
         let n = number * PER_BATCH + i;
         // A fixed scramble: addresses and times repeat, order of time is not order of sending.
@@ -29,7 +29,7 @@ fn batch(number: u64, seed: u64) -> String {
 }
 
 /// What must be equal: pure fields only.
-fn pure(alerts: &[Value]) -> BTreeMap<String, Value> {
+pub(crate) fn pure(alerts: &[Value]) -> BTreeMap<String, Value> {
     alerts
         .iter()
         .filter(|alert| alert["state"] == "open" || alert["state"] == "sealed")
@@ -98,13 +98,19 @@ fn sigkill_changes_nothing() {
     }
     engine.stop();
 
+    check(&data, &told, batches, seed, &format!("seed {seed}"));
+}
+
+/// What must hold of a data folder and its channel's file after all batches were accepted, whatever happened meanwhile.
+#[track_caller]
+pub(crate) fn check(data: &std::path::Path, told: &std::path::Path, batches: u64, seed: u64, what: &str) {
     let at = data.to_str().unwrap();
     let all: String = (0..batches).map(|number| batch(number, seed)).collect();
     let wanted = run(&["replay", "--rules", "rules/plan", "-"], all.as_bytes());
     let found = run(&["alerts", "--data", at], b"");
     let (wanted, found) = (pure(&lines(&wanted)), pure(&lines(&found)));
     assert!(wanted.len() > 10);
-    assert_eq!(found, wanted, "seed {seed}");
+    assert_eq!(found, wanted, "{what}");
 
     // Nothing accepted is lost: every event is in history, each epoch once.
     let events =
@@ -121,16 +127,16 @@ fn sigkill_changes_nothing() {
         ],
         b"",
     );
-    assert_eq!((&lines(&epochs)[0]["n"], &lines(&epochs)[0]["holes"]), (&json!(0), &json!(0)), "seed {seed}");
+    assert_eq!((&lines(&epochs)[0]["n"], &lines(&epochs)[0]["holes"]), (&json!(0), &json!(0)), "{what}");
 
     // Nothing is told twice: each key stands once in the file.
-    let text = std::fs::read_to_string(&told).unwrap();
+    let text = std::fs::read_to_string(told).unwrap();
     let mut keys: Vec<_> =
         text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["key"].clone()).collect();
     let count = keys.len();
     keys.sort_by_key(ToString::to_string);
     keys.dedup();
-    assert_eq!(keys.len(), count, "seed {seed}");
+    assert_eq!(keys.len(), count, "{what}");
     assert!(count >= wanted.len());
     let audit = run(&["audit", "verify", "--data", at], b"");
     assert_eq!(audit.status.code(), Some(0), "{}", said(&audit));

@@ -6,14 +6,19 @@
 
 mod arrows;
 mod backtest;
+mod backup;
 mod cases;
 mod cli;
 mod cluster;
 mod explain;
 mod facts;
+mod faults;
 mod files;
+mod folders;
 mod kill;
 mod models;
+mod points;
+mod rejects;
 mod reload;
 mod rules;
 mod run;

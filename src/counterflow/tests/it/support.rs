@@ -80,10 +80,17 @@ impl Engine {
     /// Starts `run` on a data folder and waits until it is ready.
     #[track_caller]
     pub(crate) fn start(data: &std::path::Path, rules: &str, more: &[&str]) -> Engine {
+        let mut engine = Engine::begin(counterflow(), data, rules, more);
+        engine.wait_ready();
+        engine
+    }
+
+    /// Starts a command that ends with the binary's name and may have an environment of its own; does not wait.
+    pub(crate) fn begin(mut command: Command, data: &std::path::Path, rules: &str, more: &[&str]) -> Engine {
         let (http, syslog) = (free_address(), free_address());
         let log = data.with_extension("log");
         let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
-        let child = counterflow()
+        let child = command
             .env("COUNTERFLOW_LOG", "info")
             .arg("run")
             .args(["--data", data.to_str().unwrap(), "--rules", rules])
@@ -94,13 +101,36 @@ impl Engine {
             .stderr(file)
             .spawn()
             .unwrap();
-        let mut engine = Engine { child, http, syslog, log };
-        engine.wait_ready();
-        engine
+        Engine { child, http, syslog, log }
+    }
+
+    /// Whether it answers; `false` when it has ended before.
+    pub(crate) fn is_ready_or_dead(&mut self) -> bool {
+        for _ in 0..1_200 {
+            if self.ended().is_some() {
+                return false;
+            }
+            if get(self.http, "/api/v1/health").is_ok_and(|(status, _)| status == 200) {
+                return true;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("the engine is not ready: {}", self.log());
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Sends it a signal, by name.
+    pub(crate) fn signal(&self, name: &str) {
+        let done = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+        assert!(done.success());
     }
 
     #[track_caller]
-    fn wait_ready(&mut self) {
+    pub(crate) fn wait_ready(&mut self) {
         for _ in 0..600 {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("the engine ended with {status}: {}", self.log());
@@ -149,6 +179,29 @@ impl Drop for Engine {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+    }
+}
+
+/// A small file system of its own, unmounted when the test ends.
+pub(crate) struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    /// Mounts one of this size; `None`, after saying so, where that is not allowed.
+    pub(crate) fn mount(at: &std::path::Path, size: &str) -> Option<Tmpfs> {
+        std::fs::create_dir_all(at).unwrap();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).output();
+        if mounted.is_ok_and(|output| output.status.success()) {
+            return Some(Tmpfs(at.to_owned()));
+        }
+        eprintln!("skipped: a tmpfs cannot be mounted here");
+        None
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
     }
 }
 
