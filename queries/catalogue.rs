@@ -65,7 +65,7 @@ fn columns(columns: &[Column]) -> Vec<ColumnEntry> {
     let entry = |column: &Column| ColumnEntry {
         name: column.name,
         kind: match column.kind {
-            Kind::Word | Kind::Text => "text",
+            Kind::Word | Kind::Text | Kind::Field => "text",
             Kind::Words => "text[]",
             Kind::Integer => "bigint",
             Kind::Float => "double",

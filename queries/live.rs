@@ -58,7 +58,7 @@ impl LiveTable {
 /// A column as history has it.
 pub(crate) fn field(column: &Column) -> Field {
     let kind = match column.kind {
-        Kind::Word | Kind::Text => DataType::Utf8,
+        Kind::Word | Kind::Text | Kind::Field => DataType::Utf8,
         Kind::Words => DataType::List(Arc::new(Field::new("element", DataType::Utf8, true))),
         Kind::Integer => DataType::Int64,
         Kind::Float => DataType::Float64,

@@ -186,6 +186,7 @@ fn tell(outputs: &[EpochOutput]) -> Result<(u64, u64)> {
                 control: 0,
                 rules: String::new(),
                 begun: Vec::new(),
+                models: Default::default(),
                 engine: "bench".to_owned(),
             };
             let applied = ledger.apply(&record, output, &Routes::default(), &|_| None).await?;

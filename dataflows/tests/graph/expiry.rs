@@ -89,7 +89,7 @@ fn a_month_gives_the_same_alerts_with_a_horizon_and_without() {
             .collect();
         inputs[0].rules = Some(Arc::clone(&rules));
         // After it, all that waits is decided: in steps, since what is decided more than a week late weighs nothing.
-        for hour in (6..=72).step_by(6) {
+        for hour in (6_i64..=72).step_by(6) {
             let quiet = event("s", 9_000_000 + hour.unsigned_abs(), DAYS * DAY + DAY + hour * 3_600, "none h u -");
             inputs.push(Input { events: vec![quiet], ended: hour == 72, ..Input::default() });
         }

@@ -54,6 +54,8 @@ pub(crate) fn entry(epoch: Epoch) -> EpochEntry {
         generation: 1,
         ends: BTreeMap::from([("spool".to_owned(), epoch * 10)]),
         newest: BTreeMap::new(),
+        starts: BTreeMap::new(),
+        marks: BTreeMap::new(),
         idle: vec!["http".to_owned()],
         passed_ms: 0,
         control: 0,
