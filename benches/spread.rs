@@ -123,9 +123,10 @@ fn address(run: &str, copy: u32) -> Option<String> {
 /// A hash of 32 hexadecimal digits or more, each turned on.
 fn hash(run: &str, copy: u32) -> Option<String> {
     let is_hash = run.len() >= 32 && run.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let upper = run.bytes().any(|byte| byte.is_ascii_uppercase());
     let digit = |c: char| {
         let turned = char::from_digit((c.to_digit(16)? + copy) % 16, 16)?;
-        Some(if c.is_ascii_uppercase() { turned.to_ascii_uppercase() } else { turned })
+        Some(if upper { turned.to_ascii_uppercase() } else { turned })
     };
     is_hash.then(|| run.chars().map(|c| digit(c).unwrap_or(c)).collect())
 }

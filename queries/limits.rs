@@ -2,6 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use datafusion::{
+    common::tree_node::{Transformed, TreeNode as _},
+    error::DataFusionError,
+    physical_plan::{ExecutionPlan, coop::CooperativeExec},
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
@@ -49,4 +54,17 @@ impl Share {
             .ok_or(QueryError::TooManyRows { max: self.rows_max })?;
         Ok(())
     }
+}
+
+/// Lets what makes many rows of few give way between them. A cross join reads one batch and writes a million: what sums them
+/// up would never come back to where time is looked at.
+pub(crate) fn cooperative(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    let giving_way = plan.transform_up(|node| {
+        if node.name().ends_with("JoinExec") || node.name() == "UnnestExec" {
+            let wrapped: Arc<dyn ExecutionPlan> = Arc::new(CooperativeExec::new(node));
+            return Ok(Transformed::yes(wrapped));
+        }
+        Ok(Transformed::no(node))
+    });
+    giving_way.map(|plan| plan.data)
 }

@@ -27,13 +27,21 @@ use datafusion::{
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
+    physical_plan::execute_stream,
     prelude::{SessionConfig, SessionContext, col, lit},
     sql::parser::Statement,
 };
 use futures::StreamExt as _;
 use tokio::sync::Semaphore;
 
-use crate::{AsOf, Live, error::QueryError, functions, limits::Share, live::LiveTable, statement};
+use crate::{
+    AsOf, Live,
+    error::QueryError,
+    functions,
+    limits::{self, Share},
+    live::LiveTable,
+    statement,
+};
 
 /// One row per event: of its deliveries the one at the smallest position.
 pub(crate) const EVENTS_DISTINCT: &str = "events_distinct";
@@ -166,7 +174,9 @@ impl Session {
                 plan = plan.replace_params_with_values(&values).map_err(|error| self.error(&error))?;
             }
             let frame = context.execute_logical_plan(plan).await.map_err(|error| self.error(&error))?;
-            frame.execute_stream().await.map_err(|error| self.error(&error))
+            let task = Arc::new(frame.task_ctx());
+            let plan = frame.create_physical_plan().await.and_then(limits::cooperative);
+            plan.and_then(|plan| execute_stream(plan, task)).map_err(|error| self.error(&error))
         });
         let stream = share.within(begun).await??;
         Ok(Rows { stream, memory_bytes: self.options.memory_bytes, share, ended: false })

@@ -460,8 +460,8 @@ fn answers_come_as_table_and_csv() {
     "#]],
     );
     case.check_as(Format::Table(20), "SELECT * FROM events WHERE false", expect![[r#"
-        tenant  day  epoch  event…  id  time  time_…  recei…  source  origin  line  recor…  recor…  produ…  categ…  servi…  host  user  addre…  proce…  file_…  domain  entit…  fields  raw
-        ------  ---  -----  ------  --  ----  ------  ------  ------  ------  ----  ------  ------  ------  ------  ------  ----  ----  ------  ------  ------  ------  ------  ------  ---
+        tenant  day  epoch  event…  id  time  time_…  recei…  source  origin  line  recor…  recor…  produ…  categ…  servi…  host  user  addre…  proce…  file_…  domain  entit…  fields  raw  frami…  year  urls  event…  event…  event…  proce…  proce…  proce…  proce…  proce…  user_…  user_…  sourc…  sourc…  desti…  desti…  desti…  dns_q…  file_…  dll_p…  regis…  url_o…  http_…  http_…  user_…
+        ------  ---  -----  ------  --  ----  ------  ------  ------  ------  ----  ------  ------  ------  ------  ------  ----  ----  ------  ------  ------  ------  ------  ------  ---  ------  ----  ----  ------  ------  ------  ------  ------  ------  ------  ------  ------  ------  ------  ------  ------  ------  ------  ------  ------  ------  ------  ------  ------  ------  ------
         (0 rows)
     "#]]);
     let long = run(&case.session, "SELECT value FROM generate_series(1, 20000)", Format::Table(80)).unwrap();
@@ -474,31 +474,38 @@ fn the_catalogue_is_shown() {
     case.check(
         "SHOW TABLES",
         expect![[r#"
-        {"table_name":"actions","table_type":"BASE TABLE"}
-        {"table_name":"alerts","table_type":"BASE TABLE"}
-        {"table_name":"detections","table_type":"BASE TABLE"}
-        {"table_name":"epochs","table_type":"BASE TABLE"}
-        {"table_name":"events","table_type":"BASE TABLE"}
-        {"table_name":"events_distinct","table_type":"VIEW"}
-        {"table_name":"incidents","table_type":"BASE TABLE"}
-        {"table_name":"rejects","table_type":"BASE TABLE"}
-    "#]],
+            {"table_name":"actions","table_type":"BASE TABLE"}
+            {"table_name":"alerts","table_type":"BASE TABLE"}
+            {"table_name":"detections","table_type":"BASE TABLE"}
+            {"table_name":"epochs","table_type":"BASE TABLE"}
+            {"table_name":"events","table_type":"BASE TABLE"}
+            {"table_name":"events_distinct","table_type":"VIEW"}
+            {"table_name":"facts","table_type":"BASE TABLE"}
+            {"table_name":"features","table_type":"BASE TABLE"}
+            {"table_name":"incidents","table_type":"BASE TABLE"}
+            {"table_name":"predictions","table_type":"BASE TABLE"}
+            {"table_name":"rejects","table_type":"BASE TABLE"}
+            {"table_name":"risk","table_type":"BASE TABLE"}
+            {"table_name":"verdicts","table_type":"BASE TABLE"}
+        "#]],
     );
     case.check(
         "DESCRIBE epochs",
         expect![[r#"
-        {"column_name":"tenant","data_type":"Utf8View","is_nullable":"NO"}
-        {"column_name":"day","data_type":"Date32","is_nullable":"YES"}
-        {"column_name":"epoch","data_type":"Int64","is_nullable":"NO"}
-        {"column_name":"wall","data_type":"Timestamp(µs, \"UTC\")","is_nullable":"NO"}
-        {"column_name":"generation","data_type":"Int64","is_nullable":"NO"}
-        {"column_name":"ends","data_type":"Utf8View","is_nullable":"NO"}
-        {"column_name":"idle","data_type":"List(Utf8View, field: 'element')","is_nullable":"NO"}
-        {"column_name":"control","data_type":"Int64","is_nullable":"NO"}
-        {"column_name":"rules","data_type":"Utf8View","is_nullable":"NO"}
-        {"column_name":"engine","data_type":"Utf8View","is_nullable":"NO"}
-        {"column_name":"watermark","data_type":"Timestamp(µs, \"UTC\")","is_nullable":"YES"}
-    "#]],
+            {"column_name":"tenant","data_type":"Utf8View","is_nullable":"NO"}
+            {"column_name":"day","data_type":"Date32","is_nullable":"YES"}
+            {"column_name":"epoch","data_type":"Int64","is_nullable":"NO"}
+            {"column_name":"wall","data_type":"Timestamp(µs, \"UTC\")","is_nullable":"NO"}
+            {"column_name":"generation","data_type":"Int64","is_nullable":"NO"}
+            {"column_name":"ends","data_type":"Utf8View","is_nullable":"NO"}
+            {"column_name":"idle","data_type":"List(Utf8View, field: 'element')","is_nullable":"NO"}
+            {"column_name":"control","data_type":"Int64","is_nullable":"NO"}
+            {"column_name":"rules","data_type":"Utf8View","is_nullable":"NO"}
+            {"column_name":"engine","data_type":"Utf8View","is_nullable":"NO"}
+            {"column_name":"watermark","data_type":"Timestamp(µs, \"UTC\")","is_nullable":"YES"}
+            {"column_name":"newest","data_type":"Utf8View","is_nullable":"YES"}
+            {"column_name":"begun","data_type":"List(Utf8View, field: 'element')","is_nullable":"YES"}
+        "#]],
     );
     case.check(
         "SELECT count(*) > 20 AS many FROM information_schema.columns WHERE table_name = 'events'",
@@ -513,7 +520,7 @@ fn the_catalogue_is_shown() {
 fn errors_say_what_is_wrong_and_what_there_is() {
     let case = Case::new();
     case.check("SELECT usr FROM detections", expect!["No field named usr. Did you mean 'detections.user'? Valid fields are detections.tenant, detections.day, detections.epoch, detections.rule_id, detections.event_id, detections.id, detections.time, detections.source, detections.origin, detections.line, detections.record_offset, detections.record_index, detections.host, detections.user, detections.address, detections.entities, detections.items."]);
-    case.check("SELECT * FROM evnts", expect![[r#"there is no table "evnts"; did you mean "events"?; tables: events, rejects, detections, alerts, incidents, actions, epochs, events_distinct"#]]);
+    case.check("SELECT * FROM evnts", expect![[r#"there is no table "evnts"; did you mean "events"?; tables: events, rejects, detections, alerts, incidents, actions, risk, facts, verdicts, features, predictions, epochs, events_distinct"#]]);
     case.check(
         "SELECT * FROM events WHERE time > 'yesterday'",
         expect!["Error parsing timestamp from 'yesterday': timestamp must contain at least 10 characters"],

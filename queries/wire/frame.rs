@@ -126,7 +126,7 @@ mod tests {
         check(b"B\0\0\0\x12\0\0\0\0\0\x01\0\0\0\x02ab\0\0", "19 of 19");
         check(b"B\0\0\0\x12\0\0\0\0\0\x01\0\0\0\x22ab\0\0", "a message is broken");
         check(b"B\0\0\0\x12\0\0\0\0\0\x09\0\0\0\x02ab\0\0", "a message is broken");
-        check(b"p\0\0\0\x17SCRAM-SHA-256\0\0\0\0\x7f", "a message is broken");
+        check(b"p\0\0\0\x16SCRAM-SHA-256\0\0\0\0\x7f", "a message is broken");
         check(b"?\0\0\0\x04", "a message is broken");
     }
 }

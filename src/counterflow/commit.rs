@@ -89,6 +89,12 @@ impl Store {
         self.history.set_rules(rules);
     }
 
+    /// Makes columns alone, for whom rules come to events before their epoch comes here.
+    pub(crate) fn columns(&self) -> impl Fn(&RuleSet) + use<> {
+        let columns = Arc::clone(&self.history.columns);
+        move |rules| make_columns(&columns, rules)
+    }
+
     /// Takes in what stood when history ended, of which it has all rows.
     pub(crate) fn recall(&mut self, output: &EpochOutput) {
         let _known = self.standing.take(output, Time::MIN);
@@ -375,13 +381,7 @@ impl History {
 
     /// Makes columns for the fields that rules name; batches from here on have them.
     fn set_rules(&self, rules: &RuleSet) {
-        let fields = rules.fields();
-        let mut columns = self.columns.lock().unwrap_or_else(PoisonError::into_inner);
-        let (with, left_out) = columns.with(&fields);
-        if left_out > 0 {
-            tracing::info!(left_out, "fields of rules that get no column of their own in history; raw has them");
-        }
-        *columns = Arc::new(with);
+        make_columns(&self.columns, rules);
         *self.chains.lock().unwrap_or_else(PoisonError::into_inner) = Chains::new(rules.episode_rules());
     }
 
@@ -555,6 +555,15 @@ impl Patience {
             }
         }
     }
+}
+
+fn make_columns(columns: &Mutex<Arc<FieldColumns>>, rules: &RuleSet) {
+    let mut columns = columns.lock().unwrap_or_else(PoisonError::into_inner);
+    let (with, left_out) = columns.with(&rules.fields());
+    if left_out > 0 {
+        tracing::info!(left_out, "fields of rules that get no column of their own in history; raw has them");
+    }
+    *columns = Arc::new(with);
 }
 
 /// Turns decoded events into history rows on the workers' threads.

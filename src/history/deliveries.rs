@@ -13,7 +13,7 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray},
+    array::{Array as _, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray},
     buffer::Buffer,
     compute::cast,
     datatypes::{DataType, Int64Type, TimestampMicrosecondType},
@@ -33,7 +33,7 @@ use parquet::{
 };
 use serde_json::Value;
 
-use crate::{error::HistoryError, schema::Table, table};
+use crate::{error::HistoryError, row, schema::Table, table};
 
 /// The columns that make a record again.
 pub const RECORD_COLUMNS: &[&str] = &[
@@ -48,6 +48,8 @@ pub const RECORD_COLUMNS: &[&str] = &[
     "record_offset",
     "record_index",
     "raw",
+    "framing",
+    "year",
 ];
 
 /// The columns of what a decoder declared.
@@ -354,15 +356,23 @@ impl Known {
         let (bases, raws) = (text("time_basis")?, text("raw")?);
         let (epochs, times, received) = (number("epoch")?, number("time")?, number("received_at")?);
         let (lines, offsets, indexes) = (number("line")?, number("record_offset")?, number("record_index")?);
+        // Files of before have neither.
+        let framings = text("framing").ok();
+        let years = number("year").ok();
         let bytes = Bytes::from_owner(Texts(raws.values().clone()));
         let ends = raws.value_offsets();
         let mut deliveries = Vec::with_capacity(batch.num_rows());
         for row in 0..batch.num_rows() {
             let time = Time::from_micros(times.value(row));
             let time_basis = basis_of(bases.value(row));
-            let year = (time_basis == TimeBasis::Assumed).then(|| self.year_of(time)).flatten();
+            let kept =
+                years.as_ref().filter(|years| years.is_valid(row)).and_then(|years| years.value(row).try_into().ok());
+            let year = kept.or_else(|| (time_basis == TimeBasis::Assumed).then(|| self.year_of(time)).flatten());
             let received_at = Time::from_micros(received.value(row));
-            let origin = self.origin(tenants.value(row), sources.value(row), received_at, year);
+            let framing =
+                framings.as_ref().filter(|framings| framings.is_valid(row)).map(|framings| framings.value(row));
+            let framing = framing.map_or(Framing::Record, row::framing_of);
+            let origin = self.origin(tenants.value(row), sources.value(row), received_at, year, framing);
             let position = Position {
                 origin: self.place(origins.value(row)),
                 offset: unsigned(offsets.value(row)),
@@ -376,17 +386,23 @@ impl Known {
         Ok(deliveries)
     }
 
-    fn origin(&mut self, tenant: &str, source: &str, received_at: Time, year: Option<i16>) -> Arc<Origin> {
+    fn origin(
+        &mut self,
+        tenant: &str,
+        source: &str,
+        received_at: Time,
+        year: Option<i16>,
+        framing: Framing,
+    ) -> Arc<Origin> {
         if let Some(known) = &self.origin
             && known.received_at == received_at
             && known.year == year
+            && known.framing == framing
             && *known.source == *source
             && known.tenant.as_str() == tenant
         {
             return Arc::clone(known);
         }
-        // How it was cut out of what came does not matter any more: it is one event.
-        let framing = Framing::Record;
         let origin =
             Arc::new(Origin { tenant: Tenant::new(tenant), source: source.into(), received_at, year, framing });
         self.origin = Some(Arc::clone(&origin));

@@ -444,6 +444,14 @@ const fn framing(framing: Framing) -> &'static str {
     }
 }
 
+/// The framing of a record that history gives back. What could not be framed is one record by now.
+pub(crate) fn framing_of(word: &str) -> Framing {
+    [Framing::Syslog, Framing::Http, Framing::Evtx]
+        .into_iter()
+        .find(|known| framing(*known) == word)
+        .unwrap_or_default()
+}
+
 /// The word that serde has for a value of a closed set.
 fn word(value: &impl serde::Serialize) -> Option<String> {
     serde_json::to_value(value).ok()?.as_str().map(str::to_owned)

@@ -70,7 +70,7 @@ fn live_tables_stand_beside_history() {
         "#]],
     );
     case.check("SELECT * FROM broken_now", expect!["could not read the live table broken_now: the disk is gone"]);
-    case.check("SELECT * FROM thing_now", expect![[r#"there is no table "thing_now"; did you mean "things_now"?; tables: events, rejects, detections, alerts, incidents, actions, epochs, events_distinct, things_now, broken_now"#]]);
+    case.check("SELECT * FROM thing_now", expect![[r#"there is no table "thing_now"; did you mean "things_now"?; tables: events, rejects, detections, alerts, incidents, actions, risk, facts, verdicts, features, predictions, epochs, events_distinct, things_now, broken_now"#]]);
     let names: Vec<_> = case.session.catalogue().iter().map(|table| (table.name, table.kind)).collect();
     assert!(names.contains(&("things_now", "live")) && names.contains(&("events_distinct", "view")));
     assert_eq!(

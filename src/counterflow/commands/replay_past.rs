@@ -158,6 +158,7 @@ fn lived(past: &Past, arguments: &ReplayArguments, point: Point) -> Result<(View
     let flying: RefCell<VecDeque<Flying>> = RefCell::default();
     let progress = progress(point.epoch);
     let pace = speed.zip(first.as_ref()).map(|(speed, first)| Pace::new(speed, first.wall));
+    let columns = into.as_ref().map(|into| into.0.columns());
     let mut take = |output: EpochOutput| {
         let (record, rules) = flying.borrow_mut().pop_front().context("an output without its epoch")?;
         if let Some(rules) = &rules {
@@ -177,6 +178,9 @@ fn lived(past: &Past, arguments: &ReplayArguments, point: Point) -> Result<(View
             // What came before is told before its successor is waited for.
             drive.drain(0, &mut take)?;
             pace.wait_for(step.record.wall);
+        }
+        if let (Some(columns), Some(rules)) = (&columns, &step.input.rules) {
+            columns(rules);
         }
         flying.borrow_mut().push_back((step.record, step.input.rules.clone()));
         drive.feed(step.input, &mut take)?;
@@ -208,7 +212,7 @@ impl Into {
     /// The same transaction as then, but for who made it.
     fn apply(&mut self, record: &EpochRecord, rules: Option<&RuleSet>, output: &EpochOutput) -> Result<()> {
         if let Some(rules) = rules {
-            self.0.members.set_rules(rules.episode_rules());
+            self.0.set_rules(rules);
         }
         let record = EpochRecord { generation: self.0.generation, ..record.clone() };
         self.0.apply_record(&record, output).map(drop)

@@ -8,7 +8,7 @@ use crate::support::{Engine, lines, root, run, said};
 
 const EVENTS: &str = r#"{"event_id":"1","timestamp":"2026-11-22T10:00:00Z","user":"bob","src_ip":"10.0.0.1","EventID":4625,"LogonType":3}
 {"event_id":"2","timestamp":"2026-11-22T10:00:01Z","user":"ann","src_ip":"10.0.0.2","EventID":4624,"LogonType":10}
-not json
+{"event_id":"3","timestamp":
 "#;
 
 fn sql(data: &Path, statement: &str) -> Vec<Value> {
@@ -94,7 +94,8 @@ fn history_equals_the_ledger_before_and_after_files_are_joined() {
     let mut ids: Vec<_> = ledger
         .iter()
         .filter(|alert| !["withdrawn", "superseded"].contains(&alert["state"].as_str().unwrap()))
-        .map(|alert| json!({"alert_id": alert["alert_id"], "assessed": true}))
+        // Alerts on risk rest on alerts that are assessed; they are not assessed themselves.
+        .map(|alert| json!({"alert_id": alert["alert_id"], "assessed": alert["rule_id"] != "risk"}))
         .collect();
     ids.sort_by_key(|alert| alert["alert_id"].to_string());
     assert!(!ids.is_empty());

@@ -221,15 +221,16 @@ fn correlations_are_what_sql_says_of_the_same_events() {
                 shown(&alert["rule_id"], &alert["group"]["source_ip"], first, last, &alert["count"])
             })
             .collect();
-        let answer = run(&["sql", "--data", data.to_str().unwrap(), "--format", "json", &sql(&cases)], b"");
-        assert_eq!(answer.status.code(), Some(0), "{}", said(&answer));
-        let wanted: BTreeSet<Shown> = lines(&answer)
-            .iter()
-            .map(|row| {
+        // A few at a time: a statement has a limit of its own.
+        let mut wanted: BTreeSet<Shown> = BTreeSet::new();
+        for part in cases.chunks(4) {
+            let answer = run(&["sql", "--data", data.to_str().unwrap(), "--format", "json", &sql(part)], b"");
+            assert_eq!(answer.status.code(), Some(0), "{}", said(&answer));
+            wanted.extend(lines(&answer).iter().map(|row| {
                 let second = |column: &str| Time::from_seconds(row[column].as_i64().unwrap()).to_string();
                 shown(&row["rule"], &row["grp"], &second("first"), &second("last"), &row["n"])
-            })
-            .collect();
+            }));
+        }
         let of = |these: BTreeSet<Shown>| -> Vec<String> {
             let kind = |id: &str| cases.iter().find(|case| case.id == id).map_or("", |case| &case.yaml);
             these.iter().map(|one| format!("{one:?} {}", kind(&one.0))).collect()
