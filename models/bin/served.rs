@@ -73,7 +73,7 @@ pub(crate) fn run(seed: u64) -> Result<(), ModelError> {
     let learned = decisions.split_off(decisions.len() - LEARNED);
     let label = |decision: &Decision| {
         let outside = decision.entities.iter().any(|entity| entity.value.starts_with("203."));
-        if outside == (decision.signature % 10 > 0) { "true_positive" } else { "benign" }
+        if outside != decision.signature.is_multiple_of(10) { "true_positive" } else { "benign" }
     };
     let rows: Vec<Labelled> = learned
         .iter()
