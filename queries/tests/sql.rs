@@ -147,7 +147,7 @@ fn entry(epoch: Epoch) -> EpochEntry {
         control: 0,
         rules: "abc".to_owned(),
         begun: vec![],
-        models: std::collections::BTreeMap::new(),
+        models: BTreeMap::new(),
         engine: "0.1.0".to_owned(),
     };
     EpochEntry { record, watermark: None }
@@ -566,7 +566,7 @@ fn a_query_that_needs_too_much_memory_fails_alone() {
 #[test]
 fn a_history_that_is_not_there_is_empty() {
     let dir = tempfile::tempdir().unwrap();
-    let session = Session::open(&dir.path().join("none"), Options::default()).unwrap();
+    let session = Session::open(dir.path().join("none"), Options::default()).unwrap();
     for table in ["events", "rejects", "detections", "alerts", "incidents", "actions", "epochs", "events_distinct"] {
         let answer = run(&session, &format!("SELECT count(*) AS n FROM {table}"), Format::Json).unwrap();
         assert_eq!(answer, "{\"n\":0}\n", "{table}");

@@ -113,6 +113,7 @@ pub(crate) fn lived(past: &Past, question: Question, told: &dyn Fn(u64, u64)) ->
     let instead = |then: &crate::past::RulesThen| rule_sets::instead(past, then, &question.texts).map(|(set, _)| set);
     let (mut before, mut after) = (Outcome::default(), Outcome::default());
     let mut effort = Effort::default();
+    #[allow(clippy::as_conversions)] // a closure as what it is asked as
     for (number, (outcome, instead)) in
         [(&mut before, None), (&mut after, Some(&instead as &_))].into_iter().enumerate()
     {

@@ -11,7 +11,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use bytes::Bytes;
 use cf_kafka::{Bound, Class, Format, Message, NotThere, PartitionState, Source};
 use cf_types::{EpochRecord, Framing, Origin, Position, Record, Tenant, Time, record::KAFKA_PREFIX};
 
@@ -283,13 +282,15 @@ impl Shape {
         Record {
             origin,
             position: Position { origin: message.stream, offset: message.offset, line: 0, index: 0 },
-            bytes: message.value.unwrap_or_else(Bytes::new),
+            bytes: message.value.unwrap_or_default(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn framing(value: Option<&'static [u8]>, format: Format) -> Framing {

@@ -72,7 +72,7 @@ mod tests {
         let begin = Instant::now();
         let after = |ms: u64| begin + Duration::from_millis(ms);
         let mut passage = Passage::new(begin);
-        let mut through = |passage: &mut Passage, watermark, waits| {
+        let through = |passage: &mut Passage, watermark, waits| {
             let watermark = Some(Time::from_seconds(watermark));
             passage.through(&EpochOutput { watermark, waits, ..EpochOutput::default() });
         };

@@ -211,8 +211,7 @@ impl Deliveries {
     /// The version of the table that was opened; 0 where there is none.
     #[must_use]
     pub fn version(&self) -> u64 {
-        let version = self.table.as_ref().and_then(|table| table.version());
-        version.and_then(|version| u64::try_from(version).ok()).unwrap_or(0)
+        self.table.as_ref().and_then(|table| table.version()).unwrap_or(0)
     }
 }
 

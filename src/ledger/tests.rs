@@ -113,7 +113,7 @@ fn record(epoch: u64, generation: u64) -> EpochRecord {
         control: 0,
         rules: "r1".to_owned(),
         begun: Vec::new(),
-        models: std::collections::BTreeMap::new(),
+        models: BTreeMap::new(),
         engine: "test".to_owned(),
     }
 }

@@ -20,7 +20,7 @@ fn decision(alert: &Alert, probability_ppm: u32, verdict: Worth) -> Decision {
         alert: alert.id,
         thread: alert.id,
         cell: alert.last_cell,
-        rule: alert.rule.clone(),
+        rule: Arc::clone(&alert.rule),
         signature: u64::MAX,
         material: u64::MAX - 1,
         entities: alert.entities.clone(),

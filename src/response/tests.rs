@@ -68,7 +68,7 @@ impl World {
             control: 0,
             rules: String::new(),
             begun: Vec::new(),
-            models: std::collections::BTreeMap::new(),
+            models: BTreeMap::new(),
             engine: "test".to_owned(),
         };
         let output = EpochOutput { epoch: self.epoch, rows, ..EpochOutput::default() };

@@ -113,7 +113,7 @@ mod tests {
         let mut verdicts = Verdicts::default();
         for (seq, words) in (1..).zip(said) {
             let (author, word) = words.split_once(' ').unwrap();
-            let alert = AlertId([word[1..].parse::<u8>().unwrap(); 16]);
+            let alert = AlertId([word.trim_start_matches(['+', '-', 'x']).parse::<u8>().unwrap(); 16]);
             let judgement = if word.starts_with('+') { Judgement::TruePositive } else { Judgement::Benign };
             let kind = if word.starts_with('x') { FACT_REMOVE } else { FACT_ADD };
             let verdict = Verdict { alert, judgement, rule: "a".into(), at: Time::default() };

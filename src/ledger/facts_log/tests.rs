@@ -269,8 +269,8 @@ fn what_is_erased_is_gone_from_the_files_and_the_rest_stands() {
     log.flush(Epoch::MAX).unwrap();
     drop(log);
     let is_bob = |detection: &Detection| detection.entities.iter().any(|entity| &*entity.value == "bob");
-    assert_eq!(super::erase(&place, &is_bob).unwrap(), 4);
-    assert_eq!(super::erase(&place, &is_bob).unwrap(), 0);
+    assert_eq!(erase(&place, &is_bob).unwrap(), 4);
+    assert_eq!(erase(&place, &is_bob).unwrap(), 0);
     let (_log, loaded) = FactsLog::open(&place).unwrap();
     assert_eq!((loaded.frontier, loaded.watermark), (5, Some(Time::from_seconds(4))));
     let mut epochs = loaded.epochs.clone();
@@ -278,7 +278,7 @@ fn what_is_erased_is_gone_from_the_files_and_the_rest_stands() {
     assert_eq!(epochs, [1, 2, 3, 4]);
     assert!(loaded.damage.is_empty() && !loaded.detections.iter().any(is_bob));
     let bytes: Vec<u8> =
-        std::fs::read_dir(&place).unwrap().flatten().flat_map(|file| std::fs::read(file.path()).unwrap()).collect();
+        fs::read_dir(&place).unwrap().flatten().flat_map(|file| fs::read(file.path()).unwrap()).collect();
     assert!(!bytes.windows(3).any(|window| window == b"bob"));
     assert!(!place.with_extension("new").exists());
 }

@@ -94,7 +94,7 @@ struct Shell<'a> {
 }
 
 impl Shell<'_> {
-    fn ask(&mut self, statement: &str) {
+    fn ask(&self, statement: &str) {
         #[allow(clippy::disallowed_methods)] // for a person who waits
         let begun = Instant::now();
         let asker = &*self.asker;

@@ -26,7 +26,7 @@ fn armed(point: &str, nth: u64) -> std::process::Command {
 }
 
 /// Sends until all is accepted or nobody is there any more; gives how many were accepted.
-fn send(engine: &mut Engine, from: u64, seed: u64) -> u64 {
+fn send(engine: &Engine, from: u64, seed: u64) -> u64 {
     let mut number = from;
     while number < BATCHES {
         match post(engine.http, "/api/v1/events", "application/x-ndjson", batch(number, seed).as_bytes()) {
@@ -45,7 +45,7 @@ fn kill_at(point: &str, nth: u64, seed: u64) -> bool {
     let (data, told) = (folder.path().join("data"), folder.path().join("told.jsonl"));
     let more = ["--block-for", "1h", "--alerts-file", told.to_str().unwrap()];
     let mut engine = Engine::begin(armed(point, nth), &data, "rules/plan", &more);
-    let mut sent = if engine.is_ready_or_dead() { send(&mut engine, 0, seed) } else { 0 };
+    let mut sent = if engine.is_ready_or_dead() { send(&engine, 0, seed) } else { 0 };
     // Some steps are done every few seconds, one at the end.
     for _ in 0..120 {
         if engine.ended().is_some() {
@@ -65,9 +65,9 @@ fn kill_at(point: &str, nth: u64, seed: u64) -> bool {
     let killed = std::os::unix::process::ExitStatusExt::signal(&status) == Some(9);
     assert!(killed || status.success(), "{point}: {status}: {}", engine.log());
 
-    let mut engine = Engine::start(&data, "rules/plan", &more);
+    let engine = Engine::start(&data, "rules/plan", &more);
     assert!(!engine.log().contains("differs from the ledger"), "{point}: {}", engine.log());
-    sent = send(&mut engine, sent, seed);
+    sent = send(&engine, sent, seed);
     assert_eq!(sent, BATCHES, "{point}");
     // What is planned at a stop waits for the next start: let all be told.
     let at = data.to_str().unwrap();
@@ -126,8 +126,8 @@ fn sigkill_in_a_migration_is_taken_up_again() {
 fn sigkill_of_a_backup_or_a_restore_leaves_nothing_that_counts_as_one() {
     let folder = tempfile::tempdir().unwrap();
     let (data, copy, again) = (folder.path().join("data"), folder.path().join("copy"), folder.path().join("again"));
-    let mut engine = Engine::start(&data, "rules/plan", &[]);
-    send(&mut engine, BATCHES - 4, 1);
+    let engine = Engine::start(&data, "rules/plan", &[]);
+    send(&engine, BATCHES - 4, 1);
     let command = |point: Option<&str>, arguments: &[&str]| {
         let mut command = point.map_or_else(counterflow, |point| armed(point, 1));
         command.args(arguments).output().unwrap()

@@ -50,7 +50,7 @@ impl Site {
         let mut text = "outside address,count,entities,label\n".to_owned();
         for row in 0..400_u64 {
             let noise = (row.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) ^ seed;
-            let (outside, odd) = (row % 2, noise % 29 == 0);
+            let (outside, odd) = (row % 2, noise.is_multiple_of(29));
             let label = if (outside == 1) != odd { "attack" } else { "benign" };
             writeln!(text, "{outside},{},{},{label}", noise % 9, 1 + noise % 3).unwrap();
         }
@@ -236,7 +236,7 @@ fn verdicts_on_what_was_served_teach_the_next_model() {
     let at = site.data.to_str().unwrap();
     let engine = site.start("2");
     // Every third is from outside, and an attack.
-    let from = |i: u32| if i % 3 == 0 { format!("203.0.113.{i}") } else { format!("10.0.0.{i}") };
+    let from = |i: u32| if i.is_multiple_of(3) { format!("203.0.113.{i}") } else { format!("10.0.0.{i}") };
     for i in 0..60 {
         let (status, text) = post(engine.http, "/api/v1/events", NDJSON, &failures(&from(i), i)).unwrap();
         assert_eq!(status, 202, "{text}");
