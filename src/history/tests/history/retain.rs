@@ -19,7 +19,7 @@ fn detection_of(offset: u64, at: Time) -> Detection {
 fn three_days(history: &std::path::Path, newest: Time) -> Writer {
     let mut writer = Writer::open(history, OPTIONS).unwrap();
     for day in 0..3_u64 {
-        let at = newest.plus_micros(-i64::try_from(day).unwrap() * 86_400_000_000);
+        let at = newest.plus_micros(-i64::try_from(day).unwrap() * 90_000_000_000);
         let events: Vec<_> = (0..10).map(|i| event(day * 10 + i, at)).collect();
         writer.write(1, &events).unwrap();
         writer.write(1, &[detection_of(day * 10, at)]).unwrap();
@@ -51,13 +51,13 @@ fn what_is_past_its_time_goes_and_what_incidents_rest_on_stays() {
     let mut keeper = Housekeeper::new(dir.path()).unwrap();
     let mut retention = Retention::default();
     assert!(retention.set(Table::Events, 1) && retention.set(Table::Detections, 1));
-    let oldest = now.plus_micros(-2 * 86_400_000_000).cell();
+    let oldest = now.plus_micros(-2 * 90_000_000_000).cell();
     let pin = Pin { rule: "r2".to_owned(), group: Some(alert().alert.group), cells: (oldest, oldest) };
     let pinned = pins(&mut keeper, vec![pin]);
     while let Some(replacement) = keeper.expire(&retention, &pinned).unwrap() {
         assert!(writer.replace(replacement).unwrap());
     }
-    // Today's ten; of the day before yesterday the one that the incident rests on; yesterday's are just a day old.
+    // Today's ten; of the day before yesterday the one that the incident rests on; yesterday's are 25 hours old.
     assert_eq!(rows(dir.path(), Table::Detections), 2);
     assert_eq!(rows(dir.path(), Table::Events), 11);
     assert_eq!(rows(dir.path(), Table::Rejects), 3);
