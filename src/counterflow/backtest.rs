@@ -25,6 +25,9 @@ pub(crate) use difference::Change;
 pub(crate) use rule_sets::RuleSets;
 pub(crate) use summary::{Filter, RuleSummary};
 
+/// Where detections are kept from backtest to backtest, under the data folder.
+pub(crate) const KEPT: &str = "backtest";
+
 /// Detections of one epoch.
 const EPOCH_DETECTIONS: usize = 16_384;
 
@@ -86,7 +89,7 @@ pub(crate) fn known(past: &Past, question: Question, told: &dyn Fn(u64, u64)) ->
     let began = std::time::Instant::now();
     let sets = rule_sets_of(past, &question)?;
     let span = Span { from: question.from, to: question.to, upto: question.point.epoch };
-    let opened = past.runtime.block_on(Box::pin(Deliveries::open(&past.history(), span)));
+    let opened = past.runtime.block_on(Box::pin(Deliveries::open(&past.history()?, span)));
     let deliveries = opened.context("history cannot be read")?;
     let facts = past.facts_at(question.point.control)?;
     let (mut before, mut after) = (Outcome::default(), Outcome::default());

@@ -129,12 +129,14 @@ struct Cut {
     looked_at_control: Instant,
     /// How event time goes on while all sources are silent.
     passage: Passage,
+    /// Whether some partition cannot be read: it may have events, so its silence says nothing.
+    is_cut_off: bool,
 }
 
 impl Cut {
-    /// Whether every source has been silent for so long.
+    /// Whether every source can be read and has been silent for so long.
     fn is_silent(&self, idle_after: Duration) -> bool {
-        self.heard.values().all(|at| at.elapsed() >= idle_after)
+        !self.is_cut_off && self.heard.values().all(|at| at.elapsed() >= idle_after)
     }
 }
 
@@ -158,7 +160,12 @@ impl Conductor {
         loop {
             if noted.is_none_or(|at: Instant| at.elapsed() >= NOTE_EVERY) {
                 noted = Some(Instant::now());
-                self.board.note(self.kafka.states());
+                let states = self.kafka.states();
+                cut.is_cut_off = kafka::is_cut_off(&states);
+                if cut.is_cut_off {
+                    cut.passage.heard(Instant::now());
+                }
+                self.board.note(states);
             }
             let stopping = stop.load(Ordering::Acquire);
             if let Some(error) = self.spool.log().ended() {
@@ -264,6 +271,7 @@ impl Conductor {
         passage.through(&state.last);
         Ok(Some(Cut {
             passage,
+            is_cut_off: !self.kafka.is_empty(),
             epoch,
             row: reader.next_row().max(state.row),
             control: state.control,

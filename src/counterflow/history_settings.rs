@@ -82,6 +82,11 @@ impl HistorySettings {
         })
     }
 
+    /// Whether anything may go at all.
+    pub(crate) fn lets_go(&self) -> bool {
+        !self.retention_days.is_empty() || self.bytes_max.is_some()
+    }
+
     /// How long rows are kept.
     pub(crate) fn retention(&self) -> Result<Retention> {
         let mut retention = Retention::default();

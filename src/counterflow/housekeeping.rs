@@ -126,16 +126,16 @@ pub(crate) fn compact(keeper: &mut Housekeeper, all: bool, replace: Replace<'_>)
 }
 
 /// Lets go of what is too old, then of what is too much. Gives how many files were let go of or cut down.
-pub(crate) fn retain(
+fn retain(
     keeper: &mut Housekeeper,
     settings: &HistorySettings,
     pins: &dyn Fn() -> Result<Vec<Pin>>,
     replace: Replace<'_>,
 ) -> Result<usize> {
-    let retention = settings.retention()?;
-    if retention.is_empty() && settings.bytes_max.is_none() {
+    if !settings.lets_go() {
         return Ok(0);
     }
+    let retention = settings.retention()?;
     let pinned = pinned(keeper, pins()?)?;
     let mut count = 0;
     while let Some(replacement) = keeper.expire(&retention, &pinned)? {
@@ -177,7 +177,7 @@ fn vacuum(keeper: &Housekeeper, settings: &HistorySettings) -> Result<()> {
 }
 
 /// What the alerts of incidents rest on. Of a chained correlation: whatever its lower rules met within its reach.
-pub(crate) async fn pins(reader: &Reader, chains: &Mutex<Chains>) -> Result<Vec<Pin>> {
+async fn pins(reader: &Reader, chains: &Mutex<Chains>) -> Result<Vec<Pin>> {
     let alerts = reader.alerts(&AlertFilter { limit: ALERTS_MAX, ..AlertFilter::default() }).await?;
     if alerts.len() >= usize::try_from(ALERTS_MAX)? {
         bail!("there are {ALERTS_MAX} alerts or more: what incidents rest on cannot be told, so nothing goes");

@@ -244,6 +244,12 @@ impl Kafka {
     }
 }
 
+/// Whether some partition may have records that we cannot have: nothing follows from its silence. A topic that is not
+/// there has none.
+pub(crate) fn is_cut_off(states: &[(Arc<str>, Class, PartitionState)]) -> bool {
+    states.iter().any(|(_, _, state)| ["waiting", "unreachable", "refused", "stopped"].contains(&state.state))
+}
+
 /// What an epoch's record binds of Kafka.
 fn bounds(record: &EpochRecord) -> BTreeMap<String, Bound> {
     let of_kafka = record.ends.iter().filter(|(name, _)| name.starts_with(KAFKA_PREFIX));
@@ -309,6 +315,18 @@ mod tests {
         assert_eq!(framing(Some(b"x"), Format::Text), Framing::Record);
         assert_eq!(framing(None, Format::Json), Framing::Unframed);
         assert_eq!(framing(Some(b"\0\0\0\0\x01abc"), Format::Auto), Framing::Unframed);
+    }
+
+    #[test]
+    fn silence_of_what_cannot_be_read_says_nothing() {
+        let cut_off = |state| {
+            let stream = "kafka:edge:t/0".to_owned();
+            let (next, end, lag, says) = (None, None, None, None);
+            let one = PartitionState { stream, state, next, end, lag, records: 0, bytes: 0, says };
+            is_cut_off(&[(Arc::from("edge"), Class::High, one)])
+        };
+        assert!(["waiting", "unreachable", "refused", "stopped"].into_iter().all(cut_off));
+        assert!(!["reading", "topic_missing"].into_iter().any(cut_off) && !is_cut_off(&[]));
     }
 
     #[test]

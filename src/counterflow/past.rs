@@ -112,13 +112,23 @@ pub(crate) struct Past {
     pub(crate) bounded: bool,
 }
 
+/// The folder of a data folder's history. Records are read from files: of a store nothing would be found, silently.
+pub(crate) fn local_history(data: &Path) -> Result<PathBuf> {
+    match cf_history::Place::of_data(data)? {
+        cf_history::Place::Folder(folder) => Ok(folder),
+        cf_history::Place::Store(_) => bail!(
+            "the history of {} lies in an object store: replay, backtest and --backfill read local files alone; copy its \
+             tables into a data folder first",
+            data.display()
+        ),
+    }
+}
+
 impl Past {
     /// Opens a data folder. Settings of a file win over those that the engine kept.
     pub(crate) fn open(cli: &crate::cli::Cli, data: &Path) -> Result<Past> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let cf_history::Place::Folder(history) = cf_history::Place::of_data(data)? else {
-            bail!("the history of {} lies in an object store, from where it cannot be replayed yet", data.display());
-        };
+        let history = local_history(data)?;
         if !history.is_dir() {
             bail!("there is no history in {}; give the folder of an engine or of `replay --data`", data.display());
         }
@@ -145,8 +155,8 @@ impl Past {
     }
 
     /// The history folder.
-    pub(crate) fn history(&self) -> PathBuf {
-        self.data.join("history")
+    pub(crate) fn history(&self) -> Result<PathBuf> {
+        local_history(&self.data)
     }
 
     /// How rules are read and compiled here.

@@ -112,7 +112,7 @@ impl<'a> Plan<'a> {
             bytes => {
                 let sources = job.past.settings.sources.iter();
                 let options = sources.map(|(name, source)| (name.clone(), source.options.clone())).collect();
-                Some(Cache::open(&job.past.data.join("backtest"), &options, bytes)?)
+                Some(Cache::open(&job.past.data.join(super::KEPT), &options, bytes)?)
             }
         };
         // What some file was not met with.

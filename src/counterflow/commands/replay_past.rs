@@ -109,7 +109,7 @@ fn known(past: &Past, arguments: &ReplayArguments, point: Point) -> Result<(View
     }
     let rules = rules_of(past, arguments, point)?;
     let span = Span { from: *from, to: *to, upto: point.epoch };
-    let deliveries = past.runtime.block_on(Box::pin(Deliveries::open(&past.history(), span)))?;
+    let deliveries = past.runtime.block_on(Box::pin(Deliveries::open(&past.history()?, span)))?;
     let sources = crate::config::sources(&past.settings)?;
     let mut decoding = Decoding::new(&sources, usize::from(arguments.workers));
     let mut drive = Drive::start(arguments.workers, past.bounded_graph()?, None)?;

@@ -49,6 +49,14 @@ pub(super) fn run(arguments: &EraseArguments) -> Result<Exit> {
             let in_items = || detection.items.iter().flat_map(|item| item.group.iter().map(|(_, value)| value));
             detection.entities.contains(&entity) || in_items().any(|value| erasure.without(value).is_some())
         })?;
+        // Detections that backtests keep name whom they are of; a backtest makes them again.
+        let kept = arguments.data.join(crate::backtest::KEPT);
+        match std::fs::remove_dir_all(&kept) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("could not remove what backtests keep, {}", kept.display()));
+            }
+            _ => {}
+        }
         // Counts alone: the audit chain must not say what was to be forgotten.
         let said = json!({ "kind": entity.kind, "rows": rows, "facts_log": detections }).to_string();
         runtime.block_on(ledger.control_append("erasure", &said, "history erase", "erasure", clock::now()))?;

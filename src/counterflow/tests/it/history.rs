@@ -63,7 +63,10 @@ fn what_is_erased_is_gone_and_the_audit_says_so_without_the_name() {
     let (rows, said) = history(&["erase", "--entity", "user:bob"], &data);
     assert_eq!((&rows[0]["erased"], &rows[0]["rows"]["events"]), (&json!(false), &json!(1)), "{said}");
     assert_eq!(sql(&data, "select count(*) as n from events"), [json!({"n": 2})]);
+    // What backtests keep names people, too.
+    fs::create_dir_all(data.join("backtest/kept")).unwrap();
     let (rows, said) = history(&["erase", "--entity", "user:bob", "--yes"], &data);
+    assert!(!data.join("backtest").exists());
     assert_eq!(rows[0]["erased"], json!(true));
     assert!(said.contains("Not erased: the ledger"), "{said}");
     assert_eq!(sql(&data, "select event_id from events"), [json!({"event_id": "2"})]);
