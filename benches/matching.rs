@@ -17,6 +17,9 @@ use simd_json::{Buffers, Tape};
 /// Runs of each side; the median is reported.
 const RUNS: usize = 5;
 
+/// Times that records are gone through until a sample of them is given up.
+const LEARNT_WITHIN: usize = 16;
+
 /// Records that are decoded before they are scanned.
 const BATCH: usize = 64;
 
@@ -43,6 +46,12 @@ pub struct MatchReport {
     pub match_ns_per_event: f64,
     /// Tape divided by match: 1.0 would be matching for nothing.
     pub ratio: f64,
+    /// The same with anchors chosen by a sample of these events; none if they are too few for one.
+    pub learnt_ratio: Option<f64>,
+    /// Rules evaluated per event then.
+    pub learnt_candidates_per_event: Option<f64>,
+    /// CPU time per event of two threads with half of the events each, divided by that of one.
+    pub two_workers: f64,
 }
 
 /// Measures tape and match on these lines, one JSON document each.
@@ -52,19 +61,28 @@ pub fn bench_match(rules: Arc<RuleSet>, raw: &[u8]) -> MatchReport {
     let records = records(&raw);
     let count = rules.rules().iter().filter(|rule| !rule.correlation).count();
     let mut tape = TapeSide::default();
-    let mut side = MatchSide::new(rules);
+    let mut side = MatchSide::new(Arc::clone(&rules));
     // Buffers grow and caches warm up outside the measurement.
     tape.run(&records);
     side.run(&records, true);
 
-    let (mut tapes, mut decodes, mut matches) = (Vec::new(), Vec::new(), Vec::new());
+    let mut learnt = learnt(&rules, &records).map(MatchSide::new);
+    if let Some(learnt) = &mut learnt {
+        learnt.run(&records, true);
+        assert_eq!(learnt.found, side.found, "a plan changes the cost, never what is found");
+    }
+
+    let (mut tapes, mut decodes, mut matches, mut learnts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..RUNS {
         tapes.push(timed(|| tape.run(&records)));
         decodes.push(timed(|| side.run(&records, false)));
         matches.push(timed(|| side.run(&records, true)));
+        learnts.extend(learnt.as_mut().map(|learnt| timed(|| learnt.run(&records, true))));
     }
     let per_event = |times: Vec<u64>| median(times) / float(u64::try_from(records.len()).unwrap_or(u64::MAX)).max(1.0);
     let (tape_ns, decode_ns, match_ns) = (per_event(tapes), per_event(decodes), per_event(matches));
+    let learnt_ns = (!learnts.is_empty()).then(|| per_event(learnts));
+    let two_workers = two_workers(&rules, &records);
     MatchReport {
         events: u64::try_from(records.len()).unwrap_or(u64::MAX),
         bytes: records.iter().map(|record| u64::try_from(record.bytes.len()).unwrap_or(0)).sum(),
@@ -76,7 +94,39 @@ pub fn bench_match(rules: Arc<RuleSet>, raw: &[u8]) -> MatchReport {
         decode_ns_per_event: rounded(decode_ns, 10.0),
         match_ns_per_event: rounded(match_ns, 10.0),
         ratio: rounded(tape_ns / match_ns.max(1.0), 1_000.0),
+        learnt_ratio: learnt_ns.map(|ns| rounded(tape_ns / ns.max(1.0), 1_000.0)),
+        learnt_candidates_per_event: learnt.map(|side| rounded(side.candidates_per_event(records.len()), 100.0)),
+        two_workers: rounded(two_workers, 1_000.0),
     }
+}
+
+/// The rules with anchors chosen by a sample of the records, which are gone through until it is large enough.
+fn learnt(rules: &Arc<RuleSet>, records: &[Record]) -> Option<Arc<RuleSet>> {
+    let mut side = MatchSide::new(Arc::clone(rules));
+    (0..LEARNT_WITHIN).find_map(|_| {
+        side.run(records, true);
+        side.scanner.publish();
+        rules.replanned().map(Arc::new)
+    })
+}
+
+/// Each run of two is beside one of one thread, so that both meet the same machine.
+fn two_workers(rules: &Arc<RuleSet>, records: &[Record]) -> f64 {
+    let run = |records: &[Record]| {
+        let mut side = MatchSide::new(Arc::clone(rules));
+        side.run(records, true);
+        timed(|| side.run(records, true))
+    };
+    let (left, right) = records.split_at(records.len() / 2);
+    let ratios = (0..RUNS).map(|_| {
+        let one = run(left) + run(right);
+        let two = std::thread::scope(|scope| {
+            let other = scope.spawn(|| run(right));
+            run(left) + other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        two.saturating_mul(1_000_000) / one.max(1)
+    });
+    median(ratios.collect()) / 1e6
 }
 
 fn records(raw: &Bytes) -> Vec<Record> {

@@ -90,6 +90,8 @@ pub struct RuleView {
     pub candidates: u64,
     /// Its part of the time spent in evaluating rules, 0 to 1, by samples; `None` without any.
     pub cpu_share: Option<f64>,
+    /// The fields it asks for that no event ever had: it may wait for what never comes.
+    pub fields_unseen: Vec<Arc<str>>,
     /// Changes whenever its text or whether it is enabled does.
     pub etag: String,
 }
@@ -243,6 +245,8 @@ pub(crate) struct RuleQuery {
     q: Option<String>,
     /// With hits, or without.
     hit: Option<bool>,
+    /// With a field that no event ever had, or without.
+    unseen: Option<bool>,
     sort: Sort,
     offset: usize,
     limit: Option<usize>,
@@ -268,6 +272,7 @@ impl RuleQuery {
             && self.source.is_none_or(|source| rule.source == source)
             && self.enabled.is_none_or(|enabled| rule.enabled == enabled)
             && self.hit.is_none_or(|hit| (rule.hits > 0) == hit)
+            && self.unseen.is_none_or(|unseen| rule.fields_unseen.is_empty() != unseen)
             && self.tag.as_deref().is_none_or(|tag| rule.tags.iter().any(|has| has.eq_ignore_ascii_case(tag)))
             && self.q.as_deref().is_none_or(|q| part(q, &rule.id) || part(q, &rule.title))
     }

@@ -485,7 +485,11 @@ pub(crate) struct ListArguments {
     #[arg(long)]
     pub(crate) unfed: bool,
 
-    /// Folder of an engine or of `replay --data`: adds how often each rule met an event, and when last
+    /// Only rules that ask for a field that no event ever had, as far as the engine of --data has seen
+    #[arg(long, requires = "data")]
+    pub(crate) unseen: bool,
+
+    /// Folder of an engine or of `replay --data`: adds how often each rule met an event, when last, and what it cost
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
 

@@ -734,8 +734,14 @@ impl Conductor {
         let waited = taken.is_some();
         self.rules = taken.unwrap_or_else(|| Arc::clone(&self.rules));
         if cut.rules == self.rules.hash() {
+            // The same rules, perhaps in another plan: what they find is the same, and no epoch need tell of it.
+            let planned = cut.set.as_ref().is_some_and(|set| !Arc::ptr_eq(set, &self.rules));
+            let before = if planned { cut.set.replace(Arc::clone(&self.rules)) } else { None };
+            if planned {
+                input.rules = Some(Arc::clone(&self.rules));
+            }
             if waited {
-                self.swap.bind(&self.rules, cut.epoch, None);
+                self.swap.bind(&self.rules, cut.epoch, before.as_deref());
             }
             return Vec::new();
         }

@@ -312,6 +312,14 @@ fn page(
             page.single(name, cf_api::metrics::Kind::Gauge, help, value);
         }
         rule_metrics(page, &reload.counted());
+        let help = "Rules that ask for a field that no event ever had.";
+        let unseen = reload.book().set.fields_unseen().len();
+        page.single(
+            "rules_fields_unseen",
+            cf_api::metrics::Kind::Gauge,
+            help,
+            u64::try_from(unseen).unwrap_or(u64::MAX),
+        );
         yara_metrics(page);
         for (name, help, value, rises) in triage.iter().flat_map(|counts| counts.metrics()) {
             let kind = if rises { cf_api::metrics::Kind::Counter } else { cf_api::metrics::Kind::Gauge };

@@ -28,6 +28,7 @@ mod reload;
 mod room;
 mod rulebook;
 mod rules;
+mod rules_work;
 mod sources;
 mod sql;
 mod standing;

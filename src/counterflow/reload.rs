@@ -28,6 +28,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 use crate::{
     rulebook::{self, BY_HAND, RuleBook, RuleEntry, Shelf, TextChanges},
     rules,
+    rules_work::{self, Keeper, RulesWork},
     status::Status,
 };
 
@@ -39,6 +40,8 @@ const BOUND_WITHIN: Duration = Duration::from_secs(10);
 const GONE_FOR: Duration = Duration::from_millis(300);
 /// Of the time between two looks at the files, at most this part is spent in looking.
 const LOOKING_PART: u32 = 50;
+/// How often what rules cost is written down, and anchors are chosen anew if enough came.
+const LEARN_EVERY: Duration = Duration::from_secs(30);
 
 /// Where a compiled set waits for the conductor.
 #[derive(Default)]
@@ -67,6 +70,11 @@ impl Swap {
         self.lock().next.is_some()
     }
 
+    /// What rules cost before this process.
+    fn have_counted(&self, counted: HashMap<Arc<str>, RuleStats>) {
+        self.lock().counted = counted;
+    }
+
     /// For the conductor: the set that waits.
     pub(crate) fn take(&self) -> Option<Arc<RuleSet>> {
         self.lock().next.take()
@@ -75,7 +83,10 @@ impl Swap {
     /// The conductor has bound a set to an epoch; what the one before counted is kept.
     pub(crate) fn bind(&self, rules: &RuleSet, epoch: Epoch, before: Option<&RuleSet>) {
         let mut state = self.lock();
-        state.bound = Some((rules.hash().to_owned(), epoch));
+        // The same rules in another plan are in force since before.
+        if state.bound.as_ref().is_none_or(|(hash, _)| hash != rules.hash()) {
+            state.bound = Some((rules.hash().to_owned(), epoch));
+        }
         if let Some(before) = before {
             for (info, stats) in before.rules().iter().zip(before.stats()) {
                 if stats != RuleStats::default() {
@@ -140,6 +151,8 @@ pub(crate) struct Watch {
     pub(crate) paths: Vec<PathBuf>,
     /// How often they are looked at; never if zero.
     pub(crate) every: Duration,
+    /// Where what rules cost is kept.
+    pub(crate) data: PathBuf,
 }
 
 impl Reload {
@@ -156,7 +169,11 @@ impl Reload {
         let (asked, waiting) = sync_channel(WAITING_MAX);
         let reload = Arc::new(Reload { asked, book: Mutex::new(book.clone()), swap: Arc::default(), status });
         let shared = Arc::clone(&reload);
-        let mut work = Work { book, stamps, watch, ledger, shelf, runtime, shared };
+        let before = RulesWork::open(&watch.data);
+        reload.swap.have_counted(rules_work::counted(&before));
+        book.set.have_seen(before.fields.iter().cloned());
+        let keeper = Keeper::new(&watch.data, before);
+        let mut work = Work { book, stamps, watch, ledger, shelf, runtime, shared, keeper };
         let thread = thread::Builder::new()
             .name("rules".to_owned())
             .spawn(move || work.run(&waiting))
@@ -206,7 +223,7 @@ impl Reload {
         counted
     }
 
-    fn view(&self, book: &RuleBook, info: &RuleInfo, counted: &Counted) -> RuleView {
+    fn view(&self, book: &RuleBook, info: &RuleInfo, unseen: Option<&Vec<Arc<str>>>, counted: &Counted) -> RuleView {
         let stats = counted.by_rule.get(&info.id).copied().unwrap_or_default();
         let hits = counted.hits.get(&info.id);
         RuleView {
@@ -227,6 +244,7 @@ impl Reload {
             last_hit_at: hits.map(|hits| hits.found_at),
             candidates: stats.candidates,
             cpu_share: counted.share(stats.nanos_sampled),
+            fields_unseen: unseen.cloned().unwrap_or_default(),
             etag: book.etag(info),
         }
     }
@@ -255,13 +273,18 @@ impl Counted {
 impl cf_api::Rules for Reload {
     fn list(&self) -> Vec<RuleView> {
         let (book, counted) = (self.book(), self.count());
-        book.set.rules().iter().map(|info| self.view(&book, info, &counted)).collect()
+        let unseen = book.set.fields_unseen();
+        let rules = book.set.indexes().zip(book.set.rules());
+        rules.map(|(index, info)| self.view(&book, info, unseen.get(&index), &counted)).collect()
     }
 
     fn get(&self, id: &str) -> Option<(RuleView, Arc<str>)> {
         let book = self.book();
         let (info, text) = book.rule(id)?;
-        Some((self.view(&book, info, &self.count()), Arc::clone(text)))
+        let unseen = book.set.fields_unseen();
+        let index = book.set.indexes().zip(book.set.rules()).find(|(_, rule)| rule.id == info.id);
+        let unseen = index.and_then(|(index, _)| unseen.get(&index));
+        Some((self.view(&book, info, unseen, &self.count()), Arc::clone(text)))
     }
 
     fn standing(&self) -> RulesStanding {
@@ -330,17 +353,23 @@ struct Work {
     shelf: Shelf,
     runtime: Handle,
     shared: Arc<Reload>,
+    keeper: Keeper,
 }
 
 impl Work {
     fn run(&mut self, waiting: &Receiver<Asked>) {
-        let mut pause = self.watch.every;
+        let every = if self.watch.every.is_zero() { Duration::MAX } else { self.watch.every };
+        let mut pause = every;
+        let (mut looked_at, mut learnt_at) = (Instant::now(), Instant::now());
         loop {
-            let asked = match self.watch.every.is_zero() {
-                true => waiting.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                false => waiting.recv_timeout(pause),
-            };
+            if learnt_at.elapsed() >= LEARN_EVERY {
+                self.learn();
+                learnt_at = Instant::now();
+            }
+            let left = |every: Duration, at: Instant| every.saturating_sub(at.elapsed());
+            let asked = waiting.recv_timeout(left(pause, looked_at).min(left(LEARN_EVERY, learnt_at)));
             match asked {
+                Err(RecvTimeoutError::Timeout) if looked_at.elapsed() < pause => {}
                 looked @ (Ok(Asked::Look(_)) | Err(RecvTimeoutError::Timeout)) => {
                     let begin = Instant::now();
                     if let Err(error) = self.look() {
@@ -350,8 +379,10 @@ impl Work {
                         );
                     }
                     // A folder that is slow to look at is looked at less often.
-                    pause = self.watch.every.max(begin.elapsed() * LOOKING_PART);
+                    pause = every.max(begin.elapsed() * LOOKING_PART);
+                    looked_at = Instant::now();
                     if let Ok(Asked::Look(done)) = looked {
+                        self.learn();
                         let _gone = done.send(()); // whoever waited may be gone
                     }
                 }
@@ -362,6 +393,17 @@ impl Work {
                 Ok(Asked::End) | Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        self.learn();
+    }
+
+    /// Writes down what rules cost, and chooses anchors anew if enough came.
+    fn learn(&mut self) {
+        self.keeper.keep(self.book.set.fields_seen(), &self.shared.counted());
+        let Some(set) = self.book.set.replanned() else { return };
+        tracing::info!(rule_set = set.hash(), "anchors were chosen anew by what came");
+        let set = Arc::new(set);
+        self.shared.swap.offer(Arc::clone(&set));
+        self.publish(RuleBook { set, ..self.book.clone() });
     }
 
     /// Takes in what changed in the files. On an error nothing is taken in, and the next look sees the same again.

@@ -13,9 +13,10 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     explain::{Explained, Referenced},
+    learnt::Learnt,
     log_source::LogSources,
     outline::Outline,
-    parse::{PLAN_CONDITIONS, ParseOptions, Parsed, ParsedFile, Text, parse_with},
+    parse::{PLAN_CONDITIONS, ParseOptions, Parsed, ParsedFile, Text, asked, parse_with},
     pipeline::Pipelines,
     problem::Problem,
     rule::{Correlation, Meta, Rule},
@@ -29,6 +30,7 @@ pub(crate) mod layers;
 pub(crate) mod program;
 
 use layers::Layers;
+use program::profile::BUILT_IN;
 
 /// What is chosen for a whole rule set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +102,8 @@ pub struct RuleSet {
     counts: Vec<Vec<Counted>>,
     pub(crate) layers: Layers,
     pub(crate) tally: Tally,
+    /// What came until now, also to the sets that this one follows.
+    pub(crate) learnt: Arc<Learnt>,
     /// What it was made of, for [`RuleSet::changed`].
     files: Vec<Arc<ParsedFile>>,
     parse_options: Arc<ParseOptions>,
@@ -138,11 +142,16 @@ impl RuleSet {
     /// Compiles rules. What cannot be compiled is left out and told; it never takes the others down.
     #[must_use]
     pub fn compile(parsed: Parsed, options: &Options) -> (RuleSet, Vec<Problem>) {
-        RuleSet::compile_beside(parsed, options, None)
+        RuleSet::compile_beside(parsed, options, None, Arc::default())
     }
 
     /// The same, sharing what another rule set has already.
-    fn compile_beside(parsed: Parsed, options: &Options, before: Option<&Layers>) -> (RuleSet, Vec<Problem>) {
+    fn compile_beside(
+        parsed: Parsed,
+        options: &Options,
+        before: Option<&Layers>,
+        learnt: Arc<Learnt>,
+    ) -> (RuleSet, Vec<Problem>) {
         LazyLock::force(&ACTING); // names must be known before events are decoded
         let Parsed { mut rules, mut correlations, filters, mut problems, disabled, files, options: parse_options } =
             parsed;
@@ -159,13 +168,16 @@ impl RuleSet {
         for info in infos.iter_mut().filter(|info| is_off(&info.id)) {
             info.enabled = false;
         }
+        let profile = learnt.profile();
+        let profile = profile.as_deref().unwrap_or(&BUILT_IN);
         let rule_set = RuleSet {
             hash: hash(&files, &parse_options, options),
             rules: infos,
             episode_rules: resolved.episode_rules,
             counts: resolved.counts,
-            layers: Layers::build(&rules, |rule| !is_off(&rule.id), &options.log_sources, before),
+            layers: Layers::build(&rules, |rule| !is_off(&rule.id), &options.log_sources, profile, before),
             tally: Tally::new(rules.len()),
+            learnt,
             files,
             parse_options,
             options: options.clone(),
@@ -202,7 +214,18 @@ impl RuleSet {
             }
         }
         let parsed = Parsed::of_files(files, Arc::clone(&self.parse_options));
-        RuleSet::compile_beside(parsed, &self.options, Some(&self.layers))
+        RuleSet::compile_beside(parsed, &self.options, Some(&self.layers), Arc::clone(&self.learnt))
+    }
+
+    /// The same rules with anchors chosen by what came, once enough came since they were chosen last; `None` before. Its
+    /// hash is the same, and so is what it meets: only the cost is another.
+    #[must_use]
+    pub fn replanned(&self) -> Option<RuleSet> {
+        if !self.learnt.renew() {
+            return None;
+        }
+        let parsed = Parsed::of_files(self.files.clone(), Arc::clone(&self.parse_options));
+        Some(RuleSet::compile_beside(parsed, &self.options, None, Arc::clone(&self.learnt)).0)
     }
 
     /// What its texts were read with.
@@ -227,6 +250,39 @@ impl RuleSet {
     #[must_use]
     pub fn stats(&self) -> Vec<RuleStats> {
         self.tally.read()
+    }
+
+    /// The fields, of those that rules ask for, that an event had, in this set or in those that it follows.
+    #[must_use]
+    pub fn fields_seen(&self) -> BTreeSet<Arc<str>> {
+        self.learnt.fields()
+    }
+
+    /// Takes in fields that events had before, in another process.
+    pub fn have_seen(&self, fields: impl IntoIterator<Item = Arc<str>>) {
+        self.learnt.have(fields);
+    }
+
+    /// By plain rule that is on: the fields it asks for that no event ever had, under no name that the log sources give
+    /// them. Empty while nothing came at all.
+    #[must_use]
+    pub fn fields_unseen(&self) -> BTreeMap<RuleIndex, Vec<Arc<str>>> {
+        let seen = self.learnt.fields();
+        if seen.is_empty() {
+            return BTreeMap::new();
+        }
+        let unseen = |rule: &Rule| {
+            let entries = self.options.log_sources.entries(&rule.log_source);
+            let renamed = |field: &Arc<str>| {
+                let mut names = entries.iter().filter_map(|entry| entry.category).flat_map(|category| &category.fields);
+                names.any(|(of, name)| of == field && seen.contains(name))
+            };
+            let mut fields = BTreeSet::new();
+            asked(&rule.condition, &mut fields);
+            fields.into_iter().filter(|field| !seen.contains(field) && !renamed(field)).collect::<Vec<_>>()
+        };
+        let rules = self.layers.rules().map(|(place, rule)| (place, unseen(rule)));
+        rules.filter(|(_, unseen)| !unseen.is_empty()).collect()
     }
 
     /// Which events belong to which log source.

@@ -36,6 +36,7 @@ mod compile;
 mod coverage;
 mod explain;
 mod fold;
+mod learnt;
 mod lint;
 mod outline;
 mod pipeline;

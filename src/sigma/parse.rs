@@ -95,7 +95,8 @@ impl ParsedFile {
     }
 }
 
-fn asked(expr: &Expr, fields: &mut BTreeSet<Arc<str>>) {
+/// The fields that a condition asks for.
+pub(crate) fn asked(expr: &Expr, fields: &mut BTreeSet<Arc<str>>) {
     match expr {
         Expr::All(parts) | Expr::Any(parts) => parts.iter().for_each(|part| asked(part, fields)),
         Expr::Not(part) => asked(part, fields),

@@ -19,6 +19,7 @@ use crate::{
         },
     },
     fold::{escaped, folded, push_escaped, push_folded},
+    learnt::{Gathered, Sample},
     rule::Number,
     tally::{Counting, RuleStats},
 };
@@ -32,6 +33,7 @@ pub struct Scanner {
     rules: Arc<RuleSet>,
     layers: Vec<LayerScan>,
     counting: Counting,
+    gathered: Gathered,
 }
 
 /// What is kept from event to event for one matcher.
@@ -40,6 +42,8 @@ struct LayerScan {
     declared: Declared,
     channel: LastChannel,
     scratch: Scratch,
+    /// By slot: the board knows that an event had it.
+    told: Vec<bool>,
 }
 
 /// By what a decoder declares: numbers in [`Matcher::declared`].
@@ -135,7 +139,7 @@ impl Scanner {
     pub fn new(rules: Arc<RuleSet>) -> Scanner {
         let layers = rules.layers.iter().map(|layer| LayerScan::new(&layer.matcher)).collect();
         let counting = Counting::new(rules.rules().len());
-        Scanner { layers, counting, rules }
+        Scanner { layers, counting, gathered: Gathered::default(), rules }
     }
 
     /// What each rule did in this scanner, by [`RuleIndex::index`].
@@ -144,10 +148,17 @@ impl Scanner {
         &self.counting.stats
     }
 
-    /// Adds what is new in [`Scanner::stats`] to [`RuleSet::stats`]. It goes through all rules: call it per batch, not per
+    /// Adds what is new in [`Scanner::stats`] to [`RuleSet::stats`], and what came to what the rule set learns from. It goes through all rules: call it per batch, not per
     /// event.
     pub fn publish(&mut self) {
         self.counting.publish(&self.rules.tally);
+        self.rules.learnt.gather(&mut self.gathered.sample);
+        for (layer, state) in self.rules.layers.iter().zip(&mut self.layers) {
+            let new = state.fields_new(&layer.matcher);
+            if !new.is_empty() {
+                self.rules.learnt.have(new);
+            }
+        }
     }
 
     /// The rule set it scans with.
@@ -159,8 +170,9 @@ impl Scanner {
     /// Appends all plain rules that the event fulfils, sorted, each once.
     pub fn scan(&mut self, event: &Event, hits: &mut Vec<RuleIndex>) {
         let begin = hits.len();
+        let mut sample = self.gathered.due();
         for (layer, state) in self.rules.layers.iter().zip(&mut self.layers) {
-            state.scan(layer, event, hits, &mut self.counting);
+            state.scan(layer, event, hits, &mut self.counting, sample.take());
         }
         sort_new(hits, begin);
         for rule in hits.get(begin..).unwrap_or_default() {
@@ -182,14 +194,36 @@ impl LayerScan {
             memo: vec![(0, false); matcher.tests.len()],
             ..Scratch::default()
         };
-        LayerScan { declared: Declared::default(), channel: LastChannel::default(), scratch }
+        let told = vec![false; matcher.slots.len()];
+        LayerScan { declared: Declared::default(), channel: LastChannel::default(), scratch, told }
     }
 
-    fn scan(&mut self, layer: &Layer, event: &Event, hits: &mut Vec<RuleIndex>, counting: &mut Counting) {
-        let LayerScan { declared, channel, scratch } = self;
+    /// Fields that an event had and that were not given before. A mark of any event tells.
+    fn fields_new(&mut self, matcher: &Matcher) -> Vec<Arc<str>> {
+        let mut new = Vec::new();
+        for ((slot, (stamp, _)), told) in (0..).zip(&self.scratch.heads).zip(&mut self.told) {
+            if *stamp != 0 && !std::mem::replace(told, true) {
+                new.extend(matcher.slots.field(slot).cloned());
+            }
+        }
+        new
+    }
+
+    fn scan(
+        &mut self,
+        layer: &Layer,
+        event: &Event,
+        hits: &mut Vec<RuleIndex>,
+        counting: &mut Counting,
+        sample: Option<&mut Sample>,
+    ) {
+        let LayerScan { declared, channel, scratch, .. } = self;
         let matcher = &*layer.matcher;
         let mut route = Route::default();
         let mut view = View::new(matcher, scratch, event, &mut route);
+        if let Some(sample) = sample {
+            view.sample(sample);
+        }
         let mut covers = None;
         if let Some(program) = channel.program(matcher, event, &route) {
             view.run(program, layer, hits, counting);
@@ -458,6 +492,19 @@ impl<'s, 'e> View<'s, 'e> {
         }
         let values_in = Place::of(begin.min(end), end, true);
         View { matcher, scratch, event, complete: false, ascii, hides_values, values_in }
+    }
+
+    /// Adds the values of fields that rules speak of.
+    #[cold]
+    fn sample(&mut self, sample: &mut Sample) {
+        sample.begin();
+        let matcher = self.matcher;
+        for at in 0..self.scratch.values.len() {
+            let Some(Value { slot, null: false, .. }) = self.scratch.values.get(at).copied() else { continue };
+            if let Some(field) = matcher.slots.field(slot) {
+                sample.add(field, self.plain(at));
+            }
+        }
     }
 
     /// Takes in the values of fields that no rule speaks of: a keyword may be in any.

@@ -18,6 +18,7 @@ use crate::{
     config::RuleSettings,
     output::{self, Exit, Format},
     rules::{self, LoadedRules, RuleOptions},
+    rules_work::RulesWork,
 };
 
 /// Runs one of them.
@@ -154,20 +155,32 @@ fn list(cli: &Cli, arguments: &ListArguments) -> Result<Exit> {
         parsed.rules.iter().map(|rule| (Arc::clone(&rule.id), rule.log_source.clone())).collect();
     let (compiled, problems) = rules::compile_parsed(parsed, &options.compile);
     let met = arguments.data.as_deref().map(met).transpose()?;
+    let work = arguments.data.as_deref().map(RulesWork::read).transpose().context("could not read rules-work.json")?;
+    compiled.have_seen(work.iter().flat_map(|work| work.fields.iter().cloned()));
+    let unseen = compiled.fields_unseen();
     let least = arguments.level.as_deref().and_then(level);
     let wanted = arguments.logsource.as_deref().map(WantedSource::read);
     let table = &options.compile.log_sources;
-    let shown = compiled.rules().iter().filter(|rule| {
+    let shown = compiled.indexes().zip(compiled.rules()).filter(|(index, rule)| {
         let source = sources.get(&rule.id);
         least.is_none_or(|least| rule.level >= least)
             && (arguments.tag.is_empty() || has_tag(rule, &arguments.tag))
             && wanted.as_ref().is_none_or(|wanted| source.is_some_and(|source| wanted.fits(source)))
             && (!arguments.unfed || source.is_some_and(|source| is_unfed(table, source)))
+            && (!arguments.unseen || unseen.contains_key(index))
     });
-    let rows = shown.map(|rule| rule_json(rule, sources.get(&rule.id), met.as_ref()));
+    let rows = shown.map(|(index, rule)| {
+        let mut row = rule_json(rule, sources.get(&rule.id), met.as_ref());
+        if let Some(work) = &work {
+            row["candidates"] = json!(work.rules.get(&rule.id).map_or(0, |cost| cost.candidates));
+            row["cpu_share"] = json!(work.share(&rule.id));
+            row["fields_unseen"] = json!(unseen.get(&index).cloned().unwrap_or_default());
+        }
+        row
+    });
     let mut columns = vec!["rule_id", "title", "level", "status", "log_source", "alerts", "file", "line"];
     if met.is_some() {
-        columns.extend(["hits", "last_hit"]);
+        columns.extend(["hits", "last_hit", "candidates", "cpu_share", "fields_unseen"]);
     }
     output::ignore_closed_pipe(output::rows(Format::or_default(cli.output), &columns, rows))?;
     let loaded = LoadedRules { rules: compiled, problems, texts: Vec::new() };

@@ -128,8 +128,11 @@ fn assemble(
         tap: Arc::new(Taps(Arc::clone(&status), store.tap())),
         cluster: None,
     })?;
-    let watch =
-        Watch { paths: settings.rules.paths.clone(), every: Duration::from_secs(u64::from(detection.rule_watch_s)) };
+    let watch = Watch {
+        paths: settings.rules.paths.clone(),
+        every: Duration::from_secs(u64::from(detection.rule_watch_s)),
+        data: data.to_owned(),
+    };
     let rules = Arc::clone(&book.set);
     let (reload, watching) =
         Reload::start(book, stamps, watch, store.ledger.clone(), shelf, Arc::clone(&status), runtime.handle().clone())?;

@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::{RuleIndex, program::Matcher};
+use super::{
+    RuleIndex,
+    program::{Matcher, profile::Profile},
+};
 use crate::{log_source::LogSources, rule::Rule};
 
 /// Changed rules from which all are compiled anew. A second matcher costs each event a little.
@@ -34,6 +37,7 @@ impl Layers {
         rules: &[Arc<Rule>],
         is_on: impl Fn(&Rule) -> bool,
         log_sources: &Arc<LogSources>,
+        profile: &Profile,
         before: Option<&Layers>,
     ) -> Layers {
         let on = (0..).map(RuleIndex).zip(rules).filter(|(_, rule)| is_on(rule));
@@ -41,12 +45,17 @@ impl Layers {
         let large = before.and_then(|before| before.0.first());
         let shared = large.filter(|large| Arc::ptr_eq(&large.matcher.log_sources, log_sources));
         shared
-            .and_then(|large| Layers::beside(large, &on, log_sources))
-            .unwrap_or_else(|| Layers(vec![Layer::build(&on, log_sources)]))
+            .and_then(|large| Layers::beside(large, &on, log_sources, profile))
+            .unwrap_or_else(|| Layers(vec![Layer::build(&on, log_sources, profile)]))
     }
 
     /// The large matcher again, and one of what it does not have; `None` if that is much.
-    fn beside(large: &Layer, on: &[(RuleIndex, &Arc<Rule>)], log_sources: &Arc<LogSources>) -> Option<Layers> {
+    fn beside(
+        large: &Layer,
+        on: &[(RuleIndex, &Arc<Rule>)],
+        log_sources: &Arc<LogSources>,
+        profile: &Profile,
+    ) -> Option<Layers> {
         let mut wanted: FxHashMap<*const Rule, RuleIndex> =
             on.iter().map(|(place, rule)| (Arc::as_ptr(rule), *place)).collect();
         let places: Vec<_> = large.rules.iter().map(|rule| wanted.remove(&Arc::as_ptr(rule))).collect();
@@ -57,9 +66,15 @@ impl Layers {
         let changed: Vec<_> = on.iter().copied().filter(|(_, rule)| wanted.contains_key(&Arc::as_ptr(rule))).collect();
         let mut layers = vec![Layer { matcher: Arc::clone(&large.matcher), rules: Arc::clone(&large.rules), places }];
         if !changed.is_empty() {
-            layers.push(Layer::build(&changed, log_sources));
+            layers.push(Layer::build(&changed, log_sources, profile));
         }
         Some(Layers(layers))
+    }
+
+    /// The plain rules that events meet, each with its place.
+    pub(crate) fn rules(&self) -> impl Iterator<Item = (RuleIndex, &Arc<Rule>)> {
+        let rules = self.0.iter().flat_map(|layer| layer.rules.iter().zip(&layer.places));
+        rules.filter_map(|(rule, place)| Some(((*place)?, rule)))
     }
 
     pub(crate) fn iter(&self) -> std::slice::Iter<'_, Layer> {
@@ -68,10 +83,10 @@ impl Layers {
 }
 
 impl Layer {
-    fn build(rules: &[(RuleIndex, &Arc<Rule>)], log_sources: &Arc<LogSources>) -> Layer {
+    fn build(rules: &[(RuleIndex, &Arc<Rule>)], log_sources: &Arc<LogSources>, profile: &Profile) -> Layer {
         let places = rules.iter().map(|(place, _)| Some(*place)).collect();
         let rules: Arc<[Arc<Rule>]> = rules.iter().map(|(_, rule)| Arc::clone(rule)).collect();
-        Layer { matcher: Arc::new(Matcher::build(&rules, log_sources)), rules, places }
+        Layer { matcher: Arc::new(Matcher::build(&rules, log_sources, profile)), rules, places }
     }
 
     /// The place in the rule set of the matcher's rule of this number.

@@ -23,7 +23,7 @@ pub(crate) mod profile;
 
 use anchor::{Anchored, Plans, Wanted};
 use node::{Node, Slots, Tests};
-use profile::{BUILT_IN, Profile};
+use profile::Profile;
 
 /// The name of the field that holds a Windows event's code.
 const EVENT_ID: &str = "EventID";
@@ -81,11 +81,7 @@ pub(crate) struct Variant {
 }
 
 impl Matcher {
-    pub(crate) fn build(rules: &[Arc<Rule>], log_sources: &Arc<LogSources>) -> Matcher {
-        Matcher::build_with(rules, log_sources, &BUILT_IN)
-    }
-
-    pub(crate) fn build_with(rules: &[Arc<Rule>], log_sources: &Arc<LogSources>, profile: &Profile) -> Matcher {
+    pub(crate) fn build(rules: &[Arc<Rule>], log_sources: &Arc<LogSources>, profile: &Profile) -> Matcher {
         let mut builder = Builder::new(rules, log_sources, profile);
         let patterns: BTreeSet<&LogSourcePattern> = rules.iter().map(|rule| &rule.log_source).collect();
         let patterns: Vec<LogSourcePattern> = patterns.into_iter().cloned().collect();

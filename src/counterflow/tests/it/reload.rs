@@ -122,6 +122,54 @@ fn files_change_while_events_flow() {
     assert_eq!(count(&data, "a", "open"), sent, "each event counts once through all changes");
 }
 
+/// What comes is learnt from: anchors are chosen anew without an epoch's or an alert's notice, and a rule that waits for a
+/// field that never comes is named, also after a restart.
+#[test]
+fn what_came_is_learnt_and_known_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, rules) = (folder.path().join("data"), folder.path().join("rules"));
+    std::fs::create_dir(&rules).unwrap();
+    std::fs::write(rules.join("a.yml"), rule("a", "alpha", None)).unwrap();
+    let vain = rule("vain", "alpha", None).replace("{field: event_type,", "{field: no_such_field,");
+    std::fs::write(rules.join("vain.yml"), vain).unwrap();
+    let engine = Engine::start(&data, rules.to_str().unwrap(), &[]);
+    let waiting = |engine: &Engine| {
+        let (_, listed) = ask(engine, "GET", "/api/v1/rules?unseen=true", &[], b"");
+        listed["rules"].as_array().unwrap().iter().map(|rule| rule["fields_unseen"].to_string()).collect::<Vec<_>>()
+    };
+    assert!(waiting(&engine).is_empty(), "nothing came: nothing is said");
+    let batch = |from: u64, kind: &str| (from..from + 7_000).map(|i| event(i, kind, "10.0.0.1")).collect::<String>();
+    (0..10).for_each(|i| send(&engine, &batch(i * 7_000, "beta")));
+    send(&engine, &batch(0, "alpha"));
+    wait_until("the rule has met all", || count(&data, "a", "open") == 7_000);
+    let (_, before) = ask(&engine, "GET", "/api/v1/rules", &[], b"");
+    assert_eq!(waiting(&engine), ["[\"no_such_field\"]"]);
+    assert_eq!(metric(&engine, "counterflow_rules_fields_unseen"), "1");
+
+    let (status, _) = ask(&engine, "POST", "/api/v1/reload", &[], b"");
+    assert_eq!(status, 200);
+    wait_until("anchors are chosen anew", || engine.log().contains("anchors were chosen anew by what came"));
+    send(&engine, &batch(7_000, "alpha"));
+    wait_until("the rule goes on", || count(&data, "a", "open") == 14_000);
+    let (_, after) = ask(&engine, "GET", "/api/v1/rules", &[], b"");
+    for same in ["rule_set", "since_epoch"] {
+        assert_eq!(before[same], after[same], "the same rules are in force since then");
+    }
+    let candidates = |listed: &Value| listed["rules"][0]["candidates"].as_u64().unwrap();
+    assert!(candidates(&after) > candidates(&before), "counts go on: {after}");
+    engine.stop();
+
+    let engine = Engine::start(&data, rules.to_str().unwrap(), &[]);
+    assert_eq!(waiting(&engine), ["[\"no_such_field\"]"], "known before anything comes");
+    engine.stop();
+    let (rules, data) = (rules.to_str().unwrap(), data.to_str().unwrap());
+    let rows = lines(&run(&["rules", "list", rules, "--data", data, "--unseen"], b""));
+    let [row] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!((&row["rule_id"], &row["fields_unseen"]), (&json!("vain"), &json!(["no_such_field"])));
+    let rows = lines(&run(&["rules", "list", rules, "--data", data], b""));
+    assert!(rows[0]["candidates"].as_u64().unwrap() >= candidates(&after), "{rows:?}");
+}
+
 /// Sets the flag when it goes.
 fn scope_end(done: &AtomicBool) -> impl Drop {
     struct End<'a>(&'a AtomicBool);

@@ -53,6 +53,11 @@ impl Slots {
         self.fields.len()
     }
 
+    /// What a slot is of.
+    pub(crate) fn field(&self, slot: u32) -> Option<&Arc<str>> {
+        self.fields.get(usize::try_from(slot).ok()?)
+    }
+
     /// Interns all names, so that decoders know them and slots can be found by number.
     pub(crate) fn seal(&mut self) {
         let names = Name::intern_all(self.fields.iter().map(|field| &**field));

@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     anchor::{Kind, Literal},
@@ -36,6 +36,15 @@ impl Profile {
             let (field, share, value) = (columns.next()?, columns.next()?, columns.next()?);
             Some((field, share.parse::<f32>().ok()? / 100_000.0, value))
         });
+        Profile::of(rows)
+    }
+
+    /// The same with other values for the fields that these rows are of.
+    pub(crate) fn renewed<'a>(&'a self, rows: impl Iterator<Item = (&'a str, f32, &'a str)>) -> Profile {
+        let mut rows: Vec<_> = rows.collect();
+        let named: FxHashSet<&str> = rows.iter().map(|(field, ..)| *field).collect();
+        let old = self.fields.iter().filter(|(field, _)| !named.contains(&***field));
+        rows.extend(old.flat_map(|(field, values)| values.iter().map(|(value, share)| (&**field, *share, &**value))));
         Profile::of(rows)
     }
 

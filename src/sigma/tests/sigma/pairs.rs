@@ -92,6 +92,11 @@ impl Side {
     }
 
     fn meet(&mut self, batch: &[Record], tally: &Tally) {
+        // From the second batch on by what the first ones taught: a plan changes no pair.
+        self.scanner.publish();
+        if let Some(planned) = self.scanner.rules().replanned() {
+            self.scanner = Scanner::new(Arc::new(planned));
+        }
         for record in batch {
             self.decoded.clear();
             self.decoder.decode(record, &mut self.decoded);
