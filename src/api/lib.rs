@@ -10,6 +10,7 @@
 //! | `GET /api/v1/alerts/{id}/explain` | why there is an alert, down to its events ([`engine`]) |
 //! | `POST /api/v1/reload` | settings, rules and sources are read anew ([`engine`]) |
 //! | `GET /api/v1/sources`, `POST /api/v1/sources/{name}/resume` | how the sources stand; a stopped one goes on |
+//! | `GET /api/v1/sinks`, `/sinks/rejects` | how the sinks stand; what one could not take whole |
 //! | `GET /api/v1/incidents`, `/incidents/{number}`, `/alerts` | what the ledger says |
 //! | `GET /api/v1/assessments/{alert}` | its score with every factor, and how it was scored before |
 //! | `GET /api/v1/risk`, `/risk?entity=host:web01` | entities by risk; one with what its risk is made of and leads to |
@@ -49,6 +50,7 @@ pub mod rejects;
 mod risk;
 pub mod rules;
 mod serve;
+pub mod sinks;
 pub mod sources;
 pub mod sql;
 mod views;
@@ -112,6 +114,7 @@ pub struct ApiState {
     pub(crate) rules: Option<Arc<dyn Rules>>,
     pub(crate) engine: Option<Arc<dyn Engine>>,
     pub(crate) sources: Option<Arc<dyn sources::Sources>>,
+    pub(crate) sinks: Option<Arc<dyn sinks::Sinks>>,
     pub(crate) sql: Option<Arc<dyn Sql>>,
     pub(crate) rejects: Option<Arc<dyn Rejects>>,
 }
@@ -143,6 +146,7 @@ impl ApiState {
             rules: None,
             engine: None,
             sources: None,
+            sinks: None,
             sql: None,
             rejects: None,
         }
@@ -179,6 +183,13 @@ impl ApiState {
         self.sources = Some(sources);
         self
     }
+
+    /// With the engine's sinks; without them their route is not found.
+    #[must_use]
+    pub fn with_sinks(mut self, sinks: Arc<dyn sinks::Sinks>) -> ApiState {
+        self.sinks = Some(sinks);
+        self
+    }
 }
 
 impl ApiState {
@@ -206,6 +217,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/assessments/{alert}", get(risk::assessment))
         .route("/api/v1/sources", get(sources::list))
         .route("/api/v1/sources/{name}/resume", post(sources::resume))
+        .route("/api/v1/sinks", get(sinks::list))
+        .route("/api/v1/sinks/rejects", get(sinks::rejects))
         .route("/api/v1/rejects", get(rejects::list))
         .route("/api/v1/rejects/retry", post(rejects::retry))
         .route("/api/v1/rejects/{id}", get(rejects::show))

@@ -1,6 +1,7 @@
 //! The command line: every flag with the words that its help shows.
 
 mod history;
+pub(crate) mod sinks;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -49,6 +50,9 @@ pub(crate) enum Command {
     /// Say how the sources stand, try them out, let a stopped one go on
     #[command(subcommand)]
     Sources(SourcesCommand),
+    /// Say how the sinks stand, try them out, let one begin again
+    #[command(subcommand)]
+    Sinks(sinks::SinksCommand),
     /// Ask the history in SQL, beside a running or a stopped engine
     Sql(SqlArguments),
     /// Look at history's tables, keep them in order, import, export, erase

@@ -23,6 +23,7 @@ mod rules_import;
 mod rules_test;
 mod run;
 mod sarif;
+mod sinks;
 mod sources;
 mod sql;
 mod train;
@@ -51,6 +52,7 @@ pub(crate) fn dispatch(cli: &Cli) -> Result<Exit> {
         #[cfg(feature = "yara")]
         Command::Yara(arguments) => yara::run(cli, arguments),
         Command::Sources(command) => sources::run(cli, command),
+        Command::Sinks(command) => sinks::run(cli, command),
         Command::Sql(arguments) => sql::run(cli, arguments),
         Command::History(command) => history::run(cli, command),
         Command::Incidents(arguments) => incidents::run(cli, arguments),

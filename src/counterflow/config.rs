@@ -24,6 +24,7 @@ use crate::{
     cli::{Cli, RunArguments},
     history_settings::HistorySettings,
     rules::RuleOptions,
+    sinks::SinkSettings,
     triage::settings::ModelsSettings,
 };
 
@@ -41,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) listen: ListenSettings,
     /// How each source decodes, by its name: `syslog`, `http`, `file`, and those of Kafka, which are read by it.
     pub(crate) sources: BTreeMap<String, SourceSettings>,
+    /// Where alerts, incidents and actions go as records, by a name of yours.
+    pub(crate) sinks: BTreeMap<String, SinkSettings>,
     /// The spool: what was accepted and not yet evaluated.
     pub(crate) spool: SpoolSettings,
     /// SQL for others: limits, and the Postgres wire.
@@ -422,6 +425,10 @@ fn check(settings: &Settings) -> Result<()> {
         if !problems.is_empty() {
             bail!("{}", problems.join("\n  "));
         }
+    }
+    let problems: Vec<String> = settings.sinks.iter().flat_map(|(name, sink)| sink.problems(name)).collect();
+    if !problems.is_empty() {
+        bail!("{}", problems.join("\n  "));
     }
     settings.history.check()
 }

@@ -23,6 +23,7 @@ use crate::{
     config::{ListenSettings, Settings},
     rejects::Asked,
     reload::Reload,
+    sinks::{self, Sinks},
     sources::{Board, SourcesApi},
     sql::Service,
     status::Status,
@@ -95,6 +96,7 @@ impl Edge {
         conductor: &Conductor,
         reload: &Arc<Reload>,
         engine: Arc<dyn cf_api::Engine>,
+        sinks: &Sinks,
     ) -> Result<Edge> {
         let runtime = Arc::clone(&conductor.store.runtime);
         let (stopper, stop) = Stopper::new();
@@ -134,14 +136,21 @@ impl Edge {
                     (if good { Condition::Ok } else { Condition::Degraded }, says)
                 });
             }
+            let told = Arc::clone(sinks.board());
+            if !sinks.is_empty() {
+                health.component("sinks", move || {
+                    let (good, says) = told.summary();
+                    (if good { Condition::Ok } else { Condition::Degraded }, says)
+                });
+            }
             let health = Arc::new(health);
             let page = page(&conductor.status, spool, reload, counts, &conductor.triage);
-            let page = with_lags(page, Arc::clone(&conductor.board));
+            let page = with_lags(page, Arc::clone(&conductor.board), Arc::clone(sinks.board()));
             let rules: Arc<dyn cf_api::Rules> = Arc::<Reload>::clone(reload);
             let state = ApiState::new(Arc::clone(spool), reader, data.to_owned(), health, page, options.clone());
             let rejects = Asked::new(data.to_owned(), runtime.handle().clone());
             let mut state = state.with_rules(rules).with_engine(engine).with_sources(sources(settings, conductor));
-            state = state.with_rejects(rejects);
+            state = state.with_rejects(rejects).with_sinks(Arc::<sinks::Board>::clone(sinks.board()));
             if let Some(sql) = &sql {
                 state = state.with_sql(Arc::<Service>::clone(sql));
             }
@@ -191,8 +200,12 @@ fn sources(settings: &Settings, conductor: &Conductor) -> Arc<dyn cf_api::source
     })
 }
 
-/// The page, and the lag of each partition of Kafka.
-fn with_lags(page: Arc<dyn Fn(&mut Page) + Send + Sync>, board: Arc<Board>) -> Arc<dyn Fn(&mut Page) + Send + Sync> {
+/// The page, the lag of each partition of Kafka, and what each sink was not told yet.
+fn with_lags(
+    page: Arc<dyn Fn(&mut Page) + Send + Sync>,
+    board: Arc<Board>,
+    sinks: Arc<sinks::Board>,
+) -> Arc<dyn Fn(&mut Page) + Send + Sync> {
     Arc::new(move |out| {
         page(out);
         let lags = board.lags();
@@ -200,6 +213,11 @@ fn with_lags(page: Arc<dyn Fn(&mut Page) + Send + Sync>, board: Arc<Board>) -> A
         let rows = labels.iter().zip(&lags).map(|(labels, (_, lag))| (&labels[..], *lag));
         let help = "Records of a Kafka partition that wait to be read.";
         out.metric("counterflow_kafka_lag", cf_api::metrics::Kind::Gauge, help, rows);
+        let behind = sinks.behind();
+        let labels: Vec<_> = behind.iter().map(|(sink, _)| [("sink", sink.as_str())]).collect();
+        let rows = labels.iter().zip(&behind).map(|(labels, (_, behind))| (&labels[..], *behind));
+        let help = "Ids whose change a sink was not told yet.";
+        out.metric("counterflow_sink_behind", cf_api::metrics::Kind::Gauge, help, rows);
     })
 }
 

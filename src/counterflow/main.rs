@@ -29,6 +29,7 @@ mod room;
 mod rulebook;
 mod rules;
 mod rules_work;
+mod sinks;
 mod sources;
 mod sql;
 mod standing;

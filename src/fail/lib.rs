@@ -31,6 +31,8 @@ pub const POINTS: &[&str] = &[
     "channel.written",
     "outbox.done",
     "outbox.noted",
+    "sink.delivered",
+    "sink.advanced",
     "history.file_written",
     "history.files_written",
     "history.logged",

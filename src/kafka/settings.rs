@@ -156,15 +156,7 @@ impl KafkaSettings {
                 problems.push(format!("sources.{name}.kafka.{what}"));
             }
         };
-        let is_address = |broker: &String| {
-            broker
-                .rsplit_once(':')
-                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
-        };
-        say(self.brokers.is_empty(), "brokers is empty; name at least one as HOST:PORT".to_owned());
-        for broker in self.brokers.iter().filter(|broker| !is_address(broker)) {
-            say(true, format!("brokers: {broker:?} is not HOST:PORT"));
-        }
+        wrong_brokers(&self.brokers).into_iter().for_each(|problem| say(true, problem));
         say(self.topics.is_empty(), "topics is empty; name at least one".to_owned());
         for topic in self.topics.iter().filter(|topic| !is_topic(topic)) {
             say(true, format!("topics: {topic:?} is no topic's name (1 to 249 letters, digits, `.`, `_`, `-`)"));
@@ -180,16 +172,7 @@ impl KafkaSettings {
         let bytes = 64 << 10..=256 << 20;
         say(!bytes.contains(&self.ahead_bytes_max), "ahead_bytes_max must lie between 65536 and 268435456".to_owned());
         say(self.group.as_ref().is_some_and(String::is_empty), "group is empty".to_owned());
-        let security = &self.security;
-        let files = [&security.ca, &security.certificate, &security.key];
-        let of_tls = "security: ca, certificate and key have no meaning without `tls: true`";
-        say(!security.tls && files.iter().any(|file| file.is_some()), of_tls.to_owned());
-        let pair = "security: certificate and key belong together";
-        say(security.certificate.is_some() != security.key.is_some(), pair.to_owned());
-        if let Some(sasl) = &security.sasl {
-            say(sasl.user.is_empty(), "security.sasl.user is empty".to_owned());
-            say(sasl.password.is_empty(), "security.sasl.password is empty".to_owned());
-        }
+        self.security.wrong().into_iter().for_each(|problem| say(true, problem));
         problems
     }
 
@@ -225,8 +208,40 @@ impl KafkaSettings {
     }
 }
 
+/// What is wrong with addresses of brokers, in a sentence each.
+pub(crate) fn wrong_brokers(brokers: &[String]) -> Vec<String> {
+    let is_address = |broker: &&String| {
+        broker.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
+    };
+    let mut wrong: Vec<String> = brokers
+        .iter()
+        .filter(|broker| !is_address(broker))
+        .map(|broker| format!("brokers: {broker:?} is not HOST:PORT"))
+        .collect();
+    if brokers.is_empty() {
+        wrong.push("brokers is empty; name at least one as HOST:PORT".to_owned());
+    }
+    wrong
+}
+
 impl SecuritySettings {
-    fn set(&self, set: &mut impl FnMut(&str, &str)) {
+    /// What is wrong with them, in a sentence each.
+    pub(crate) fn wrong(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut say = |is_wrong: bool, what: &str| wrong.extend(is_wrong.then(|| format!("security{what}")));
+        let files = [&self.ca, &self.certificate, &self.key];
+        let of_tls = ": ca, certificate and key have no meaning without `tls: true`";
+        say(!self.tls && files.iter().any(|file| file.is_some()), of_tls);
+        say(self.certificate.is_some() != self.key.is_some(), ": certificate and key belong together");
+        if let Some(sasl) = &self.sasl {
+            say(sasl.user.is_empty(), ".sasl.user is empty");
+            say(sasl.password.is_empty(), ".sasl.password is empty");
+        }
+        wrong
+    }
+
+    /// Says them to the client.
+    pub(crate) fn set(&self, set: &mut impl FnMut(&str, &str)) {
         let protocol = match (self.tls, self.sasl.is_some()) {
             (false, false) => "plaintext",
             (true, false) => "ssl",
@@ -260,7 +275,7 @@ impl SecuritySettings {
     }
 }
 
-fn is_topic(name: &str) -> bool {
+pub(crate) fn is_topic(name: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     (1..=249).contains(&name.len()) && name.chars().all(fits) && name != "." && name != ".."
 }

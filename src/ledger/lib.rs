@@ -24,6 +24,7 @@ pub mod members;
 pub mod present;
 pub mod restored;
 pub mod routes;
+pub mod sinks;
 
 pub mod facts_log;
 pub mod outbox;
@@ -44,6 +45,7 @@ pub use read::Reader;
 pub use recall::Sealed;
 pub use retries::Retry;
 pub use routes::{Route, Routes};
+pub use sinks::{Change, ChangeKind, Changes, Cursor, SinkReject};
 
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ use sqlx::{
 use crate::{
     LedgerError,
     format::{self, FORMAT},
+    sinks,
 };
 
 /// The ledger's file in a data folder.
@@ -311,6 +312,7 @@ pub(crate) async fn prepare(connection: &mut SqliteConnection, dir: &Path) -> Re
     }
     check(&mut transaction, dir).await?;
     sqlx::raw_sql(TABLES_SINCE).execute(&mut *transaction).await.map_err(&store)?;
+    sqlx::raw_sql(sinks::TABLES).execute(&mut *transaction).await.map_err(&store)?;
     transaction.commit().await.map_err(&store)
 }
 

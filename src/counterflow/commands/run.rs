@@ -35,6 +35,7 @@ use crate::{
     room::Room,
     rulebook::{RuleBook, Shelf},
     rules,
+    sinks::Sinks,
     sources::Board,
     status::Status,
     telemetry,
@@ -64,13 +65,16 @@ pub(crate) fn run(cli: &Cli, arguments: &RunArguments) -> Result<Exit> {
     let (stop, stopping) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     conductor.room.ends_with(Arc::clone(&stop));
     let live = live(cli, &settings, &data, &conductor, &reload)?;
-    let mut edge = Edge::start(&settings, &data, sockets, &conductor, &reload, Arc::<Live>::clone(&live))?;
+    let sinks = Sinks::start(&settings.sinks, &data, &conductor.store.ledger, &runtime)?;
+    let mut edge = Edge::start(&settings, &data, sockets, &conductor, &reload, Arc::<Live>::clone(&live), &sinks)?;
     let files = read_files(&arguments.files, &conductor, Arc::clone(&stopping))?;
     runtime.spawn(watch_signals(edge.stopper(&runtime), live, stopping, Arc::clone(&stop)));
     let housekeeping = keep_house(&settings, &data, &conductor)?;
     let ended = conductor.run(&stop);
     drop(housekeeping);
     edge.close(&runtime);
+    // After the last epoch and the last receipt: they are told, too.
+    sinks.end();
     reload.end();
     if watching.join().is_err() {
         tracing::error!("the thread that watches rules has died");

@@ -246,6 +246,12 @@ async fn write_homes(
         merges,
     )
     .await?;
-    batch(connection, "INSERT OR REPLACE INTO incident_alerts SELECT value->>0, value->>1 FROM json_each(?)", homes)
-        .await
+    // Who stays where it was is not written: that would be a change to tell.
+    batch(
+        connection,
+        "INSERT INTO incident_alerts SELECT value->>0, value->>1 FROM json_each(?) WHERE true
+         ON CONFLICT (alert_id) DO UPDATE SET number = excluded.number WHERE number <> excluded.number",
+        homes,
+    )
+    .await
 }

@@ -104,9 +104,15 @@ impl Broker {
 
     /// Makes a topic; one that was deleted a moment ago is waited for.
     pub(crate) fn create(&self, topic: &str, partitions: i32) {
+        self.create_with(topic, partitions, &[]);
+    }
+
+    /// The same with settings of the topic.
+    pub(crate) fn create_with(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
         for _ in 0..100 {
             let made = self.admin(async |admin, options| {
                 let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+                let new = settings.iter().fold(new, |new, (key, value)| new.set(key, value));
                 admin.create_topics([&new], &options).await.unwrap()
             });
             match &made[0] {
@@ -198,6 +204,33 @@ impl Broker {
         let consumer: rdkafka::consumer::BaseConsumer = self.config().create().unwrap();
         let end = |partition| consumer.fetch_watermarks(topic, partition, Duration::from_secs(60)).unwrap().1;
         (0..partitions).map(|partition| u64::try_from(end(partition)).unwrap()).sum()
+    }
+
+    /// All committed records of a topic, each partition's in order: partition, key, value.
+    pub(crate) fn records(&self, topic: &str, partitions: i32) -> Vec<(i32, String, Option<String>)> {
+        use rdkafka::{Message as _, consumer::Consumer as _, error::KafkaError};
+        let mut config = self.config();
+        config.set("group.id", "reader").set("enable.partition.eof", "true").set("isolation.level", "read_committed");
+        let consumer: rdkafka::consumer::BaseConsumer = config.create().unwrap();
+        let mut list = rdkafka::TopicPartitionList::new();
+        for partition in 0..partitions {
+            list.add_partition_offset(topic, partition, rdkafka::Offset::Beginning).unwrap();
+        }
+        consumer.assign(&list).unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let (mut records, mut ended) = (Vec::new(), std::collections::BTreeSet::new());
+        while i32::try_from(ended.len()).unwrap() < partitions {
+            match consumer.poll(Duration::from_secs(60)).expect("the broker answers") {
+                Ok(message) => {
+                    let key = text(message.key().expect("every record has a key"));
+                    records.push((message.partition(), key, message.payload().map(text)));
+                }
+                Err(KafkaError::PartitionEOF(partition)) => drop(ended.insert(partition)),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        records.sort_by_key(|(partition, ..)| *partition);
+        records
     }
 
     /// Settings of an engine that reads topics as source `edge`.

@@ -26,6 +26,7 @@ mod reload;
 mod rules;
 mod run;
 mod silence;
+mod sinks;
 mod sql;
 mod sql_oracle;
 mod support;

@@ -15,7 +15,14 @@ use crate::{
 
 const BATCHES: u64 = 24;
 /// Points that only other commands, or other folders, pass: tests of their own.
-const ELSEWHERE: &[&str] = &["start.ledger_copied", "start.ledger_migrated", "backup.copied", "restore.filled"];
+const ELSEWHERE: &[&str] = &[
+    "start.ledger_copied",
+    "start.ledger_migrated",
+    "sink.delivered",
+    "sink.advanced",
+    "backup.copied",
+    "restore.filled",
+];
 /// Passed only when hours of event time leave the horizon or a segment is full: not with this load.
 const RARE: &[&str] = &["facts.hours_expired", "spool.segment_removed"];
 
