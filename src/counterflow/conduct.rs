@@ -27,6 +27,7 @@ use cf_types::{EntityRisk, Epoch, EpochOutput, EpochRecord, Fact, Record, Time, 
 
 use crate::{
     again,
+    align::Alignment,
     commit::{ENGINE, Store},
     kafka::{self, Again, Kafka},
     keep::Keep,
@@ -37,6 +38,7 @@ use crate::{
     room::{self, Room},
     rulebook::Shelf,
     rules,
+    shares::{self, ROUND, Shares},
     sources::Board,
     status::Status,
     triage::{Triage, served::Served},
@@ -47,10 +49,10 @@ use crate::{
 const EPOCH_RECORDS: usize = 8_192;
 /// Bytes of one epoch's records, about: one record may go beyond it.
 const EPOCH_BYTES: usize = 32 << 20;
-/// Records of a twentieth part, when classes take turns.
-const PART: usize = 32;
 /// Epochs in flight at most: beyond it the spool waits, and then the senders.
 const IN_FLIGHT: usize = 8;
+/// The same where some sources go before others, or wait for others: what is in flight cannot be overtaken any more.
+const FEW_IN_FLIGHT: usize = 2;
 /// How long an epoch gathers after its first record when there is little to do.
 const GATHER: Duration = Duration::from_millis(10);
 /// How long Kafka may wait for us when nothing else happens.
@@ -74,6 +76,8 @@ pub(crate) struct Conductor {
     pub(crate) spool: Arc<Spool>,
     /// Partitions that are read.
     pub(crate) kafka: Kafka,
+    /// Which of them wait for others.
+    pub(crate) alignment: Alignment,
     pub(crate) facts_log: FactsLog,
     /// Kept for the ledger.
     pub(crate) room: Arc<Room>,
@@ -124,6 +128,8 @@ struct Cut {
     gathered: Vec<Record>,
     /// Bytes that they may still grow by.
     bytes_left: usize,
+    /// What of them each class may take.
+    shares: Shares,
     gathering_since: Option<Instant>,
     waiting: Vec<ControlEntry>,
     looked_at_control: Instant,
@@ -137,6 +143,19 @@ impl Cut {
     /// Whether every source can be read and has been silent for so long.
     fn is_silent(&self, idle_after: Duration) -> bool {
         !self.is_cut_off && self.heard.values().all(|at| at.elapsed() >= idle_after)
+    }
+
+    /// The streams of the records gathered from one on were just heard.
+    fn hear(&mut self, from: usize) {
+        let now = Instant::now();
+        // Neighbours are mostly of one stream.
+        let new = self.gathered.get(from..).unwrap_or_default();
+        for run in new.chunk_by(|a, b| Arc::ptr_eq(&a.position.origin, &b.position.origin)) {
+            if let Some(first) = run.first() {
+                self.passage.heard(now);
+                self.heard.insert(Arc::clone(stream(&first.origin, &first.position)), now);
+            }
+        }
     }
 }
 
@@ -173,11 +192,12 @@ impl Conductor {
             }
             self.look_at_control(&mut cut)?;
             let due = self.gather(&mut cut, flying.is_empty(), stopping)?;
-            if due && flying.len() < IN_FLIGHT {
+            let in_flight = self.in_flight();
+            if due && flying.len() < in_flight {
                 flying.push_back(self.cut(&mut cut)?);
             }
             while let Some(record) = flying.front() {
-                let full = flying.len() >= IN_FLIGHT || (stopping && cut.gathered.is_empty());
+                let full = flying.len() >= in_flight || (stopping && cut.gathered.is_empty());
                 let Some(output) =
                     self.engine.output(if full { Duration::from_millis(100) } else { Duration::from_millis(2) })?
                 else {
@@ -207,6 +227,10 @@ impl Conductor {
         self.store.history.settle()?;
         self.flush()?;
         self.store.close()
+    }
+
+    fn in_flight(&self) -> usize {
+        if self.kafka.has_classes() || self.alignment.is_tight() { FEW_IN_FLIGHT } else { IN_FLIGHT }
     }
 
     /// Rebuilds the graph's state: the facts log, then the epochs behind it from the spool.
@@ -282,6 +306,7 @@ impl Conductor {
             heard: state.heard,
             gathered: Vec::new(),
             bytes_left: EPOCH_BYTES,
+            shares: Shares::of(EPOCH_BYTES),
             gathering_since: None,
             waiting: Vec::new(),
             looked_at_control: Instant::now(),
@@ -563,9 +588,9 @@ impl Conductor {
 
     /// Takes what the spool has; says whether an epoch is due.
     fn gather(&mut self, cut: &mut Cut, idle: bool, stopping: bool) -> Result<bool> {
-        let begun = self.gather_by_class(cut, stopping)?;
+        let begun = self.gather_by_class(cut, idle, stopping)?;
         let others = begun || cut.rules != self.rules.hash() || self.swap.is_waiting();
-        if others || !cut.waiting.is_empty() || cut.gathered.len() >= EPOCH_RECORDS || cut.bytes_left == 0 {
+        if others || !cut.waiting.is_empty() || cut.gathered.len() + ROUND > EPOCH_RECORDS || cut.bytes_left == 0 {
             return Ok(true);
         }
         if cut.gathered.is_empty() {
@@ -587,51 +612,70 @@ impl Conductor {
 
     /// Takes what is there, by turns: when there is more than an epoch holds, each class gets its parts. What is pushed is
     /// of class normal and shares it with Kafka's. Says whether partitions began, which the next epoch must bind.
-    fn gather_by_class(&mut self, cut: &mut Cut, stopping: bool) -> Result<bool> {
+    fn gather_by_class(&mut self, cut: &mut Cut, idle: bool, stopping: bool) -> Result<bool> {
         // Who stops takes what was accepted, and no more.
         if self.kafka.is_empty() || stopping {
-            let _rows = self.gather_spool(cut, EPOCH_RECORDS)?;
+            let mut bytes = cut.bytes_left;
+            let _rows = self.gather_spool(cut, EPOCH_RECORDS, &mut bytes)?;
+            cut.bytes_left = bytes;
             return Ok(false);
         }
         let begun = self.kafka.tend();
+        let (patience, before) = (self.idle_after, cut.gathered.len());
+        if !self.alignment.begin(&mut self.kafka, &cut.heard, patience, &mut cut.gathered) {
+            return Ok(begun);
+        }
+        cut.hear(before);
+        self.alignment.look(&mut self.kafka, &self.status, &cut.heard, patience);
+        // While there is time, what goes first is waited for when it gives nothing at the moment.
+        let leading = self.kafka.leading().filter(|_| !idle);
         loop {
             let before = cut.gathered.len();
+            let mut is_dry = false;
             for class in Class::ALL {
-                let part = (class.parts() * PART).min(EPOCH_RECORDS.saturating_sub(cut.gathered.len()));
-                let of_kafka = if class == Class::Normal { part.div_ceil(2) } else { part };
-                let taken = self.kafka.take(class, of_kafka, &mut cut.bytes_left, &mut cut.gathered);
-                if class == Class::Normal {
-                    let _rows = self.gather_spool(cut, part - taken)?;
-                }
+                let taken = self.take_part(cut, class)?;
+                is_dry |= leading == Some(class) && taken < shares::records(class);
             }
-            let new = cut.gathered.get(before..).unwrap_or_default();
-            // Neighbours are mostly of one stream.
-            for run in new.chunk_by(|a, b| Arc::ptr_eq(&a.position.origin, &b.position.origin)) {
-                if let Some(first) = run.first() {
-                    let (stream, now) = (stream(&first.origin, &first.position), Instant::now());
-                    cut.passage.heard(now);
-                    cut.heard.insert(Arc::clone(stream), now);
-                }
-            }
-            if new.is_empty() || cut.gathered.len() >= EPOCH_RECORDS || cut.bytes_left == 0 {
+            cut.hear(before);
+            // A round that is begun is ended: nobody's part falls behind the end of an epoch.
+            let full = cut.gathered.len() + ROUND > EPOCH_RECORDS || cut.bytes_left == 0;
+            if full || is_dry || (cut.gathered.len() == before && !cut.shares.free()) {
                 return Ok(begun);
             }
         }
     }
 
+    /// Takes a class's part of a round; gives how many records that were.
+    fn take_part(&mut self, cut: &mut Cut, class: Class) -> Result<usize> {
+        let before = cut.gathered.len();
+        let part = shares::records(class);
+        let budget = cut.shares.budget(class, cut.bytes_left);
+        let mut bytes = budget;
+        if class == Class::Normal {
+            let mut taken = self.kafka.take(class, part.div_ceil(2), &mut bytes, &mut cut.gathered);
+            taken += self.gather_spool(cut, part - taken, &mut bytes)?;
+            self.kafka.take(class, part.saturating_sub(taken), &mut bytes, &mut cut.gathered);
+        } else {
+            self.kafka.take(class, part, &mut bytes, &mut cut.gathered);
+        }
+        cut.shares.used(class, budget - bytes);
+        cut.bytes_left -= budget - bytes;
+        Ok(cut.gathered.len() - before)
+    }
+
     /// Takes at most so many records of the spool.
-    fn gather_spool(&self, cut: &mut Cut, records: usize) -> Result<usize> {
+    fn gather_spool(&self, cut: &mut Cut, records: usize, bytes: &mut usize) -> Result<usize> {
         let end = self.spool.log().durable_end();
         let before = cut.gathered.len();
         let room = EPOCH_RECORDS.saturating_sub(before).min(records);
         for _ in 0..room {
-            if cut.bytes_left == 0 {
+            if *bytes == 0 {
                 break;
             }
             match cut.reader.next() {
                 Some(Ok((row, record))) => {
                     cut.row = row + 1;
-                    cut.bytes_left = cut.bytes_left.saturating_sub(record.bytes.len());
+                    *bytes = bytes.saturating_sub(record.bytes.len());
                     let now = Instant::now();
                     cut.passage.heard(now);
                     cut.heard.insert(Arc::clone(&record.origin.source), now);
@@ -663,6 +707,7 @@ impl Conductor {
         let mut input =
             EpochInput { epoch: cut.epoch, records: std::mem::take(&mut cut.gathered), ..EpochInput::default() };
         cut.bytes_left = EPOCH_BYTES;
+        cut.shares = Shares::of(EPOCH_BYTES);
         for entry in cut.waiting.iter().filter(|entry| entry.kind == kafka::RESUME) {
             self.kafka.resume(&entry.body)?;
         }
@@ -690,7 +735,8 @@ impl Conductor {
         let mut idle: Vec<_> = cut
             .heard
             .iter()
-            .filter(|(_, at)| at.elapsed() >= self.idle_after)
+            // Who has records that we had no time for is not silent.
+            .filter(|(source, at)| at.elapsed() >= self.idle_after && !self.alignment.is_waiting(source))
             .map(|(source, _)| Arc::clone(source))
             .collect();
         // Files are bounded sources: they take no part in the watermark.

@@ -210,6 +210,9 @@ pub(crate) struct DetectionSettings {
     pub(crate) incident_unlinked: Vec<String>,
     /// A source that has been silent for this many seconds does not hold the watermark back.
     pub(crate) idle_after_s: u32,
+    /// When a partition of Kafka is behind: how far others may be ahead of it in event time, in seconds, before they wait
+    /// for it. 0: they do not wait.
+    pub(crate) max_drift_s: u32,
     /// How often rule files are looked at, in seconds: what changed is in force from the next epoch on. 0: only at a start
     /// and at SIGHUP.
     pub(crate) rule_watch_s: u32,
@@ -227,6 +230,7 @@ impl Default for DetectionSettings {
             incident_hub_neighbours_max: 50,
             incident_unlinked: Vec::new(),
             idle_after_s: 30,
+            max_drift_s: 600,
             rule_watch_s: 1,
         }
     }

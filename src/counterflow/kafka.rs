@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use cf_kafka::{Bound, Class, Format, Message, NotThere, PartitionState, Source};
+use cf_kafka::{Bound, Class, Format, Message, NotThere, PartitionState, Source, Unread};
 use cf_types::{EpochRecord, Framing, Origin, Position, Record, Tenant, Time, record::KAFKA_PREFIX};
 
 use crate::config::Settings;
@@ -192,15 +192,50 @@ impl Kafka {
     /// Takes at most so many records of a class. Gives how many.
     pub(crate) fn take(&mut self, class: Class, records: usize, bytes: &mut usize, out: &mut Vec<Record>) -> usize {
         let before = out.len();
-        let count = self.sources.iter().filter(|reading| reading.source.class() == class).count();
-        for reading in self.sources.iter_mut().filter(|reading| reading.source.class() == class) {
+        let count = self.sources.iter().filter(|reading| reading.source.has_class(class)).count();
+        for reading in self.sources.iter_mut().filter(|reading| reading.source.has_class(class)) {
             let left = records.saturating_sub(out.len() - before);
             // A share for each, and the first ones do not take all.
             let share = records.div_ceil(count.max(1)).min(left);
-            reading.source.take(share, bytes, &mut reading.messages);
+            reading.source.take(class, share, bytes, &mut reading.messages);
             reading.drain(out);
         }
         out.len() - before
+    }
+
+    /// Whether some go before others: partitions are of more classes than that of what is sent to us.
+    pub(crate) fn has_classes(&self) -> bool {
+        let has = |class| self.sources.iter().any(|reading| reading.source.has_class(class));
+        has(Class::High) || has(Class::Low)
+    }
+
+    /// The first class that is behind and has others after it.
+    pub(crate) fn leading(&self) -> Option<Class> {
+        let is_behind = |class: &Class| self.sources.iter().any(|reading| reading.source.is_behind(*class));
+        [Class::High, Class::Normal].into_iter().find(is_behind).filter(|_| self.has_classes())
+    }
+
+    /// Looks for first records; gives the streams of which it is not known whether they have one.
+    pub(crate) fn peek(&mut self) -> Vec<String> {
+        self.sources.iter_mut().flat_map(|reading| reading.source.peek()).collect()
+    }
+
+    /// Takes the first records that were found.
+    pub(crate) fn firsts(&mut self, out: &mut Vec<Record>) {
+        for reading in &mut self.sources {
+            reading.source.firsts(&mut reading.messages);
+            reading.drain(out);
+        }
+    }
+
+    /// Partitions that may have records which we did not read.
+    pub(crate) fn unread(&mut self) -> Vec<Unread> {
+        self.sources.iter_mut().flat_map(|reading| reading.source.unread()).collect()
+    }
+
+    /// Says which partitions nothing is taken from.
+    pub(crate) fn pause(&mut self, is_ahead: &dyn Fn(&str, Class) -> bool) {
+        self.sources.iter_mut().for_each(|reading| reading.source.pause(is_ahead));
     }
 
     /// What an epoch that is cut now binds.
@@ -237,8 +272,9 @@ impl Kafka {
     /// How all partitions stand, each with its source and class.
     pub(crate) fn states(&self) -> Vec<(Arc<str>, Class, PartitionState)> {
         let of = |reading: &Reading| {
-            let (name, class) = (Arc::clone(&reading.shape.name), reading.source.class());
-            reading.source.states().into_iter().map(move |state| (Arc::clone(&name), class, state)).collect::<Vec<_>>()
+            let name = Arc::clone(&reading.shape.name);
+            let states = reading.source.states().into_iter();
+            states.map(move |state| (Arc::clone(&name), state.class, state)).collect::<Vec<_>>()
         };
         self.sources.iter().flat_map(of).collect()
     }
@@ -322,7 +358,7 @@ mod tests {
         let cut_off = |state| {
             let stream = "kafka:edge:t/0".to_owned();
             let (next, end, lag, says) = (None, None, None, None);
-            let one = PartitionState { stream, state, next, end, lag, records: 0, bytes: 0, says };
+            let one = PartitionState { stream, state, next, end, lag, records: 0, bytes: 0, says, class: Class::High };
             is_cut_off(&[(Arc::from("edge"), Class::High, one)])
         };
         assert!(["waiting", "unreachable", "refused", "stopped"].into_iter().all(cut_off));

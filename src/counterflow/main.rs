@@ -1,6 +1,7 @@
 //! The `counterflow` binary: subcommands, settings, wiring, telemetry. No domain logic lives here.
 
 mod again;
+mod align;
 mod backtest;
 mod backup;
 mod below;
@@ -29,6 +30,7 @@ mod room;
 mod rulebook;
 mod rules;
 mod rules_work;
+mod shares;
 mod sinks;
 mod sources;
 mod sql;

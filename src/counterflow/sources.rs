@@ -141,7 +141,9 @@ impl Board {
     /// One line for health, and whether all is well.
     pub(crate) fn summary(&self) -> (bool, String) {
         let inner = self.lock();
-        let bad = |(_, _, state): &&(Arc<str>, Class, PartitionState)| !matches!(state.state, "reading" | "waiting");
+        let bad = |(_, _, state): &&(Arc<str>, Class, PartitionState)| {
+            !matches!(state.state, "reading" | "paused" | "waiting")
+        };
         let troubled: Vec<_> = inner.partitions.iter().filter(bad).collect();
         let says = match troubled.first() {
             None => format!("{} partitions of Kafka", inner.partitions.len()),

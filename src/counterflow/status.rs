@@ -104,6 +104,19 @@ impl Status {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner).reached.clone()
     }
 
+    /// The same with epochs that are not in the ledger yet.
+    pub(crate) fn newest_decoded(&self) -> BTreeMap<String, Time> {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut decoded = newest.reached.clone();
+        for (source, time) in newest.waiting.values().flatten() {
+            match decoded.get_mut(source) {
+                Some(reached) => *reached = (*time).max(*reached),
+                None => drop(decoded.insert(source.clone(), *time)),
+            }
+        }
+        decoded
+    }
+
     fn count_rejects(&self, rejects: &[Reject]) {
         if rejects.is_empty() {
             return;

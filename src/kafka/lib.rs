@@ -24,7 +24,7 @@ pub use partition::Message;
 pub use settings::{Class, Format, KafkaSettings, Mechanism, SaslSettings, SecuritySettings, Start};
 pub use sink::{NotDelivered, Outgoing, Sink, SinkWatch, check_sink};
 pub use sink_settings::{Compression, KafkaSinkSettings, SinkTopics};
-pub use source::{Bound, NotThere, PartitionState, Source, parse_stream, stream};
+pub use source::{Bound, NotThere, PartitionState, Source, Unread, parse_stream, stream};
 
 /// What keeps a client from being made: a setting that librdkafka does not take.
 #[derive(Debug, thiserror::Error)]

@@ -13,7 +13,7 @@ use rdkafka::{
     message::BorrowedMessage,
 };
 
-use crate::{Condition, client::Context};
+use crate::{Condition, client::Context, settings::Class};
 
 /// Bytes of a value that its mark is made of.
 const MARK_BYTES: usize = 4_096;
@@ -95,6 +95,12 @@ pub(crate) struct Partition {
     pub(crate) missed: u32,
     pub(crate) records: u64,
     pub(crate) bytes: u64,
+    /// Who goes first when we are behind.
+    pub(crate) class: Class,
+    /// It is far ahead of others: nothing is taken from it meanwhile.
+    pub(crate) paused: bool,
+    /// It came to its end since somebody asked.
+    pub(crate) reached_end: bool,
     value_bytes_max: usize,
 }
 
@@ -120,6 +126,9 @@ impl Partition {
             missed: 0,
             records: 0,
             bytes: 0,
+            class: Class::default(),
+            paused: false,
+            reached_end: false,
             value_bytes_max,
         }
     }
@@ -212,6 +221,7 @@ impl Partition {
     fn failed(&mut self, error: &KafkaError) -> bool {
         if matches!(error, KafkaError::PartitionEOF(_)) {
             self.caught_up = true;
+            self.reached_end = true;
             // The record before is gone, and nothing came after it: nothing can be compared.
             if self.state == State::Verifying {
                 self.state = State::Reading;

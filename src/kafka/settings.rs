@@ -1,6 +1,6 @@
 //! The settings of a Kafka source, checked once.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use rdkafka::ClientConfig;
 use schemars::JsonSchema;
@@ -18,6 +18,8 @@ pub struct KafkaSettings {
     pub format: Format,
     /// When we are behind: high, normal or low. High gets 16 of 20 parts, normal 3, low 1, and what others leave.
     pub class: Class,
+    /// Classes of topics (`TOPIC`) and partitions (`TOPIC/NUMBER`) that are not of the source's class.
+    pub classes: BTreeMap<String, Class>,
     /// Where a topic begins that was never read: earliest or latest. From then on the offsets bound in the ledger hold.
     pub start: Start,
     /// How to reach the brokers.
@@ -38,6 +40,7 @@ impl Default for KafkaSettings {
             topics: Vec::new(),
             format: Format::Auto,
             class: Class::Normal,
+            classes: BTreeMap::new(),
             start: Start::Earliest,
             security: SecuritySettings::default(),
             group: None,
@@ -147,6 +150,13 @@ pub enum Mechanism {
 }
 
 impl KafkaSettings {
+    /// The class of a partition: its own, that of its topic, or the source's.
+    #[must_use]
+    pub fn class_of(&self, topic: &str, partition: i32) -> Class {
+        let own = self.classes.get(&format!("{topic}/{partition}")).or_else(|| self.classes.get(topic));
+        own.copied().unwrap_or(self.class)
+    }
+
     /// What is wrong with them, in a sentence each.
     #[must_use]
     pub fn problems(&self, name: &str) -> Vec<String> {
@@ -172,6 +182,14 @@ impl KafkaSettings {
         let bytes = 64 << 10..=256 << 20;
         say(!bytes.contains(&self.ahead_bytes_max), "ahead_bytes_max must lie between 65536 and 268435456".to_owned());
         say(self.group.as_ref().is_some_and(String::is_empty), "group is empty".to_owned());
+        for named in self.classes.keys() {
+            let topic = match named.rsplit_once('/') {
+                Some((topic, number)) if number.parse::<u32>().is_ok() => topic,
+                _ => named.as_str(),
+            };
+            let known = self.topics.iter().any(|known| known == topic);
+            say(!known, format!("classes: {named:?} is no TOPIC or TOPIC/NUMBER of these topics"));
+        }
         self.security.wrong().into_iter().for_each(|problem| say(true, problem));
         problems
     }
@@ -309,8 +327,22 @@ mod tests {
         check(&KafkaSettings { ahead_bytes_max: 1, ..good() }, "65536");
         let security = SecuritySettings { ca: Some("ca.pem".into()), ..SecuritySettings::default() };
         check(&KafkaSettings { security, ..good() }, "tls: true");
+        for named in ["log", "logs/x", "logs/-1", "other/0"] {
+            let classes = BTreeMap::from([(named.to_owned(), Class::High)]);
+            check(&KafkaSettings { classes, ..good() }, "is no TOPIC");
+        }
         let sasl = Some(SaslSettings { user: "u".into(), ..SaslSettings::default() });
         check(&KafkaSettings { security: SecuritySettings { sasl, ..Default::default() }, ..good() }, "password");
+    }
+
+    #[test]
+    fn a_partitions_class_goes_before_its_topics_and_that_before_the_sources() {
+        let classes = [("logs", Class::Low), ("logs/7", Class::High)];
+        let classes = classes.into_iter().map(|(name, class)| (name.to_owned(), class)).collect();
+        let settings = KafkaSettings { classes, topics: vec!["logs".into(), "more".into()], ..good() };
+        assert_eq!(settings.problems("edge"), Vec::<String>::new());
+        let found = [("logs", 7), ("logs", 8), ("more", 7)].map(|(topic, number)| settings.class_of(topic, number));
+        assert_eq!(found, [Class::High, Class::Low, Class::Normal]);
     }
 
     #[test]

@@ -83,7 +83,7 @@ pub enum NotThere {
 pub struct PartitionState {
     /// `kafka:SOURCE:TOPIC/PARTITION`; for a topic that is not there without a partition.
     pub stream: String,
-    /// `reading`, `waiting`, `stopped`, `topic_missing`, `unreachable` or `refused`.
+    /// `reading`, `paused`, `waiting`, `stopped`, `topic_missing`, `unreachable` or `refused`.
     pub state: &'static str,
     /// The next offset to read.
     pub next: Option<u64>,
@@ -97,6 +97,21 @@ pub struct PartitionState {
     pub bytes: u64,
     /// Why it is stopped, or what went wrong last.
     pub says: Option<String>,
+    /// Who goes first when we are behind.
+    pub class: Class,
+}
+
+/// A partition that may have records which we did not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// Its name.
+    pub stream: Arc<str>,
+    /// Its class.
+    pub class: Class,
+    /// Whether it did not come to its end since the last time somebody asked.
+    pub behind: bool,
+    /// Whether records of it are here and were not taken.
+    pub waiting: bool,
 }
 
 /// A source.
@@ -188,10 +203,20 @@ impl Source {
         &self.settings
     }
 
-    /// Its class.
+    /// Whether a partition of this class may have records that we did not read, and may be read.
     #[must_use]
-    pub fn class(&self) -> Class {
-        self.settings.class
+    pub fn is_behind(&self, class: Class) -> bool {
+        let is_behind = |partition: &Partition| {
+            let is_read = matches!(partition.state, State::Reading | State::Verifying) && !partition.paused;
+            is_read && partition.class == class && !partition.caught_up
+        };
+        self.partitions.values().any(is_behind)
+    }
+
+    /// Whether partitions of this class are read.
+    #[must_use]
+    pub fn has_class(&self, class: Class) -> bool {
+        self.partitions.values().any(|partition| partition.class == class)
     }
 
     /// Says where a partition goes on; it is read from there once the broker has answered. Names of other sources, and
@@ -210,6 +235,7 @@ impl Source {
             .partitions
             .entry(key)
             .or_insert_with(|| Partition::new(Arc::from(stream), topic, number, bound.next, max));
+        partition.class = self.settings.class_of(topic, number);
         partition.bind(bound.next, bound.mark);
         partition.state = State::Waiting;
         partition.short = 0;
@@ -251,7 +277,8 @@ impl Source {
             let is_new = is_new || self.settings.start == Start::Earliest;
             let next = if is_new { low } else { high };
             let name: Arc<str> = Arc::from(stream(&self.name, &topic, number));
-            let partition = Partition::new(Arc::clone(&name), &topic, number, next, self.value_bytes_max);
+            let mut partition = Partition::new(Arc::clone(&name), &topic, number, next, self.value_bytes_max);
+            partition.class = self.settings.class_of(&topic, number);
             let key = (topic, number);
             self.partitions.insert(key.clone(), partition);
             tracing::info!(stream = &*name, next, "a partition is read");
@@ -402,8 +429,78 @@ impl Source {
         }
     }
 
-    /// Takes at most `records`, in turn from all partitions that have some; stops after `bytes` of values.
-    pub fn take(&mut self, records: usize, bytes: &mut usize, out: &mut Vec<Message>) {
+    /// Looks whether partitions have a first record, and keeps it for [`Source::firsts`]. Gives those of which it is not
+    /// known; a topic whose partitions are not found is named with a slash at its end. Of a cluster that refuses us
+    /// nothing is expected.
+    pub fn peek(&mut self) -> Vec<String> {
+        let (mut unknown, mut asked) = (Vec::new(), Vec::new());
+        for partition in self.partitions.values_mut() {
+            match partition.state {
+                State::Stopped(_) | State::Missing => continue,
+                State::Waiting => {}
+                State::Verifying | State::Reading => {
+                    if partition.ahead.is_none() && !partition.caught_up {
+                        match partition.look(Duration::ZERO) {
+                            Seen::Record(message) => partition.ahead = Some(message),
+                            Seen::Ask => asked.push((partition.topic.clone(), partition.number)),
+                            Seen::Nothing => {}
+                        }
+                    }
+                    if partition.ahead.is_some() || partition.caught_up {
+                        continue;
+                    }
+                }
+            }
+            unknown.push(partition.stream.to_string());
+        }
+        self.after(asked);
+        if matches!(self.shared.connection(), Connection::Refused(_)) {
+            return Vec::new();
+        }
+        let is_found =
+            |topic: &&String| self.missing.contains(*topic) || self.partitions.keys().any(|(name, _)| name == *topic);
+        let topics = self.settings.topics.iter().filter(|topic| !is_found(topic));
+        unknown.extend(topics.map(|topic| format!("kafka:{}:{topic}/", self.name)));
+        unknown
+    }
+
+    /// Takes the records that [`Source::peek`] found, one of each partition.
+    pub fn firsts(&mut self, out: &mut Vec<Message>) {
+        for partition in self.partitions.values_mut() {
+            if let Some(message) = partition.ahead.take() {
+                partition.take(&message);
+                partition.ready.store(true, Ordering::Release);
+                out.push(message);
+            }
+        }
+    }
+
+    /// Partitions that may have records which we did not read.
+    pub fn unread(&mut self) -> Vec<Unread> {
+        let mut unread = Vec::new();
+        for partition in self.partitions.values_mut() {
+            let reached_end = std::mem::take(&mut partition.reached_end);
+            if matches!(partition.state, State::Reading | State::Verifying) {
+                let behind = !reached_end && !partition.caught_up;
+                let waiting = partition.ahead.is_some() || partition.ready.load(Ordering::Acquire);
+                if behind || waiting {
+                    let (stream, class) = (Arc::clone(&partition.stream), partition.class);
+                    unread.push(Unread { stream, class, behind, waiting });
+                }
+            }
+        }
+        unread
+    }
+
+    /// Says which partitions nothing is taken from, until it is said anew.
+    pub fn pause(&mut self, is_ahead: &dyn Fn(&str, Class) -> bool) {
+        for partition in self.partitions.values_mut() {
+            partition.paused = is_ahead(&partition.stream, partition.class);
+        }
+    }
+
+    /// Takes at most `records` of a class, in turn from all partitions of it that have some; stops after `bytes` of values.
+    pub fn take(&mut self, class: Class, records: usize, bytes: &mut usize, out: &mut Vec<Message>) {
         let keys = self.partitions.len();
         let mut left = records;
         let mut asked = Vec::new();
@@ -414,7 +511,7 @@ impl Source {
                 break;
             }
             self.turn = self.turn.wrapping_add(1);
-            if !partition.is_ready() {
+            if partition.class != class || partition.paused || !partition.is_ready() {
                 continue;
             }
             let mut taken = 0;
@@ -574,6 +671,7 @@ impl Source {
                 records: 0,
                 bytes: 0,
                 says,
+                class: self.settings.class,
             });
         }
         states
@@ -586,6 +684,9 @@ impl Source {
             (State::Missing, _) => ("topic_missing", Some("the topic is not there".to_owned())),
             (_, Some((state, says))) => (*state, says.clone()),
             (State::Waiting | State::Verifying, None) => ("waiting", self.shared.last_error()),
+            (State::Reading, None) if partition.paused => {
+                ("paused", Some("it is far ahead in event time, and waits for partitions that are behind".to_owned()))
+            }
             (State::Reading, None) => ("reading", None),
         };
         PartitionState {
@@ -597,6 +698,7 @@ impl Source {
             records: partition.records,
             bytes: partition.bytes,
             says,
+            class: partition.class,
         }
     }
 }

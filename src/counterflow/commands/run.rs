@@ -19,6 +19,7 @@ use clap::Parser as _;
 use tokio::runtime::Runtime;
 
 use crate::{
+    align::Alignment,
     cli::{Cli, Command, RunArguments},
     commit::Store,
     conduct::{self, Conductor},
@@ -153,6 +154,7 @@ fn assemble(
         engine,
         spool,
         kafka: Kafka::new(settings),
+        alignment: Alignment::new(detection.max_drift_s),
         room,
         facts_log,
         keep: Keep::open(data)?,

@@ -178,6 +178,20 @@ impl Broker {
         producer.flush(Duration::from_secs(120)).unwrap();
     }
 
+    /// Writes values, each to its partition.
+    pub(crate) fn produce_by(&self, topic: &str, values: impl IntoIterator<Item = (i32, Vec<u8>)>) {
+        let producer: BaseProducer = self.config().create().unwrap();
+        for (partition, value) in values {
+            let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(partition).payload(&value);
+            while let Err((error, again)) = producer.send(record) {
+                assert_eq!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::QueueFull), "{error}");
+                producer.poll(Duration::from_millis(10));
+                record = again;
+            }
+        }
+        producer.flush(Duration::from_secs(120)).unwrap();
+    }
+
     /// Writes values in one transaction, and commits or aborts it.
     pub(crate) fn transact(&self, topic: &str, partition: i32, values: &[&str], commit: bool) {
         let mut config = self.config();
