@@ -64,7 +64,7 @@ impl Files {
             let mut file = File::create(&place)?;
             file.write_all(&content)?;
             fail::point("history.file_written");
-            file.sync_all()
+            fail::sync("history.sync", || file.sync_all())
         };
         write().map_err(HistoryError::file("write", &place))?;
         sync_folder(part)
@@ -148,7 +148,8 @@ fn is_ours(path: &str) -> bool {
 
 /// Makes names in a folder durable.
 pub(crate) fn sync_folder(path: &Path) -> Result<(), HistoryError> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(HistoryError::file("write", path))
+    let folder = File::open(path).map_err(HistoryError::file("write", path))?;
+    fail::sync("history.sync", || folder.sync_all()).map_err(HistoryError::file("write", path))
 }
 
 fn make_folder(parent: &Path, path: &Path) -> Result<(), HistoryError> {

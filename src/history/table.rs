@@ -259,7 +259,8 @@ impl Appender {
         let Some(folder) = &self.files.folder else { return Ok(()) }; // a store's answer is its promise
         let log = folder.join("_delta_log");
         let entry = log.join(format!("{version:020}.json"));
-        File::open(&entry).and_then(|file| file.sync_all()).map_err(HistoryError::file("write", &entry))?;
+        let file = File::open(&entry).map_err(HistoryError::file("write", &entry))?;
+        fail::sync("history.sync", || file.sync_all()).map_err(HistoryError::file("write", &entry))?;
         sync_folder(&log)
     }
 

@@ -168,6 +168,7 @@ async fn apply_because(
     }
     restored::verify_first(&mut transaction, record).await?;
     fail::point("ledger.before_commit");
+    fail::sync("ledger.sync", || Ok(())).map_err(sqlx::Error::Io).map_err(&store)?;
     transaction.commit().await.map_err(&store)?;
     fail::point("ledger.committed");
     Ok(applied)

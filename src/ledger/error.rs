@@ -111,7 +111,13 @@ pub enum LedgerError {
 impl LedgerError {
     /// Makes the mapper for an SQLite error of one attempt.
     pub(crate) fn store(attempted: &'static str) -> impl Fn(sqlx::Error) -> LedgerError {
-        move |source| LedgerError::Store { attempted, source }
+        move |source| {
+            // SQLite goes on after it as if the file were whole; we do not.
+            if let Some(error) = sync_error(&source) {
+                cf_fail::lost("ledger.sync", &error);
+            }
+            LedgerError::Store { attempted, source }
+        }
     }
 
     /// Makes the mapper for stored text that does not parse.
@@ -134,6 +140,8 @@ const SQLITE_BUSY: i64 = 5;
 const SQLITE_READONLY: i64 = 8;
 const SQLITE_IOERR: i64 = 10;
 const SQLITE_IOERR_SHMSIZE: i64 = 4_874;
+const SQLITE_IOERR_FSYNC: i64 = 1_034;
+const SQLITE_IOERR_DIR_FSYNC: i64 = 1_290;
 const SQLITE_CORRUPT: i64 = 11;
 const SQLITE_FULL: i64 = 13;
 const SQLITE_CANTOPEN: i64 = 14;
@@ -146,6 +154,12 @@ fn is_full(code: i64) -> bool {
 
 fn code(error: &sqlx::Error) -> Option<i64> {
     error.as_database_error()?.code()?.parse().ok()
+}
+
+/// A sync that SQLite could not do.
+fn sync_error(error: &sqlx::Error) -> Option<io::Error> {
+    let is_sync = |code: i64| matches!(code, SQLITE_IOERR_FSYNC | SQLITE_IOERR_DIR_FSYNC);
+    code(error).filter(|code| is_sync(*code)).map(|_| io::Error::other(error.to_string()))
 }
 
 fn store_hint(error: &sqlx::Error) -> &'static str {

@@ -300,10 +300,11 @@ impl FactsLog {
         }
         fail::point("facts.hours_written");
         for file in &files {
-            file.sync_data().map_err(|error| self.poison(disk, error))?;
+            fail::sync("facts.sync", || file.sync_data()).map_err(|error| self.poison(disk, error))?;
         }
         if !files.is_empty() {
-            File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(|error| self.poison(disk, error))?;
+            let dir = File::open(&self.dir).map_err(at("open", &self.dir))?;
+            fail::sync("facts.sync", || dir.sync_all()).map_err(|error| self.poison(disk, error))?;
         }
         fail::point("facts.hours_synced");
         self.put_head(disk, head)?;
@@ -340,9 +341,10 @@ impl FactsLog {
         let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(at("open", &path))?;
         file.set_len(0).and_then(|()| file.write_all_at(&bytes, 0)).map_err(at("write to", &path))?;
         fail::point("facts.head_written");
-        file.sync_all().map_err(|error| self.poison(disk, error))?;
+        fail::sync("facts.sync", || file.sync_all()).map_err(|error| self.poison(disk, error))?;
         if fresh {
-            File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(|error| self.poison(disk, error))?;
+            let dir = File::open(&self.dir).map_err(at("open", &self.dir))?;
+            fail::sync("facts.sync", || dir.sync_all()).map_err(|error| self.poison(disk, error))?;
         }
         disk.head = head;
         Ok(())

@@ -47,6 +47,7 @@ use crate::{
 /// Runs until SIGTERM or SIGINT, then drains.
 pub(crate) fn run(cli: &Cli, arguments: &RunArguments) -> Result<Exit> {
     telemetry::start();
+    cf_fail::on_lost(end);
     let loaded = config::load(cli, Some(arguments))?;
     for warning in &loaded.warnings {
         tracing::warn!(warning, "settings");
@@ -84,6 +85,12 @@ pub(crate) fn run(cli: &Cli, arguments: &RunArguments) -> Result<Exit> {
     ended?;
     tracing::info!("stopped");
     Ok(Exit::Ok)
+}
+
+/// What could not be synced may be lost although a later sync succeeds: nothing more may be acknowledged, by nobody here.
+fn end(what: &'static str, error: &std::io::Error) {
+    tracing::error!(what, %error, "could not be synced, so what the disk holds is not known any more; look at the disk, start again");
+    std::process::exit(2);
 }
 
 /// Opens everything under the data folder and starts the graph.

@@ -211,6 +211,64 @@ fn an_fsync_error_ends_the_engine_before_it_acknowledges() {
     }
 }
 
+/// The same of all that comes after the spool: one failed sync, although the next would succeed.
+#[test]
+fn a_failed_sync_of_ledger_history_or_facts_log_ends_the_engine() {
+    for name in cf_fail::SYNCS {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let mut command = counterflow();
+        command.env("COUNTERFLOW_FAIL_AT", format!("{name}:3"));
+        end_and_keep(Engine::begin(command, &data, "rules/plan", &[]), &data, name);
+    }
+}
+
+/// A real one, of the ledger's log.
+#[test]
+fn an_fsync_error_of_the_ledger_ends_the_engine() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("skipped: strace is not there");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    Engine::start(&data, "rules/plan", &[]).stop();
+    let mut strace = Command::new("strace");
+    strace.args(["-D", "-f", "-qqq", "-o", "/dev/null", "-P", data.join("ledger.db-wal").to_str().unwrap()]);
+    strace.args(["-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:error=EIO:when=20"]);
+    strace.arg(env!("CARGO_BIN_EXE_counterflow")).current_dir(crate::support::root());
+    strace.env_remove("COUNTERFLOW_CONFIG");
+    end_and_keep(Engine::begin(strace, &data, "rules/plan", &[]), &data, "ledger.sync");
+}
+
+/// Sends until the engine ends; then everything that it acknowledged is there, and the alerts of it.
+#[track_caller]
+fn end_and_keep(mut engine: Engine, data: &Path, name: &str) {
+    let mut accepted = Vec::new();
+    if engine.is_ready_or_dead() {
+        for n in 0..600 {
+            match post_raw(engine.http, &failures("10.0.0.1", n..n + 1)) {
+                Ok((202, _)) => accepted.push(n),
+                Ok((503, _)) | Err(_) => break,
+                Ok((status, answer)) => panic!("{status} {answer}"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    wait_until("the engine ends", || engine.ended().is_some());
+    assert_eq!(engine.ended().unwrap().code(), Some(2), "{name}: {}", engine.log());
+    assert!(engine.log().contains(name) && engine.log().contains("could not be synced"), "{}", engine.log());
+    assert!(!accepted.is_empty(), "{name}");
+    Engine::start(data, "rules/plan", &[]).stop();
+    let statement = "select distinct event_id as id from events";
+    let output = run(&["sql", "--data", data.to_str().unwrap(), "--format", "json", statement], b"");
+    let found: Vec<_> = lines(&output).iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect();
+    for n in &accepted {
+        assert!(found.contains(&format!("10.0.0.1-{n}")), "{name}: {n} was acknowledged and is lost");
+    }
+    audit_is_whole(data);
+}
+
 /// Sends some events before, during and after a fault; then all alerts are those of a replay.
 fn alerts_are_those_of_a_replay(data: &Path, told: &Path, body: &str) {
     let wanted = run(&["replay", "--rules", "rules/plan", "-"], body.as_bytes());
