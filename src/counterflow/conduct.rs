@@ -133,6 +133,8 @@ struct Cut {
     gathering_since: Option<Instant>,
     waiting: Vec<ControlEntry>,
     looked_at_control: Instant,
+    /// Whether all of the control log was taken since we were told to stop.
+    looked_at_stop: bool,
     /// How event time goes on while all sources are silent.
     passage: Passage,
     /// Whether some partition cannot be read: it may have events, so its silence says nothing.
@@ -190,7 +192,7 @@ impl Conductor {
             if let Some(error) = self.spool.log().ended() {
                 bail!("the spool takes nothing any more, so nothing can be received: {error}");
             }
-            self.look_at_control(&mut cut)?;
+            self.look_at_control(&mut cut, stopping)?;
             let due = self.gather(&mut cut, flying.is_empty(), stopping)?;
             let in_flight = self.in_flight();
             if due && flying.len() < in_flight {
@@ -217,6 +219,7 @@ impl Conductor {
                 && flying.is_empty()
                 && cut.gathered.is_empty()
                 && cut.waiting.is_empty()
+                && cut.looked_at_stop
                 && cut.row >= self.spool.log().durable_end()
             {
                 break;
@@ -310,6 +313,7 @@ impl Conductor {
             gathering_since: None,
             waiting: Vec::new(),
             looked_at_control: Instant::now(),
+            looked_at_stop: false,
         }))
     }
 
@@ -576,12 +580,15 @@ impl Conductor {
         }
     }
 
-    fn look_at_control(&self, cut: &mut Cut) -> Result<()> {
-        if cut.looked_at_control.elapsed() < CONTROL_EVERY || !cut.waiting.is_empty() {
+    fn look_at_control(&self, cut: &mut Cut, stopping: bool) -> Result<()> {
+        // What was said before we were told to stop is taken, however little before: who said it was told that it is in.
+        let last = stopping && !cut.looked_at_stop;
+        if (cut.looked_at_control.elapsed() < CONTROL_EVERY && !last) || !cut.waiting.is_empty() {
             return Ok(());
         }
         cut.looked_at_control = Instant::now();
         let waiting = self.store.runtime.block_on(self.store.ledger.control_since(cut.control))?;
+        cut.looked_at_stop = stopping && waiting.is_empty();
         cut.waiting = again::one_at_a_time(waiting);
         Ok(())
     }

@@ -28,7 +28,7 @@ fn columns(history: &Path, table: Table) -> Vec<String> {
 #[test]
 fn a_folder_of_version_1_opens_and_gets_the_columns_it_lacks() {
     let dir = tempfile::tempdir().unwrap();
-    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/history/v1"), dir.path());
+    copy(&here().join("tests/history/v1"), dir.path());
     let before = columns(dir.path(), Table::Events);
     assert!(!before.contains(&"process_command_line".to_owned()));
     let mut writer = Writer::open(dir.path(), OPTIONS).unwrap();

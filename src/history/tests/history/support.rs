@@ -17,6 +17,12 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 pub(crate) const OPTIONS: Options = Options { encoders: 2 };
 
+/// The crate's folder as it is now, not as it was called when this was built: builds are shared between worktrees, and one
+/// of them may be gone.
+pub(crate) fn here() -> std::path::PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), Into::into)
+}
+
 pub(crate) fn origin() -> Arc<Origin> {
     Arc::new(Origin {
         tenant: Tenant::default(),

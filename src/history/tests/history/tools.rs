@@ -5,9 +5,11 @@ use std::{
     process::{Command, Output},
 };
 
+use crate::support::here;
+
 /// The folder of the programs, fetched if that is possible; `None` with a line that says why not.
 pub(crate) fn programs(test: &str) -> Option<PathBuf> {
-    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../scripts/readers");
+    let script = here().join("../../scripts/readers");
     let run = |word: &str| Command::new(&script).arg(word).output();
     let said = |output: &Output| String::from_utf8_lossy(&output.stderr).trim().to_owned();
     match run("fetch") {
