@@ -78,7 +78,13 @@ impl StartupHandler for Door {
                 client.session_extensions().insert(guard);
                 finish_authentication(client, &Parameters).await
             }
-            (Some(scram), message) => scram.on_startup(client, message).await,
+            (Some(scram), message) => {
+                let user = client.metadata().get("user").cloned().unwrap_or_default();
+                scram.on_startup(client, message).await.map_err(|error| match error {
+                    PgWireError::InvalidPassword(_) => wrong_password(&user),
+                    other => other,
+                })
+            }
             (None, _) => Err(refused("nobody may come in: no users are set")),
         }
     }
@@ -143,6 +149,13 @@ pub(super) fn read_users(path: &Path) -> io::Result<HashMap<String, String>> {
         }
     }
     Ok(users)
+}
+
+/// The same words whether there is such a user or not.
+fn wrong_password(user: &str) -> PgWireError {
+    let user: String = user.chars().take(64).collect();
+    let says = format!("password authentication failed for user {user:?}");
+    PgWireError::UserError(Box::new(ErrorInfo::new("FATAL".to_owned(), "28P01".to_owned(), says)))
 }
 
 /// Ends the connection.

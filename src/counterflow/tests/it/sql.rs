@@ -1,6 +1,8 @@
 //! SQL of the binary: live tables against history, over HTTP, over the Postgres wire with the clients that people use.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read as _,
     net::SocketAddr,
     path::Path,
     process::{Command, Output},
@@ -8,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::support::{Engine, free_address, lines, post, request, run, said, wait_until};
+use crate::support::{Engine, free_address, lines, post, request, run, said, shared, wait_until};
 
 /// Events of a few addresses, some of which fail to log in often.
 fn events(from: u64, to: u64) -> String {
@@ -65,9 +67,10 @@ fn live_is_history(data: &str) {
             format!("SELECT {alert} FROM {alerts} WHERE place = 1 ORDER BY alert_id"),
         ),
         (
-            "SELECT incident, state, redirect FROM incidents_now ORDER BY incident".to_owned(),
+            // A name may have come with an alert's revision, which is none of the incident.
+            "SELECT incident, state, redirect, title IS NULL AS unnamed FROM incidents_now ORDER BY incident".to_owned(),
             format!(
-                "SELECT incident, state, redirect FROM {} WHERE place = 1 ORDER BY incident",
+                "SELECT incident, state, redirect, title IS NULL AS unnamed FROM {} WHERE place = 1 ORDER BY incident",
                 newest("incidents", "incident")
             ),
         ),
@@ -184,6 +187,63 @@ fn sql_over_http_reads_within_limits() {
     engine.stop();
 }
 
+/// What the public rules say of each technique: tactics of rules that name no other technique.
+fn tactics_of_rules(archive: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let bytes = zstd::decode_all(std::fs::File::open(archive).unwrap()).unwrap();
+    let mut said: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
+        let (mut entry, mut text) = (entry.unwrap(), String::new());
+        if entry.path().unwrap().extension().is_none_or(|extension| extension != "yml") {
+            continue;
+        }
+        entry.read_to_string(&mut text).unwrap();
+        let tags = text.lines().filter_map(|line| line.trim().strip_prefix("- attack."));
+        let (mut techniques, mut tactics) = (BTreeSet::new(), BTreeSet::new());
+        for tag in tags {
+            match tag.strip_prefix('t').map(|number| number.split('.').next().unwrap()) {
+                Some(number) if number.parse::<u16>().is_ok() => drop(techniques.insert(format!("t{number}"))),
+                // Groups and software stand beside.
+                _ if tag.contains(|c: char| c.is_ascii_digit()) => {}
+                _ => drop(tactics.insert(tag.replace('_', "-"))),
+            }
+        }
+        let alone = techniques.len() == 1;
+        for technique in techniques {
+            said.entry(technique).or_default().extend(if alone { tactics.clone() } else { BTreeSet::new() });
+        }
+    }
+    said
+}
+
+/// The table of `attack_tactic` against the rules that it is from: each technique that they name has a tactic, one of those
+/// that rules about it alone name.
+#[test]
+fn attack_tactics_are_those_of_the_rules() {
+    let Some(archive) = shared("data/sigma/sigmahq-rules.tar.zst") else { return };
+    let said_by = tactics_of_rules(&archive);
+    assert!(said_by.len() > 150, "{}", said_by.len());
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let at = data.to_str().unwrap();
+    let replayed = run(&["replay", "--data", at, "--rules", "rules/plan", "-"], events(0, 3).as_bytes());
+    assert!(replayed.status.success(), "{}", said(&replayed));
+    let values: Vec<String> = said_by.keys().map(|technique| format!("('{technique}')")).collect();
+    let sql = format!("SELECT t.tag, attack_tactic(t.tag) AS tactic FROM (VALUES {}) AS t(tag)", values.join(", "));
+    let given: Vec<Value> = ask(at, &sql);
+    assert_eq!(given.len(), said_by.len());
+    for row in given {
+        let (tag, tactic) = (row["tag"].as_str().unwrap(), row["tactic"].as_str());
+        // ATT&CK 19 parts one tactic in two; here it is one.
+        let one = |word: &String| match word.as_str() {
+            "stealth" | "defense-impairment" => "defense-evasion".to_owned(),
+            word => word.to_owned(),
+        };
+        let named: BTreeSet<String> = said_by[tag].iter().map(one).collect();
+        let tactic = tactic.unwrap_or_else(|| panic!("{tag} has no tactic; rules name {named:?}"));
+        assert!(named.is_empty() || named.contains(tactic), "{tag} is {tactic}; rules name {named:?}");
+    }
+}
+
 fn psql(sql: SocketAddr, command: &str) -> Output {
     Command::new("psql")
         .env("PGCONNECT_TIMEOUT", "20")
@@ -241,6 +301,62 @@ fn clients_read() {
         let output = Command::new(all).args([sql.ip().to_string(), sql.port().to_string()]).output().unwrap();
         println!("{}", String::from_utf8_lossy(&output.stdout));
         assert!(output.status.success(), "{}", said(&output));
+    }
+    engine.stop();
+}
+
+/// A certificate of its own for 127.0.0.1, and users; as settings.
+fn guarded(folder: &Path) -> String {
+    let at = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", &at("key.pem"), "-out", &at("cert.pem")])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", said(&made));
+    std::fs::write(at("users"), "grafana:s3cret phrase\nother:else\n").unwrap();
+    let text =
+        format!("sql:\n  users_file: {}\n  tls_cert: {}\n  tls_key: {}\n", at("users"), at("cert.pem"), at("key.pem"));
+    std::fs::write(at("guarded.yaml"), text).unwrap();
+    at("guarded.yaml")
+}
+
+/// SCRAM and TLS as libpq speaks them: who has the password comes in, over an encrypted connection if he asks for one; who
+/// has not does not.
+#[test]
+fn psql_comes_in_by_password_and_over_tls() {
+    if !is_there("psql", &["--version"]) || !is_there("openssl", &["version"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (settings, sql) = (guarded(folder.path()), free_address());
+    let more = ["--config", &settings, "--sql-listen", &sql.to_string()];
+    let engine = Engine::start(&folder.path().join("data"), "rules/plan", &more);
+    send(&engine, 0, 10);
+    wait_until("history has the events", || ask_http(&engine, "SELECT count(*) AS n FROM events")[0]["n"] == 10);
+    let psql = |user: &str, password: &str, more: &str, command: &str| {
+        let to = format!("host=127.0.0.1 port={} user={user} dbname=counterflow connect_timeout=20 {more}", sql.port());
+        let mut psql = Command::new("psql");
+        psql.env("PGPASSWORD", password).args(["-X", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-c", command, &to]);
+        psql.output().unwrap()
+    };
+    let count = "SELECT count(*) FROM events";
+    let root = format!("sslmode=verify-full sslrootcert={}", folder.path().join("cert.pem").display());
+    for more in ["sslmode=disable", "sslmode=require", "sslmode=require channel_binding=disable", &root] {
+        let output = psql("grafana", "s3cret phrase", more, count);
+        assert!(output.status.success(), "{more}: {}", said(&output));
+        assert_eq!(output.stdout, b"10\n", "{more}");
+    }
+    let about = psql("grafana", "s3cret phrase", "sslmode=require", "\\conninfo");
+    assert!(String::from_utf8_lossy(&about.stdout).contains("SSL connection (protocol: TLSv1.3"), "{about:?}");
+    for (user, password) in
+        [("grafana", "else"), ("nobody", "s3cret phrase"), ("other", "s3cret phrase"), ("grafana", "")]
+    {
+        for more in ["sslmode=disable", "sslmode=require"] {
+            let output = psql(user, password, more, count);
+            assert!(!output.status.success() && output.stdout.is_empty(), "{user} {password} {more}");
+            assert!(said(&output).contains("password"), "{user} {password} {more}: {}", said(&output));
+        }
     }
     engine.stop();
 }
