@@ -124,16 +124,17 @@ impl Table {
         candidates(tenant, &event.origin.source, &member, &event.entities, met, out);
     }
 
-    /// The same for an event of which no more is known than whom it speaks of: history has no URLs.
-    pub fn find(
+    /// The same for an event of which no more is known than whom it speaks of and its URLs, as history has it.
+    pub fn find<'a>(
         &self,
-        tenant: &Tenant,
-        source: &Arc<str>,
+        (tenant, source): (&Tenant, &Arc<str>),
         member: &Member,
         entities: Vec<Entity>,
+        urls: impl Iterator<Item = &'a str>,
         out: &mut Vec<Detection>,
     ) {
-        let observables = entities.iter().filter_map(Observable::of_entity).collect();
+        let of_urls = urls.take(PATTERNS_MAX).flat_map(Observable::of_url);
+        let observables = entities.iter().filter_map(Observable::of_entity).chain(of_urls).collect();
         let met = self.met(tenant, observables, member.time);
         candidates(tenant, source, member, &entities, met, out);
     }

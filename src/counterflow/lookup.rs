@@ -7,7 +7,7 @@
 //! not answered at a start is looked up then.
 //!
 //! Bounds: events of the last [`DAYS_MAX`] days and at most [`FOUND_MAX`] found at once, the oldest first; what is left
-//! out is said. History has no URLs of its own, so an indicator that is a URL finds only what comes after it.
+//! out is said. Rows of before history had URLs (version 1 of its schema) are found by their entities alone.
 
 use std::{
     io::{self, Write},
@@ -109,13 +109,14 @@ pub(crate) fn question(entries: &[ControlEntry], epoch: Epoch) -> Result<Questio
     Ok(question)
 }
 
-/// What answers among control-log entries found: for indicators, and for rules that are warmed.
+/// What answers among control-log entries found: for indicators, for rules that are warmed, and what hunts found.
 pub(crate) fn found(entries: &[ControlEntry]) -> Result<Vec<Detection>> {
     let mut found = Vec::new();
     for entry in entries.iter().filter(|entry| entry.kind == ANSWER) {
         found.extend(read(entry)?.found);
     }
     found.extend(crate::warm::found(entries)?);
+    found.extend(crate::hunts::found(entries)?);
     Ok(found)
 }
 
@@ -179,34 +180,60 @@ async fn append(log: &mut ControlLog, answer: &Answer) -> Result<()> {
 /// What is read of history: as little as the indicators allow.
 fn statement(question: &Question) -> String {
     let Question { epoch, facts, .. } = question;
-    let named = facts.iter().map(|fact| match &fact.body {
-        FactBody::Indicator(indicator) => match &indicator.pattern {
-            Pattern::Address(network) if network.prefix_len() == network.max_prefix_len() => {
-                Some(format!("address:{}", network.addr()))
-            }
-            Pattern::Domain(name) if !name.starts_with("*.") => Some(format!("domain:{name}")),
-            Pattern::Hash(hash) => Some(format!("file_hash:{hash}")),
-            Pattern::Url(_) => Some(String::new()),
-            Pattern::Address(_) | Pattern::Domain(_) => None,
-        },
-        _ => Some(String::new()),
-    });
-    let named: Option<Vec<String>> = named.collect();
-    let wanted = match named.filter(|named| named.len() <= NAMED_MAX) {
-        Some(named) => {
-            let quoted: Vec<String> = named.iter().map(|text| format!("'{}'", text.replace('\'', "''"))).collect();
-            format!("array_has_any(entities, make_array({}))", quoted.join(", "))
+    let wanted = match named(facts).filter(|named| named.entities.len() + named.urls.len() <= NAMED_MAX) {
+        Some(Named { entities, urls, hosts }) => {
+            let by_entity = (!entities.is_empty()).then(|| any_of("entities", &entities));
+            let by_url = (!urls.is_empty() && !hosts).then(|| any_of("urls", &urls));
+            let by_host = hosts.then(|| "cardinality(urls) > 0".to_owned());
+            let by: Vec<String> = [by_entity, by_url, by_host].into_iter().flatten().collect();
+            if by.is_empty() { "false".to_owned() } else { by.join(" OR ") }
         }
-        None => "cardinality(entities) > 0".to_owned(),
+        None => "cardinality(entities) > 0 OR cardinality(urls) > 0".to_owned(),
     };
     format!(
         "SELECT tenant, source, event_id, event_identity(tenant, source, event_id, id, raw) AS id, id IS NULL AS declared,
-                CAST(time AS BIGINT) AS micros, origin, line, record_offset, record_index, entities
+                CAST(time AS BIGINT) AS micros, origin, line, record_offset, record_index, entities, urls
          FROM events
-         WHERE epoch < {epoch} AND {wanted}
+         WHERE epoch < {epoch} AND ({wanted})
            AND time > (SELECT max(time) FROM events) - INTERVAL '{DAYS_MAX} days'
          ORDER BY time, origin, record_offset, record_index"
     )
+}
+
+/// By what events can be asked for.
+#[derive(Default)]
+struct Named {
+    entities: Vec<String>,
+    urls: Vec<String>,
+    /// Whether some are hosts, which may stand in any URL: which one, only reading tells.
+    hosts: bool,
+}
+
+/// The same of indicators, if all of them name what they mean.
+fn named(facts: &[Fact]) -> Option<Named> {
+    let mut named = Named::default();
+    for fact in facts {
+        let FactBody::Indicator(indicator) = &fact.body else { continue };
+        match &indicator.pattern {
+            Pattern::Hash(hash) => named.entities.push(format!("file_hash:{hash}")),
+            Pattern::Url(url) => named.urls.push(url.to_string()),
+            Pattern::Address(network) if network.prefix_len() == network.max_prefix_len() => {
+                named.entities.push(format!("address:{}", network.addr()));
+                named.hosts = true;
+            }
+            Pattern::Domain(name) if !name.starts_with("*.") => {
+                named.entities.push(format!("domain:{name}"));
+                named.hosts = true;
+            }
+            Pattern::Address(_) | Pattern::Domain(_) => return None,
+        }
+    }
+    Some(named)
+}
+
+fn any_of(column: &str, texts: &[String]) -> String {
+    let quoted: Vec<String> = texts.iter().map(|text| format!("'{}'", text.replace('\'', "''"))).collect();
+    format!("array_has_any({column}, make_array({}))", quoted.join(", "))
 }
 
 /// A row of history.
@@ -223,6 +250,7 @@ struct Row {
     record_offset: u64,
     record_index: u32,
     entities: Vec<String>,
+    urls: Option<Vec<String>>,
 }
 
 /// Takes rows as JSON lines and keeps what meets an indicator.
@@ -258,7 +286,9 @@ impl Sift {
                 index: row.record_index,
             },
         };
-        self.table.find(&Tenant::new(&row.tenant), &row.source.into(), &member, entities, &mut self.found);
+        let (tenant, source) = (Tenant::new(&row.tenant), row.source.into());
+        let urls = row.urls.iter().flatten().map(String::as_str);
+        self.table.find((&tenant, &source), &member, entities, urls, &mut self.found);
         Ok(())
     }
 }

@@ -139,7 +139,8 @@ fn what_is_looked_up_joins_what_was_met() {
             declared_id: event.declared_id.as_deref().map(Arc::from),
             position: event.position.clone(),
         };
-        table.find(&event.origin.tenant, &event.origin.source, &member, event.entities.clone(), &mut found);
+        let of = (&event.origin.tenant, &event.origin.source);
+        table.find(of, &member, event.entities.clone(), std::iter::empty(), &mut found);
     }
     let inputs = [
         Input { rules: Some(Arc::new(TestRules::new())), events: events[..2].to_vec(), ..Input::default() },

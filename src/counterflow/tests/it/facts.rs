@@ -88,6 +88,44 @@ fn event(id: &str, second: u32, address: &str) -> Vec<u8> {
     format!("{event}\n").into_bytes()
 }
 
+/// DET-04: by URLs, and by hosts that stand in nothing but a URL.
+#[test]
+fn an_indicator_of_a_url_finds_what_was_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let at = data.to_str().unwrap();
+    let engine = Engine::start(&data, "rules/plan", &[]);
+    let urls = ["HTTP://Evil.example/a?b=1#c", "http://other.example/x", "https://203.0.113.77/y", "no url"];
+    let line = |(second, url): (usize, &&str)| {
+        let time = format!("2026-01-05T14:00:{second:02}Z");
+        format!("{}\n", json!({"event_id": format!("u{second}"), "timestamp": time, "source": "app", "url": url}))
+    };
+    let body: String = urls.iter().enumerate().map(line).collect();
+    let (status, text) = post(engine.http, "/api/v1/events", NDJSON, body.as_bytes()).unwrap();
+    assert_eq!(status, 202, "{text}");
+    wait_until("the events are in history", || {
+        lines(&run(&["sql", "--data", at, "--format", "json", "select event_id from events"], b"")).len() == urls.len()
+    });
+    let titles = || -> Vec<String> {
+        let alerts = lines(&run(&["alerts", "--data", at, "--rule", "indicator"], b""));
+        let mut titles: Vec<String> = alerts.iter().map(|alert| alert["title"].as_str().unwrap().to_owned()).collect();
+        titles.sort();
+        titles
+    };
+    let fact = |value: &str| {
+        let output = run(&["facts", "add", "indicator", value, "confidence=90", "--data", at], b"");
+        assert_eq!(output.status.code(), Some(0), "{value}: {}", said(&output));
+    };
+    fact("http://evil.example/a?b=1");
+    wait_until("the URL of before is found", || titles().len() == 1);
+    fact("203.0.113.77");
+    fact("other.example");
+    wait_until("the hosts of before are found", || titles().len() == 3);
+    let expect = ["address:203.0.113.77", "domain:other.example", "url:http://evil.example/a?b=1"];
+    assert_eq!(titles(), expect.map(|what| format!("Indicator seen: {what}")));
+    engine.stop();
+}
+
 /// DET-04, RSK-06: what happened before an indicator is found too; facts move its score; what rested on it goes with it.
 #[test]
 fn an_indicator_finds_what_was_before_it_and_its_end_withdraws_it() {
