@@ -232,8 +232,8 @@ impl Store {
                 number: change.number,
                 state: change.state.to_owned(),
                 redirect: change.redirect,
-                title: None,
-                score: None,
+                title: change.title.clone(),
+                score: change.score,
                 revised_at: record.wall,
             })
             .collect();

@@ -3,7 +3,7 @@
 use cf_types::{Alert, AlertId, Epoch, Incident, IncidentId};
 use sqlx::Row as _;
 
-use crate::{AlertChange, AlertEvent, Applied, IncidentChange, Ledger, LedgerError};
+use crate::{AlertChange, AlertEvent, Applied, IncidentChange, Ledger, LedgerError, apply::incidents};
 
 impl Ledger {
     /// The revisions that an epoch made, as [`Ledger::apply`] gave them. An incident that later epochs changed again is
@@ -84,8 +84,11 @@ impl Ledger {
                 incident,
                 state: incident_state(&text(3)?),
                 redirect: row.try_get(4).map_err(&store)?,
+                title: None,
+                score: None,
             });
         }
+        applied.incidents = incidents::named(&mut writer, applied.incidents).await?;
         Ok(applied)
     }
 }

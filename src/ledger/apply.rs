@@ -8,7 +8,7 @@ mod adopt;
 mod alerts;
 mod assessments;
 mod backfilled;
-mod incidents;
+pub(crate) mod incidents;
 mod notices;
 mod risk;
 mod suppressed;
@@ -16,7 +16,7 @@ mod suppressed;
 use std::collections::BTreeMap;
 
 use cf_fail as fail;
-use cf_types::{Alert, AlertId, Epoch, EpochOutput, EpochRecord, Incident, Time};
+use cf_types::{Alert, AlertId, Epoch, EpochOutput, EpochRecord, Incident, Score, Time};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, SqliteConnection};
@@ -112,6 +112,10 @@ pub struct IncidentChange {
     pub state: &'static str,
     /// The number that stands for it after a merge.
     pub redirect: Option<i64>,
+    /// Title of its gravest alert, once that is written; of a merged one none.
+    pub title: Option<String>,
+    /// That alert's score.
+    pub score: Option<Score>,
 }
 
 pub(crate) use adopt::{adopt, differences};

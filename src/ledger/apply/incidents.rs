@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cf_types::{AlertId, EpochOutput, Incident, IncidentId, Lineage, Row};
+use cf_types::{AlertId, EpochOutput, Incident, IncidentId, Lineage, Row, Score};
 use serde_json::{Value, json};
 use sqlx::{Row as _, SqliteConnection};
 
@@ -41,6 +41,37 @@ pub(super) async fn apply(
     let first_new = next;
     let changes = decide(&went, &came, &numbers, &superseded, &withdrawn, &mut next);
     write(connection, step, &changes, first_new, next).await?;
+    named(connection, changes).await
+}
+
+/// Notes on each incident title and score of its gravest alert, chosen as readers do ([`crate::Reader::incidents`]).
+pub(crate) async fn named(
+    connection: &mut SqliteConnection,
+    mut changes: Vec<IncidentChange>,
+) -> Result<Vec<IncidentChange>, LedgerError> {
+    let store = LedgerError::store("read the names of incidents");
+    let numbers: Vec<i64> = changes.iter().map(|change| change.number).collect();
+    let rows: Vec<(i64, String, i64)> = sqlx::query_as(
+        "WITH best AS (
+             SELECT i.number, a.title, a.score,
+                    row_number() OVER (PARTITION BY i.number ORDER BY a.state IN ('withdrawn', 'superseded'),
+                                       a.rule = 'risk', a.score DESC, a.anchor, a.alert_id) AS place
+             FROM incident_alerts i JOIN alerts a ON a.alert_id = i.alert_id
+             WHERE i.number IN (SELECT value FROM json_each(?)))
+         SELECT number, title, score FROM best WHERE place = 1",
+    )
+    .bind(json!(numbers).to_string())
+    .fetch_all(connection)
+    .await
+    .map_err(&store)?;
+    let mut names: BTreeMap<i64, (String, i64)> =
+        rows.into_iter().map(|(number, title, score)| (number, (title, score))).collect();
+    for change in &mut changes {
+        if let Some((title, score)) = names.remove(&change.number) {
+            change.title = Some(title);
+            change.score = u16::try_from(score).ok().map(Score::from_tenths);
+        }
+    }
     Ok(changes)
 }
 
@@ -84,15 +115,18 @@ fn decide(
             *next += 1;
             new
         });
-        let change =
-            |number, state, redirect| IncidentChange { number, incident: (*incident).clone(), state, redirect };
+        let change = |number, state, redirect| {
+            let incident = (*incident).clone();
+            IncidentChange { number, incident, state, redirect, title: None, score: None }
+        };
         changes.push(change(keeps, "open", None));
         changes.extend(claim.iter().filter(|had| **had != keeps).map(|had| change(*had, "merged", Some(keeps))));
     }
     for (had, incident) in over {
         let all_withdrawn = incident.alerts.iter().all(|(_, alert)| withdrawn.contains(alert));
         let state = if all_withdrawn { "withdrawn" } else { "closed" };
-        changes.push(IncidentChange { number: had, incident: incident.clone(), state, redirect: None });
+        let incident = incident.clone();
+        changes.push(IncidentChange { number: had, incident, state, redirect: None, title: None, score: None });
     }
     changes.sort_by_key(|change| change.number);
     changes
