@@ -3,10 +3,15 @@
 //! Each query opens the tables it names anew, so it sees what was committed before it began and nothing after. Rows of
 //! epochs that some table does not have yet are left out: a join never sees half an epoch.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use cf_history::{HistoryError, Place, Table};
-use cf_types::Epoch;
+use cf_types::{Epoch, Time};
 use datafusion::{
     arrow::{
         array::{Array as _, AsArray as _, RecordBatch},
@@ -31,7 +36,7 @@ use datafusion::{
     prelude::{SessionConfig, SessionContext, col, lit},
     sql::parser::Statement,
 };
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -158,6 +163,43 @@ impl Session {
     /// As [`Session::query`]; live tables have no past.
     pub async fn query_as_of(&self, sql: &str, as_of: Option<AsOf>) -> Result<Rows, QueryError> {
         self.answer(statement::parse(sql)?, as_of, None).await
+    }
+
+    /// The same with times in the places of `$name`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::query`].
+    pub async fn query_with_times(&self, sql: &str, times: &BTreeMap<&str, Time>) -> Result<Rows, QueryError> {
+        let mut statement = statement::parse(sql)?;
+        statement::with_times(&mut statement, times)?;
+        self.answer(statement, None, None).await
+    }
+
+    /// The columns that a statement gives, by the tables' schemas alone: nothing is read, and columns that only loaded rules
+    /// bring are not known.
+    ///
+    /// # Errors
+    ///
+    /// When the statement is wrong or would write.
+    pub fn columns(&self, sql: &str, times: &BTreeMap<&str, Time>) -> Result<Vec<String>, QueryError> {
+        let mut statement = statement::parse(sql)?;
+        statement::with_times(&mut statement, times)?;
+        let context = self.empty_context()?;
+        let state = context.state();
+        let references = state.resolve_table_references(&statement).map_err(|error| self.error(&error))?;
+        let own = |reference: &&TableReference| reference.schema().is_none_or(|schema| schema == SCHEMA);
+        let known = |name: &str| self.tables().any(|table| table == name) || state.table_functions().contains_key(name);
+        if let Some(unknown) = references.iter().filter(own).find(|reference| !known(reference.table())) {
+            return Err(QueryError::no_table(unknown.table(), self.tables()));
+        }
+        // The catalogue is in memory: nothing in it waits.
+        let planned = state.statement_to_plan(statement).now_or_never();
+        let plan = planned.ok_or_else(|| QueryError::Sql("the statement cannot be planned at once".to_owned()))?;
+        let plan = plan.map_err(|error| self.error(&error))?;
+        let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        reading.verify_plan(&plan).map_err(|error| self.error(&error))?;
+        Ok(plan.schema().fields().iter().map(|field| field.name().clone()).collect())
     }
 
     /// Runs a statement that was checked.
@@ -313,7 +355,7 @@ impl Session {
     }
 
     /// The last epoch that was cut at a wall time or before; 0 if there is none.
-    async fn epoch_at(&self, time: cf_types::Time, complete: Epoch) -> Result<Epoch, QueryError> {
+    async fn epoch_at(&self, time: Time, complete: Epoch) -> Result<Epoch, QueryError> {
         let failed = |error: DataFusionError| self.error(&error);
         let context = self.context();
         let provider = self.provider(&context, Table::Epochs, complete).await?;

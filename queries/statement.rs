@@ -1,15 +1,18 @@
 //! From text to one statement that only reads.
 
-use std::ops::ControlFlow;
+use std::{collections::BTreeMap, ops::ControlFlow};
+
+use cf_types::Time;
 
 use datafusion::{
     error::DataFusionError,
     sql::{
         parser::{DFParser, DFParserBuilder, Statement},
         sqlparser::{
-            ast::{Expr, FunctionArguments, Statement as Sql, visit_expressions_mut, visit_relations},
+            ast::{Expr, FunctionArguments, Statement as Sql, Value, visit_expressions_mut, visit_relations},
             dialect::{Dialect, GenericDialect},
             keywords::Keyword,
+            parser::Parser,
             tokenizer::{Token, Tokenizer},
         },
     },
@@ -146,6 +149,27 @@ pub(crate) fn name_columns(statement: &mut Statement) {
         Statement::Explain(explain) => name_columns(&mut explain.statement),
         Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => {}
     }
+}
+
+/// Puts times in the places of `$name`, typed as columns of time are, so that files are passed over by them.
+pub(crate) fn with_times(statement: &mut Statement, times: &BTreeMap<&str, Time>) -> Result<(), QueryError> {
+    let mut values = BTreeMap::new();
+    for (name, time) in times {
+        let text = format!("arrow_cast({}, 'Timestamp(Microsecond, Some(\"UTC\"))')", time.micros());
+        let parsed = Parser::new(&GenericDialect {}).try_with_sql(&text).and_then(|mut parser| parser.parse_expr());
+        values.insert(format!("${name}"), parsed.map_err(|error| QueryError::Sql(error.to_string()))?);
+    }
+    let Statement::Statement(statement) = statement else { return Ok(()) };
+    let _done: ControlFlow<()> = visit_expressions_mut(statement, |expression| {
+        if let Expr::Value(value) = expression
+            && let Value::Placeholder(name) = &value.value
+            && let Some(time) = values.get(name)
+        {
+            *expression = time.clone();
+        }
+        ControlFlow::Continue(())
+    });
+    Ok(())
 }
 
 /// The catalogue has no order of its own: our tables, by name.

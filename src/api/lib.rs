@@ -15,6 +15,7 @@
 //! | `GET /api/v1/assessments/{alert}` | its score with every factor, and how it was scored before |
 //! | `GET /api/v1/risk`, `/risk?entity=host:web01` | entities by risk; one with what its risk is made of and leads to |
 //! | `POST /api/v1/sql` | one reading statement over history and live tables ([`sql`]) |
+//! | `GET /api/v1/hunts`, `/hunts/{name}`; `POST /hunts/{name}/run` | rules that ask history by time ([`hunts`]) |
 //! | `GET /api/v1/rejects`, `/rejects/{id}`; `POST /rejects/retry` | what was refused, and to let it go through again |
 //! | `GET /api/v1/suppressed` | alerts that an allow fact or a silence keeps from being told |
 //!
@@ -45,6 +46,7 @@ mod events;
 mod facts;
 mod guard;
 pub mod health;
+pub mod hunts;
 pub mod metrics;
 pub mod rejects;
 mod risk;
@@ -58,6 +60,7 @@ mod views;
 pub use engine::Engine;
 pub use error::ApiError;
 pub use health::{Condition, Health};
+pub use hunts::Hunts;
 pub use metrics::Page;
 pub use rejects::{RejectFilter, Rejects, RejectsAnswer, RejectsError, RetryRequest};
 pub use rules::Rules;
@@ -117,6 +120,7 @@ pub struct ApiState {
     pub(crate) sinks: Option<Arc<dyn sinks::Sinks>>,
     pub(crate) sql: Option<Arc<dyn Sql>>,
     pub(crate) rejects: Option<Arc<dyn Rejects>>,
+    pub(crate) hunts: Option<Arc<dyn Hunts>>,
 }
 
 impl ApiState {
@@ -149,6 +153,7 @@ impl ApiState {
             sinks: None,
             sql: None,
             rejects: None,
+            hunts: None,
         }
     }
 
@@ -193,6 +198,15 @@ impl ApiState {
 }
 
 impl ApiState {
+    /// With the engine's hunts; without them their routes are not found.
+    #[must_use]
+    pub fn with_hunts(mut self, hunts: Arc<dyn Hunts>) -> ApiState {
+        self.hunts = Some(hunts);
+        self
+    }
+}
+
+impl ApiState {
     /// With what answers SQL; without it the route is not found.
     #[must_use]
     pub fn with_sql(mut self, sql: Arc<dyn Sql>) -> ApiState {
@@ -222,6 +236,9 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/rejects", get(rejects::list))
         .route("/api/v1/rejects/retry", post(rejects::retry))
         .route("/api/v1/rejects/{id}", get(rejects::show))
+        .route("/api/v1/hunts", get(hunts::list))
+        .route("/api/v1/hunts/{name}", get(hunts::show))
+        .route("/api/v1/hunts/{name}/run", post(hunts::run))
         .route("/api/v1/rules", get(rules::list).post(rules::make))
         .route("/api/v1/rules/{id}", get(rules::show).put(rules::put).delete(rules::remove))
         .route_layer(middleware::from_fn(guard::local_name));

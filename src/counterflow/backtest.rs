@@ -11,7 +11,7 @@ mod matching;
 pub(crate) mod rule_sets;
 mod summary;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use cf_engine::EpochInput;
@@ -94,6 +94,9 @@ pub(crate) fn known(past: &Past, question: Question, told: &dyn Fn(u64, u64)) ->
     let facts = past.facts_at(question.point.control)?;
     let (mut before, mut after) = (Outcome::default(), Outcome::default());
     let mut graphs = Both::start(past, &question, &sets, &facts)?;
+    // Hunts are not asked again: of those that both sets have, what they found is known. One that is new has found nothing.
+    let hunts = past.hunts_found(question.point.control, question.from, question.to)?;
+    graphs.feed(Found { before: of(&sets.before, &hunts), after: of(&sets.after, &hunts) }, &mut before, &mut after)?;
     let job = matching::Job { past, sets: &sets, facts: &facts, deliveries: &deliveries };
     let threads = usize::from(question.workers);
     let effort = matching::run(&job, threads, question.cache_bytes, told, &mut |found| {
@@ -140,6 +143,12 @@ pub(crate) fn lived(past: &Past, question: Question, told: &dyn Fn(u64, u64)) ->
     effort.whole = began.elapsed();
     let facts = past.facts_at(question.point.control)?;
     Ok(report(&sets, &before, &after, &facts, effort))
+}
+
+/// Those of rules that a set has and that are evaluated.
+fn of(set: &RuleSet, found: &[Detection]) -> Vec<Detection> {
+    let on: BTreeSet<&Arc<str>> = set.rules().iter().filter(|info| info.enabled).map(|info| &info.id).collect();
+    found.iter().filter(|detection| on.contains(&detection.rule)).cloned().collect()
 }
 
 fn rule_sets_of(past: &Past, question: &Question) -> Result<RuleSets, Refused> {

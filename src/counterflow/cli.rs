@@ -1,6 +1,7 @@
 //! The command line: every flag with the words that its help shows.
 
 mod history;
+mod hunts;
 pub(crate) mod sinks;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -11,6 +12,8 @@ pub(crate) use history::{
     CompactArguments, EraseArguments, ExportArguments, ExportFormat, HistoryArguments, HistoryCommand,
     ImportHistoryArguments,
 };
+
+pub(crate) use hunts::{CheckHuntsArguments, HuntsArguments, HuntsCommand, RunHuntArguments, ShowHuntArguments};
 
 use crate::output::Format;
 
@@ -58,6 +61,9 @@ pub(crate) enum Command {
     /// Look at history's tables, keep them in order, import, export, erase
     #[command(subcommand)]
     History(HistoryCommand),
+    /// Rules that ask history by time: list them, check them, run one now
+    #[command(subcommand)]
+    Hunts(HuntsCommand),
     /// List incidents, or show one with its timeline
     Incidents(IncidentsArguments),
     /// List alerts as they stand

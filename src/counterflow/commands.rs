@@ -9,6 +9,7 @@ mod detect;
 mod explain;
 mod facts;
 mod history;
+mod hunts;
 mod incidents;
 mod models;
 mod predict;
@@ -55,6 +56,7 @@ pub(crate) fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Sinks(command) => sinks::run(cli, command),
         Command::Sql(arguments) => sql::run(cli, arguments),
         Command::History(command) => history::run(cli, command),
+        Command::Hunts(command) => hunts::run(cli, command),
         Command::Incidents(arguments) => incidents::run(cli, arguments),
         Command::Alerts(arguments) => incidents::alerts(cli, arguments),
         Command::Risk(arguments) => risk::run(cli, arguments),

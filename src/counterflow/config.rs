@@ -213,6 +213,11 @@ pub(crate) struct DetectionSettings {
     /// When a partition of Kafka is behind: how far others may be ahead of it in event time, in seconds, before they wait
     /// for it. 0: they do not wait.
     pub(crate) max_drift_s: u32,
+    /// How often hunts (rules that ask history in SQL) are run, in seconds, if they do not say; 0: only by hand. Other rules
+    /// meet events as they come.
+    pub(crate) rule_scan_interval: u32,
+    /// Hunts that run at once; more wait.
+    pub(crate) max_concurrent_scans: u32,
     /// How often rule files are looked at, in seconds: what changed is in force from the next epoch on. 0: only at a start
     /// and at SIGHUP.
     pub(crate) rule_watch_s: u32,
@@ -231,6 +236,8 @@ impl Default for DetectionSettings {
             incident_unlinked: Vec::new(),
             idle_after_s: 30,
             max_drift_s: 600,
+            rule_scan_interval: 60,
+            max_concurrent_scans: 10,
             rule_watch_s: 1,
         }
     }
@@ -361,8 +368,6 @@ const FOREIGN: &[Foreign] = &[
     Foreign { path: "app.version", says: "the version is the program's own" },
     Foreign { path: "database.*", says: "the ledger is an embedded database in the data folder" },
     Foreign { path: "redis.*", says: "there is no Redis; queue and cache are the spool and the graph" },
-    Foreign { path: "detection.rule_scan_interval", says: "rules meet events as they come; nothing is scanned" },
-    Foreign { path: "detection.max_concurrent_scans", says: "rules meet events as they come; nothing is scanned" },
     Foreign { path: "detection.correlation_window", says: "each rule names its own window" },
     Foreign { path: "orchestration.max_concurrent_playbooks", says: "playbooks are not there yet" },
     Foreign { path: "orchestration.playbook_timeout", says: "playbooks are not there yet" },

@@ -21,6 +21,7 @@ use tokio::{
 use crate::{
     conduct::Conductor,
     config::{ListenSettings, Settings},
+    hunts::schedule::HuntsApi,
     rejects::Asked,
     reload::Reload,
     sinks::{self, Sinks},
@@ -95,7 +96,7 @@ impl Edge {
         sockets: Sockets,
         conductor: &Conductor,
         reload: &Arc<Reload>,
-        engine: Arc<dyn cf_api::Engine>,
+        (engine, hunts): (Arc<dyn cf_api::Engine>, Arc<HuntsApi>),
         sinks: &Sinks,
     ) -> Result<Edge> {
         let runtime = Arc::clone(&conductor.store.runtime);
@@ -143,6 +144,11 @@ impl Edge {
                     (if good { Condition::Ok } else { Condition::Degraded }, says)
                 });
             }
+            let of = Arc::clone(&hunts);
+            health.component("hunts", move || {
+                let (good, says) = of.summary();
+                (if good { Condition::Ok } else { Condition::Degraded }, says)
+            });
             let health = Arc::new(health);
             let page = page(&conductor.status, spool, reload, counts, &conductor.triage);
             let page = with_lags(page, Arc::clone(&conductor.board), Arc::clone(sinks.board()));
@@ -151,6 +157,7 @@ impl Edge {
             let rejects = Asked::new(data.to_owned(), runtime.handle().clone());
             let mut state = state.with_rules(rules).with_engine(engine).with_sources(sources(settings, conductor));
             state = state.with_rejects(rejects).with_sinks(Arc::<sinks::Board>::clone(sinks.board()));
+            state = state.with_hunts(hunts);
             if let Some(sql) = &sql {
                 state = state.with_sql(Arc::<Service>::clone(sql));
             }

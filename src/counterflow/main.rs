@@ -14,6 +14,7 @@ mod config;
 mod edge;
 mod history_settings;
 mod housekeeping;
+mod hunts;
 mod input;
 mod kafka;
 mod keep;

@@ -24,7 +24,7 @@ use cf_ledger::{
 };
 use cf_queries::Session;
 use cf_sigma::{RuleSet, Text};
-use cf_types::{Alert, Epoch, EpochRecord, Fact, Time, clock};
+use cf_types::{Alert, Detection, Epoch, EpochRecord, Fact, Time, clock};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -134,24 +134,8 @@ impl Past {
         }
         let reader = runtime.block_on(Reader::open(data))?;
         let session = Session::open(&history, cf_queries::Options::default())?;
-        let mut past = Past {
-            runtime,
-            data: data.to_path_buf(),
-            reader,
-            session,
-            settings: config::load(cli, None)?.settings,
-            bounded: false,
-        };
-        let generation = past.runtime.block_on(past.reader.engine())?.generation;
-        let kept = past.runtime.block_on(past.reader.rule_set_get(&format!("{SETTINGS_PREFIX}{generation}")))?;
-        if let Some(body) = kept {
-            let kept: Kept = serde_json::from_slice(&body).context("the settings kept in the ledger are damaged")?;
-            past.bounded = kept.bounded;
-            if cli.config.is_none() {
-                past.settings = kept.into_settings(past.settings);
-            }
-        }
-        Ok(past)
+        let (settings, bounded) = settings_of(cli, &runtime, &reader)?;
+        Ok(Past { runtime, data: data.to_path_buf(), reader, session, settings, bounded })
     }
 
     /// The history folder.
@@ -265,6 +249,14 @@ impl Past {
         Ok(facts.into_iter().collect())
     }
 
+    /// What hunts had found up to an entry of the control log, of a span of event time.
+    pub(crate) fn hunts_found(&self, control: i64, from: Option<Time>, to: Option<Time>) -> Result<Vec<Detection>> {
+        let mut found = crate::hunts::found(&self.control_between(0, control)?)?;
+        let within = |time: Time| from.is_none_or(|from| time >= from) && to.is_none_or(|to| time < to);
+        found.retain(|detection| within(detection.member.time));
+        Ok(found)
+    }
+
     /// The rule set that an epoch met its events with.
     pub(crate) fn rules_of(&self, epoch: Epoch) -> Result<RulesThen> {
         let records = self.records(epoch.saturating_sub(1), epoch)?;
@@ -274,34 +266,7 @@ impl Past {
 
     /// A rule set that the ledger keeps, by its hash.
     pub(crate) fn rule_set(&self, hash: &str) -> Result<RulesThen> {
-        let texts = self.texts(hash)?;
-        let (set, _problems) = rules::compile(&texts, &self.rule_options()?);
-        if set.hash() != hash {
-            bail!(
-                "the rule set {hash} of the ledger compiles to {}: placeholders, log sources or pipelines are others now; \
-                 give the settings of then with --config",
-                set.hash()
-            );
-        }
-        Ok(RulesThen { set, texts })
-    }
-
-    fn texts(&self, hash: &str) -> Result<Vec<Text>> {
-        let get = |hash: &str| self.runtime.block_on(self.reader.rule_set_get(hash));
-        let body = get(hash)?.with_context(|| format!("the ledger lacks rule set {hash}"))?;
-        let mut texts = Vec::new();
-        for (file, kept) in rulebook::files(&body)? {
-            let text = match kept {
-                KeptText::Text(text) => text,
-                KeptText::Hash(hash) => {
-                    let text = get(&hash)?;
-                    let text = text.with_context(|| format!("the ledger lacks the text {hash} of rule file {file}"))?;
-                    String::from_utf8(text).context("a rule text in the ledger is damaged")?
-                }
-            };
-            texts.push(Text { file: file.into(), text });
-        }
-        Ok(texts)
+        rule_set_of(&self.runtime, &self.reader, &self.settings, hash)
     }
 
     /// Runs a query of few rows.
@@ -323,6 +288,51 @@ impl Past {
         );
         Ok(self.runtime.block_on(self.session.query(&statement))?)
     }
+}
+
+/// The settings that the epochs of a folder were computed with, and whether it is that of a replay of files. Those of a
+/// file win over those that the engine kept.
+pub(crate) fn settings_of(cli: &crate::cli::Cli, runtime: &Runtime, reader: &Reader) -> Result<(Settings, bool)> {
+    let said = config::load(cli, None)?.settings;
+    let generation = runtime.block_on(reader.engine())?.generation;
+    let kept = runtime.block_on(reader.rule_set_get(&format!("{SETTINGS_PREFIX}{generation}")))?;
+    let Some(body) = kept else { return Ok((said, false)) };
+    let kept: Kept = serde_json::from_slice(&body).context("the settings kept in the ledger are damaged")?;
+    let bounded = kept.bounded;
+    Ok((if cli.config.is_none() { kept.into_settings(said) } else { said }, bounded))
+}
+
+/// A rule set that the ledger keeps, by its hash.
+pub(crate) fn rule_set_of(runtime: &Runtime, reader: &Reader, settings: &Settings, hash: &str) -> Result<RulesThen> {
+    let texts = texts(runtime, reader, hash)?;
+    let options = settings.rules.options(settings.detection.fold_window_s)?;
+    let (set, _problems) = rules::compile(&texts, &options);
+    if set.hash() != hash {
+        bail!(
+            "the rule set {hash} of the ledger compiles to {}: placeholders, log sources or pipelines are others now; \
+             give the settings of then with --config",
+            set.hash()
+        );
+    }
+    Ok(RulesThen { set, texts })
+}
+
+fn texts(runtime: &Runtime, reader: &Reader, hash: &str) -> Result<Vec<Text>> {
+    let get = |hash: &str| runtime.block_on(reader.rule_set_get(hash));
+    let body = get(hash)?.with_context(|| format!("the ledger lacks rule set {hash}"))?;
+    let mut texts = Vec::new();
+    for (file, kept) in rulebook::files(&body)? {
+        let text = match kept {
+            KeptText::Text(text) => text,
+            KeptText::Hash(hash) => {
+                let text = get(&hash)?;
+                let text = text.with_context(|| format!("the ledger lacks the text {hash} of rule file {file}"))?;
+                String::from_utf8(text).context("a rule text in the ledger is damaged")?
+            }
+        };
+        texts.push(Text { file: file.into(), text });
+    }
+    Ok(texts)
 }
 
 /// The options of a graph in which nothing ages out.

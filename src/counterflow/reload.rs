@@ -207,6 +207,11 @@ impl Reload {
         drop(self.asked.send(Asked::End));
     }
 
+    /// The compiled rules as they are.
+    pub(crate) fn rules(&self) -> Arc<RuleSet> {
+        Arc::clone(&self.book.lock().unwrap_or_else(PoisonError::into_inner).set)
+    }
+
     /// The rules as they are.
     pub(crate) fn book(&self) -> RuleBook {
         self.book.lock().unwrap_or_else(PoisonError::into_inner).clone()

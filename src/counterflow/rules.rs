@@ -11,6 +11,8 @@ use anyhow::{Context, Result, bail};
 use cf_sigma::{Options, ParseOptions, Parsed, Problem, RuleSet, Severity, Text};
 use cf_types::assess;
 
+use crate::hunts;
+
 /// The largest rule file read, in bytes: the largest Sigma file has 300 kB, whole YARA collections some 10 MB.
 pub(crate) const RULE_FILE_BYTES_MAX: u64 = 16 << 20;
 
@@ -138,6 +140,7 @@ fn checked((rules, mut problems): (RuleSet, Vec<Problem>)) -> (Arc<RuleSet>, Vec
         hint: Some("give it another id, best a UUID".to_owned()),
         rule: Some(Arc::clone(&rule.id)),
     }));
+    problems.extend(hunts::check::problems(&rules));
     (Arc::new(rules), problems)
 }
 

@@ -184,18 +184,29 @@ async fn send(sender: mpsc::Sender<Result<Bytes, String>>, mut encoder: Encoder,
     }
 }
 
+/// Why there is no answer, in one word.
+pub(crate) const fn code(error: &QueryError) -> &'static str {
+    match error {
+        QueryError::NotReadOnly { .. } => "read_only",
+        QueryError::NoTable { .. } => "no_table",
+        QueryError::TooLong { .. } | QueryError::TooComplex { .. } => "too_complex",
+        QueryError::NotOneStatement { .. } | QueryError::Sql(_) | QueryError::NoPast { .. } => "invalid_sql",
+        QueryError::Memory { .. } => "memory_limit",
+        QueryError::TooManyRows { .. } => "row_limit",
+        QueryError::TooSlow { .. } => "time_limit",
+        QueryError::Busy => "busy",
+        QueryError::Live { .. } | QueryError::History(_) | QueryError::Write(_) => "history",
+    }
+}
+
 /// Whose fault it is.
 fn refusal(error: &QueryError) -> Refusal {
-    let (status, code) = match error {
-        QueryError::NotReadOnly { .. } => (403, "read_only"),
-        QueryError::NoTable { .. } => (422, "no_table"),
-        QueryError::TooLong { .. } | QueryError::TooComplex { .. } => (422, "too_complex"),
-        QueryError::NotOneStatement { .. } | QueryError::Sql(_) | QueryError::NoPast { .. } => (422, "invalid_sql"),
-        QueryError::Memory { .. } => (422, "memory_limit"),
-        QueryError::TooManyRows { .. } => (422, "row_limit"),
-        QueryError::TooSlow { .. } => (422, "time_limit"),
-        QueryError::Busy => (429, "busy"),
-        QueryError::Live { .. } | QueryError::History(_) | QueryError::Write(_) => (503, "history"),
+    let code = code(error);
+    let status = match code {
+        "read_only" => 403,
+        "busy" => 429,
+        "history" => 503,
+        _ => 422,
     };
     let message = if status == 503 {
         tracing::error!(%error, "an SQL query could not read its tables");

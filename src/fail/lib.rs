@@ -30,6 +30,8 @@ pub const POINTS: &[&str] = &[
     "api.durable",
     "control.before_commit",
     "control.committed",
+    "hunt.before_commit",
+    "hunt.committed",
     "epoch.cut",
     "epoch.computed",
     "ledger.before_commit",

@@ -15,6 +15,7 @@ mod again;
 pub mod audit;
 pub mod control;
 mod held;
+pub mod hunts;
 pub mod retries;
 pub mod triage;
 
@@ -37,6 +38,7 @@ pub use audit::{AuditFault, AuditRecord};
 pub use control::{ControlEntry, ControlLog, NewFact};
 pub use engine::{Engine, Ledger};
 pub use error::LedgerError;
+pub use hunts::{HuntFound, HuntRow, HuntRun, HuntState};
 pub use lock::DirLock;
 pub use members::{MemberRef, MemberSummary, MembersOf};
 pub use outbox::{ActionInForce, Intent, IntentKind, Operation, Outcome, Try};

@@ -16,6 +16,8 @@ use crate::{
     Outcome, Present, Reader, Route, Routes, outbox::BLOCK_ADDRESS, read::AlertFilter, schema,
 };
 
+#[path = "hunts_tests.rs"]
+mod hunts;
 #[path = "sinks_tests.rs"]
 mod sinks;
 #[path = "triage_tests.rs"]

@@ -71,6 +71,11 @@ const CODES: &[(&str, &str)] = &[
         "A filter names a rule of another log source and does not concern it. Give both the same `logsource`.",
     ),
     ("generate", "`generate` is neither true nor false."),
+    (
+        "hunt",
+        "A hunt lacks its query, or a part of it is malformed. Write `hunt: {query: SELECT .., window: 1h, key: [host]}`.",
+    ),
+    ("hunt_query", "The query of a hunt cannot be asked, or does not give the columns that make rows detections."),
     ("id_form", "The id is no UUID. Make a random one."),
     ("inherited_id", "A rule of a collection has no id of its own. Give it one."),
     ("log_sources", "A file of log sources has something that is unknown or malformed; nothing of the file is taken."),
@@ -93,7 +98,7 @@ const CODES: &[(&str, &str)] = &[
     ("no_condition", "There is no condition. Write one."),
     ("no_date", "The rule has no date. Say when it was written."),
     ("no_description", "The rule has no description. Say what it finds and why that matters."),
-    ("no_detection", "The document has no `detection`, `correlation` or `filter`. Look for a misspelt key."),
+    ("no_detection", "The document has no `detection`, `correlation`, `filter` or `hunt`. Look for a misspelt key."),
     ("no_falsepositives", "The rule does not say what else may meet it. Add `falsepositives`."),
     ("no_field", "The correlation lacks the field whose values count. Add `field` to its condition."),
     (

@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     explain::{Explained, Referenced},
+    hunt::Hunt,
     learnt::Learnt,
     log_source::LogSources,
     outline::Outline,
@@ -88,6 +89,8 @@ pub struct RuleInfo {
     pub alerts: bool,
     /// What people may read of it beside.
     pub meta: Arc<Meta>,
+    /// What it asks of history, if it is a hunt: then no event meets it.
+    pub hunt: Option<Arc<Hunt>>,
     /// Whether events meet it. What a rule found before it was disabled stays.
     pub enabled: bool,
 }
@@ -175,7 +178,13 @@ impl RuleSet {
             rules: infos,
             episode_rules: resolved.episode_rules,
             counts: resolved.counts,
-            layers: Layers::build(&rules, |rule| !is_off(&rule.id), &options.log_sources, profile, before),
+            layers: Layers::build(
+                &rules,
+                |rule| rule.hunt.is_none() && !is_off(&rule.id),
+                &options.log_sources,
+                profile,
+                before,
+            ),
             tally: Tally::new(rules.len()),
             learnt,
             files,
@@ -526,14 +535,15 @@ fn info_of_rule(rule: &Rule, alerts: bool) -> RuleInfo {
         correlation: false,
         alerts,
         meta: Arc::clone(&rule.meta),
+        hunt: rule.hunt.clone(),
         enabled: true,
     }
 }
 
 fn info_of_correlation((rule, alerts): &(Correlation, bool)) -> RuleInfo {
     let Correlation { id, title, description, level, status, tags, file, line, meta, .. } = rule.clone();
-    let (correlation, alerts, enabled) = (true, *alerts, true);
-    RuleInfo { id, title, description, level, status, tags, file, line, correlation, alerts, meta, enabled }
+    let (correlation, alerts, hunt, enabled) = (true, *alerts, None, true);
+    RuleInfo { id, title, description, level, status, tags, file, line, correlation, alerts, meta, hunt, enabled }
 }
 
 fn hash(files: &[Arc<ParsedFile>], parse_options: &ParseOptions, options: &Options) -> String {

@@ -28,6 +28,7 @@ mod codes;
 mod problem;
 mod yaml;
 
+pub mod hunt;
 pub mod log_source;
 pub mod parse;
 pub mod rule;
@@ -47,6 +48,7 @@ pub use codes::codes;
 pub use compile::{Options, RuleIndex, RuleInfo, RuleSet};
 pub use coverage::navigator_layer;
 pub use explain::{Explanation, LogSourceFit, Miss, Part, Referenced, Way, What};
+pub use hunt::Hunt;
 pub use lint::lint;
 pub use log_source::{Fed, LogSources};
 pub use outline::Outline;

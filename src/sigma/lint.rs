@@ -58,6 +58,8 @@ fn one(document: &Node, fields: &fields::Known, problems: &mut Problems) {
     } else if let Some(correlation) = document.get("correlation") {
         head::check(document, problems);
         head::correlation(correlation, problems);
+    } else if document.get("hunt").is_some() {
+        head::check(document, problems);
     } else if let Some(filter) = document.get("filter").filter(|filter| filter.map().is_some()) {
         head::log_source(document, problems);
         detection::check(document, filter, fields, problems);

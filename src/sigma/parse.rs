@@ -20,6 +20,7 @@ mod correlation;
 pub(crate) mod detection;
 mod filter;
 pub(crate) mod head;
+mod hunt;
 mod plan;
 mod timespan;
 pub(crate) mod value;
@@ -235,10 +236,14 @@ fn read_document(document: &Node, text: &Text, problems: &mut Problems, parsed: 
     if let Some(list) = document.get("disable").filter(|_| document.get("detection").is_none()) {
         return read_disabled(list, problems, parsed);
     }
+    if let Some(hunt) = document.get("hunt").filter(|_| document.get("detection").is_none()) {
+        parsed.rules.push(Arc::new(hunt::read(document, hunt, text, problems)?));
+        return Ok(());
+    }
     let Some(found) = document.get("detection") else {
         let keys = entries.iter().filter_map(|(key, _)| key.text()).take(100);
         let near = keys
-            .filter_map(|key| did_you_mean(key, ["detection", "correlation", "filter"]).map(|hint| (key, hint)))
+            .filter_map(|key| did_you_mean(key, ["detection", "correlation", "filter", "hunt"]).map(|hint| (key, hint)))
             .next();
         let hint = near.map(|(key, hint)| format!("there is `{}`; {hint}", shown(key)));
         return Err(problems.error("no_detection", document.at, "the document has no `detection`".to_owned(), hint));
@@ -267,6 +272,7 @@ fn read_document(document: &Node, text: &Text, problems: &mut Problems, parsed: 
         log_source,
         condition,
         outline: Arc::new(outline),
+        hunt: None,
         meta,
     }));
     Ok(())

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use regex::Regex;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use crate::outline::Outline;
+use crate::{hunt::Hunt, outline::Outline};
 
 /// A plain rule: one event fulfils it or not.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +36,8 @@ pub struct Rule {
     pub condition: Expr,
     /// The same as the text says it.
     pub outline: Arc<Outline>,
+    /// What it asks of history, if it is a hunt: then no event meets it.
+    pub hunt: Option<Arc<Hunt>>,
     /// What people may read of it beside.
     pub meta: Arc<Meta>,
 }

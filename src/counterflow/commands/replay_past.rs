@@ -115,7 +115,9 @@ fn known(past: &Past, arguments: &ReplayArguments, point: Point) -> Result<(View
     let mut drive = Drive::start(arguments.workers, past.bounded_graph()?, None)?;
     let mut view = View::of(&rules);
     let facts = past.facts_at(point.control)?.into_iter().map(|fact| (fact, 1)).collect();
-    let mut next = EpochInput { epoch: 1, rules: Some(rules), facts, ..EpochInput::default() };
+    // Hunts are not asked again: what they found is known, as facts are.
+    let found = past.hunts_found(point.control, *from, *to)?;
+    let mut next = EpochInput { epoch: 1, rules: Some(rules), facts, found, ..EpochInput::default() };
     let progress = progress(deliveries.files().iter().map(|file| file.rows).sum());
     let mut waiting = Vec::new();
     for file in deliveries.files() {

@@ -26,6 +26,7 @@ use crate::{
     config::{self, Settings},
     edge::{self, Edge},
     housekeeping::{Beside, Housekeeping},
+    hunts::{ask::Asker, schedule::Hunts},
     kafka::Kafka,
     keep::Keep,
     live::{self, Live},
@@ -67,12 +68,15 @@ pub(crate) fn run(cli: &Cli, arguments: &RunArguments) -> Result<Exit> {
     let (stop, stopping) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     conductor.room.ends_with(Arc::clone(&stop));
     let live = live(cli, &settings, &data, &conductor, &reload)?;
+    let hunts = hunts(&settings, &data, &conductor, &reload)?;
+    let engine: (Arc<dyn cf_api::Engine>, _) = (Arc::<Live>::clone(&live), hunts.api());
     let sinks = Sinks::start(&settings.sinks, &data, &conductor.store.ledger, &runtime)?;
-    let mut edge = Edge::start(&settings, &data, sockets, &conductor, &reload, Arc::<Live>::clone(&live), &sinks)?;
+    let mut edge = Edge::start(&settings, &data, sockets, &conductor, &reload, engine, &sinks)?;
     let files = read_files(&arguments.files, &conductor, Arc::clone(&stopping))?;
     runtime.spawn(watch_signals(edge.stopper(&runtime), live, stopping, Arc::clone(&stop)));
     let housekeeping = keep_house(&settings, &data, &conductor)?;
     let ended = conductor.run(&stop);
+    drop(hunts);
     drop(housekeeping);
     edge.close(&runtime);
     // After the last epoch and the last receipt: they are told, too.
@@ -178,6 +182,15 @@ fn assemble(
         accept_differences,
     };
     Ok((conductor, reload, watching))
+}
+
+/// Runs hunts beside the graph.
+fn hunts(settings: &Settings, data: &Path, conductor: &Conductor, reload: &Arc<Reload>) -> Result<Hunts> {
+    let reader = || conductor.store.runtime.block_on(conductor.store.ledger.reader());
+    let detection = &settings.detection;
+    let horizon_s = Some(i64::from(detection.horizon_s));
+    let asker = Asker::new(data, settings.sql.options(), horizon_s, i64::from(detection.max_ahead_s))?;
+    Hunts::start(settings, asker.with_live(reader()?), Arc::clone(reload), reader()?)
 }
 
 /// Keeps history in order beside the graph.

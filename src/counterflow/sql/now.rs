@@ -137,7 +137,7 @@ const fn may(name: &'static str, kind: Kind, meaning: &'static str) -> Column {
 
 const TENANT: Column = must("tenant", Kind::Word, "whose it is");
 
-const TABLES: &[LiveTable] = &[
+pub(crate) const TABLES: &[LiveTable] = &[
     LiveTable { name: "alerts_now", meaning: "alerts as they stand, all states", columns: ALERTS },
     LiveTable { name: "incidents_now", meaning: "incidents as they stand, all states", columns: INCIDENTS },
     LiveTable { name: "risk_now", meaning: "entities with a risk at the present event time", columns: RISK },

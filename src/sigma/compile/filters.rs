@@ -57,7 +57,7 @@ fn targets(
     index: &HashMap<Arc<str>, Vec<usize>>,
     told: &mut Problems,
 ) -> Vec<usize> {
-    let concerns = |rule: &Rule| is_part(&filter.log_source, &rule.log_source);
+    let concerns = |rule: &Rule| rule.hunt.is_none() && is_part(&filter.log_source, &rule.log_source);
     let Some(references) = &filter.rules else {
         return rules.iter().enumerate().filter(|(_, rule)| concerns(rule)).map(|(number, _)| number).collect();
     };

@@ -8,7 +8,7 @@ const ANCHOR_BYTES_MIN: usize = 3;
 
 /// Warns of rules without an anchor.
 pub(super) fn anchors(parsed: &Parsed, list: &mut Vec<Problem>) {
-    for rule in parsed.rules.iter().filter(|rule| !is_anchored(&rule.condition)) {
+    for rule in parsed.rules.iter().filter(|rule| rule.hunt.is_none() && !is_anchored(&rule.condition)) {
         let message =
             "no text must be present for the rule to be met: every event of its log source is looked at".to_owned();
         let hint = "ask for a value that must be there";

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Keys of a rule's document that the specification gives a meaning; all others are custom fields.
-pub(crate) const KEYS: [&str; 22] = [
+pub(crate) const KEYS: [&str; 23] = [
     "title",
     "id",
     "name",
@@ -34,6 +34,7 @@ pub(crate) const KEYS: [&str; 22] = [
     "scope",
     "correlation",
     "filter",
+    "hunt",
     "action",
 ];
 /// Statuses of the specification.

@@ -115,6 +115,7 @@ pub(super) fn read(node: &Node, text: &Text, problems: &mut Problems, parsed: &m
         log_source,
         outline: Arc::new(Outline::of(&condition)),
         condition,
+        hunt: None,
         meta: Arc::new(meta),
     };
     let Some(count) = counts else {

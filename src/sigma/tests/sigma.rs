@@ -16,6 +16,8 @@ mod explain;
 mod external;
 #[path = "sigma/hostile.rs"]
 mod hostile;
+#[path = "sigma/hunts.rs"]
+mod hunts;
 #[path = "sigma/learnt.rs"]
 mod learnt;
 #[path = "sigma/lint.rs"]

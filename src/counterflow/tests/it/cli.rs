@@ -104,7 +104,7 @@ fn the_plans_settings_load_with_one_warning_each() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-    assert_eq!(said(&output).matches("warning: ").count(), 16, "{}", said(&output));
+    assert_eq!(said(&output).matches("warning: ").count(), 14, "{}", said(&output));
     let shown = lines(&output);
     let origin = |name: &str| shown.iter().find(|row| row["setting"] == name).unwrap()["origin"].clone();
     assert_eq!((origin("app.name"), origin("spool.bytes_max")), ("file, line 2".into(), "default".into()));

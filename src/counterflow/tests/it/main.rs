@@ -18,6 +18,7 @@ mod faults;
 mod files;
 mod folders;
 mod history;
+mod hunts;
 mod kafka;
 mod kill;
 mod models;

@@ -18,6 +18,8 @@ const BATCHES: u64 = 24;
 const ELSEWHERE: &[&str] = &[
     "start.ledger_copied",
     "start.ledger_migrated",
+    "hunt.before_commit",
+    "hunt.committed",
     "sink.delivered",
     "sink.advanced",
     "backup.copied",
