@@ -124,7 +124,8 @@ impl Sink<'_> {
     fn descend(&mut self, key: &str, value: Value<'_, '_>, depth: usize) -> Result<(), Broken> {
         check_key(key)?;
         let before = self.path.len();
-        if before > 0 {
+        // Not by whether the path is empty: a member may have an empty name, and what is in it is not at the root.
+        if depth > 1 {
             self.path.push('.');
         }
         self.path.push_str(key);

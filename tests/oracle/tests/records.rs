@@ -445,3 +445,19 @@ fn short_texts_of_structure_only() {
     eprintln!("{} valid, {} not, {} compared", check.valid, check.invalid, check.compared);
     assert!(check.valid > 1_000 && check.invalid > 1_000);
 }
+
+/// Found by the campaign: what is in a member without a name was read as if it stood around it.
+#[test]
+fn what_is_in_a_member_without_a_name_is_not_at_the_root() {
+    let system = r#""System":{"Channel":"Security","EventID":1}"#;
+    let records = [
+        r#"{"":{"User":"a"}}"#.to_owned(),
+        r#"{"":[{"User":"a"},{"":{"User":"b"}}],"User":"c"}"#.to_owned(),
+        format!(r#"{{"Event":{{{system},"":{{"User":"a"}}}}}}"#),
+        format!(r#"{{"Event":{{{system},"EventData":{{"":{{"User":"a"}},"User":{{"":"b"}}}}}}}}"#),
+    ];
+    records.iter().for_each(|record| ask_for_fields(record.as_bytes()));
+    let mut check = Check::new();
+    records.iter().for_each(|record| check.meet(record.as_bytes()));
+    assert_eq!(check.compared, 4);
+}
