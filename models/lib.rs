@@ -38,6 +38,7 @@ pub mod train;
 pub mod tune;
 
 mod card;
+mod evidence;
 mod svg;
 
 pub mod publish;

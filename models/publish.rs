@@ -1,22 +1,20 @@
 //! From a training to a version in the registry, and whether it may predict at once.
 
 use crate::{
-    ModelError, card,
+    ModelError, card, evidence,
     metrics::{self, Ranking},
     model::Model,
     registry::{Manifest, Probe, Registry},
-    train::{Prepared, Request, Trained},
+    train::{Evaluation, Prepared, Request, Trained},
 };
 
 /// Rows of the probe.
 const PROBE_ROWS: usize = 1_000;
-/// How much worse in ROC-AUC a version may be than the champion: noise of a hold-out.
-const WORSE_MAX: f64 = 0.001;
 
 /// When a new version predicts at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
-    /// If there is no champion, or on the new rows that judge it is as good.
+    /// If it is better than chance by a margin and, where there is a champion, as good on the rows that judge.
     Evidence,
     /// In any case.
     Always,
@@ -98,10 +96,8 @@ fn judge(
     trained: &Trained,
     gate: Gate,
 ) -> Result<(bool, String), ModelError> {
-    let Some(champion) = registry.state(task)?.champion else {
-        return Ok((gate != Gate::Never, "it is the first".to_owned()));
-    };
-    if champion == version {
+    let champion = registry.state(task)?.champion;
+    if champion.as_deref() == Some(version) {
         return Ok((false, "it is the champion already".to_owned()));
     }
     match gate {
@@ -109,13 +105,18 @@ fn judge(
         Gate::Never => return Ok((false, "promotion was not asked for".to_owned())),
         Gate::Evidence => {}
     }
+    let Evaluation { ranking, rows, positives, .. } = &trained.evaluation;
+    let (beats, said) = evidence::beats_chance(ranking, *rows, *positives);
+    if !beats {
+        return Ok((false, format!("it is not shown to be better than chance: {said}")));
+    }
+    let Some(champion) = champion else { return Ok((true, format!("it is the first: {said}"))) };
     let theirs = match ranking_of(&registry.model(task, &champion)?, prepared, trained) {
         Ok(ranking) => ranking,
         Err(error) => return Ok((false, format!("the champion {champion} cannot judge the same rows: {error}"))),
     };
-    let ours = trained.evaluation.ranking.roc_auc;
-    let said = format!("ROC-AUC {ours:.4}, the champion {champion} has {:.4} on the same rows", theirs.roc_auc);
-    Ok((ours + WORSE_MAX >= theirs.roc_auc, said))
+    let (holds, said) = evidence::holds_against(ranking, &theirs);
+    Ok((holds, format!("{said} ({champion})")))
 }
 
 /// How a model ranks the rows that judged. It may have learned from them: then it has an advantage, which is on the safe side.

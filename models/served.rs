@@ -60,6 +60,7 @@ impl Serving {
             let cells = matrix.row(row);
             // Of well separated classes the operating point lies below a millionth: the verdict is not of the rounded.
             let probability = self.model.probability(cells);
+            let possible = self.model.conformal.set(probability);
             let reasons = self.model.ensemble.reasons(cells, REASONS).into_iter().map(|(feature, effect)| Reason {
                 feature: feature.into(),
                 effect_milli: (effect * 1_000.0).clamp(-1e9, 1e9).round() as i64,
@@ -73,6 +74,10 @@ impl Serving {
                     Verdict::False => Worth::False,
                     Verdict::Unknown => Worth::Unknown,
                 },
+                set: [(false, possible.negative), (true, possible.positive)]
+                    .into_iter()
+                    .filter_map(|(class, is)| is.then_some(class))
+                    .collect(),
                 reasons: reasons.collect(),
             }
         };

@@ -21,6 +21,8 @@ mod asked;
 mod limits;
 #[path = "sql/past.rs"]
 mod past;
+#[path = "sql/training.rs"]
+mod training;
 #[path = "sql/wire.rs"]
 mod wire;
 
@@ -407,6 +409,10 @@ fn named_queries_answer() {
         ------  ------------  -------  --------------------  --------------------  -------------------
         file    invalid_utf8        1  2026-01-06T12:00:00Z  2026-01-06T12:00:00Z  byte 1 is not UTF-8
         (1 row)
+        == training_set
+        alert_id  time  rule_id  signature  verdict  recipe  features
+        --------  ----  -------  ---------  -------  ------  --------
+        (0 rows)
     "#]].assert_eq(&all);
     assert!(named::find("events_by_hour").is_some() && named::find("none").is_none());
 }

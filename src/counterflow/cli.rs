@@ -998,7 +998,7 @@ pub(crate) struct TrainArguments {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) threads: u16,
 
-    /// Promote at once: evidence (if it is the first, or as good as the champion on the same rows), always, never
+    /// Promote at once: evidence (if it is better than chance and as good as the champion on the same rows), always, never
     #[arg(long, value_name = "WHEN", default_value = "evidence", value_parser = ["evidence", "always", "never"])]
     pub(crate) promote: String,
 }

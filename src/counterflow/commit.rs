@@ -31,6 +31,7 @@ use crate::{
     rulebook::{Shelf, by_file},
     rules::LoadedRules,
     standing::{Standing, control_rows},
+    triage,
 };
 
 /// Version of the engine, part of every epoch record.
@@ -174,7 +175,8 @@ impl Store {
         Ok(())
     }
 
-    /// Gives history what entered with this epoch from the control log, and the steps of actions among it.
+    /// Gives history what entered with this epoch from the control log: also judgements, decisions of models, and the
+    /// steps of actions among it.
     pub(crate) fn receipts(&mut self, epoch: Epoch, entries: &[ControlEntry]) -> Result<()> {
         let mut steps = Vec::new();
         for entry in entries.iter().filter(|entry| entry.kind == "receipt") {
@@ -185,6 +187,9 @@ impl Store {
         let (facts, verdicts) = control_rows(entries)?;
         self.history.rows(epoch, &facts)?;
         self.history.rows(epoch, &verdicts)?;
+        let (features, predictions) = triage::rows::rows(entries)?;
+        self.history.rows(epoch, &features)?;
+        self.history.rows(epoch, &predictions)?;
         self.history.rows(epoch, &steps)
     }
 

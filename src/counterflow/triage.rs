@@ -7,17 +7,20 @@
 //!
 //! What an alert is asked with is a function of the records before it in the control log; a start reads them again. The
 //! queue is bounded: when the thread falls behind, alerts go out without an answer, and that is counted. What was not
-//! answered at an end is asked at the next start, while it is open. Nobody waits for this thread.
+//! answered at an end is asked at the next start, while it is open; what was raised before there was a model is asked
+//! about when one begins to answer, the oldest first. Nobody waits for this thread.
 
 mod decide;
 pub(crate) mod judged;
 mod precision;
 mod retrain;
+pub(crate) mod rows;
 pub(crate) mod served;
 pub(crate) mod settings;
 mod switch;
 
 use std::{
+    collections::VecDeque,
     path::Path,
     sync::{
         Arc,
@@ -178,38 +181,71 @@ impl Triage {
 fn work(data: &Path, settings: &ModelsSettings, waiting: &mpsc::Receiver<Question>, counts: &Counts) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut decider = runtime.block_on(Decider::open(data, settings))?;
-    let left = runtime.block_on(decider.unanswered())?;
-    Counts::add(&counts.asked, left.len());
-    for batch in left.chunks(BATCH_MAX) {
-        decide(&runtime, &mut decider, batch, counts)?;
-    }
+    // Open alerts of before: what an end left, and later what came before there was a model.
+    let mut left = look(&runtime, &mut decider, counts, true)?;
     loop {
-        let mut batch = match waiting.recv_timeout(LOOK_EVERY) {
+        let wait = if left.is_empty() { LOOK_EVERY } else { Duration::ZERO };
+        let mut batch = match waiting.recv_timeout(wait) {
             Ok(first) => vec![first],
             Err(RecvTimeoutError::Timeout) => Vec::new(),
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };
         batch.extend(waiting.try_iter().take(BATCH_MAX - 1));
+        left.extend(look(&runtime, &mut decider, counts, false)?);
         decide(&runtime, &mut decider, &batch, counts)?;
+        // By turns: a pile of old ones holds up nobody.
+        let some: Vec<Question> = left.drain(..left.len().min(BATCH_MAX)).collect();
+        decide(&runtime, &mut decider, &some, counts)?;
     }
 }
 
-/// Looks at the registry, decides, and tries until what was decided is durable.
-fn decide(runtime: &tokio::runtime::Runtime, decider: &mut Decider, batch: &[Question], counts: &Counts) -> Result<()> {
-    const TRIES: u32 = 10;
-    let change = decider.look(counts);
-    let (decisions, answers) = runtime.block_on(decider.decide(batch))?;
-    for tried in 1.. {
-        match runtime.block_on(decider.record(change.as_ref(), &decisions)) {
-            Ok(()) => break,
-            Err(error) if tried < TRIES => {
-                tracing::warn!(error = %format!("{error:#}"), "decisions could not be written; trying again");
-                thread::sleep(Duration::from_millis(200));
-            }
-            Err(error) => return Err(error),
-        }
+/// Looks at the registry. Gives the open alerts that are to be asked about now: at a start, and when a model begins to
+/// answer where there was none.
+fn look(
+    runtime: &tokio::runtime::Runtime,
+    decider: &mut Decider,
+    counts: &Counts,
+    is_start: bool,
+) -> Result<VecDeque<Question>> {
+    let had_champion = decider.has_champion();
+    if let Some(change) = decider.look(counts) {
+        write(|| runtime.block_on(decider.record(Some(&change), &[])))?;
     }
+    if !is_start && (had_champion || !decider.has_champion()) {
+        return Ok(VecDeque::new());
+    }
+    let left = runtime.block_on(decider.unanswered())?;
+    if !left.is_empty() {
+        tracing::info!(alerts = left.len(), "open alerts of before are asked about");
+    }
+    Counts::add(&counts.asked, left.len());
+    Ok(left)
+}
+
+/// Decides, and tries until what was decided is durable.
+fn decide(runtime: &tokio::runtime::Runtime, decider: &mut Decider, batch: &[Question], counts: &Counts) -> Result<()> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    let (decisions, answers) = runtime.block_on(decider.decide(batch))?;
+    write(|| runtime.block_on(decider.record(None, &decisions)))?;
     Counts::add(&counts.decided, batch.len());
     Counts::add(&counts.answers, answers);
     Ok(())
+}
+
+/// Tries to write until it is done, or there is no hope.
+fn write(mut attempt: impl FnMut() -> Result<()>) -> Result<()> {
+    const TRIES: u32 = 10;
+    let mut tried = 1;
+    loop {
+        match attempt() {
+            Err(error) if tried < TRIES => {
+                tracing::warn!(error = %format!("{error:#}"), "decisions could not be written; trying again");
+                thread::sleep(Duration::from_millis(200));
+                tried += 1;
+            }
+            done => return done,
+        }
+    }
 }

@@ -42,7 +42,10 @@ pub use import::Import;
 pub use keep::{Housekeeper, TableStatus};
 pub use place::{Place, StorePlace};
 pub use retain::{Pin, Pinned, Retention};
-pub use row::{ActionStep, AlertRevision, EpochEntry, FactEntry, IncidentRevision, RiskChange, VerdictEntry};
+pub use row::{
+    ActionStep, AlertRevision, EpochEntry, FactEntry, FeatureEntry, IncidentRevision, PredictionEntry, RiskChange,
+    Subject, VerdictEntry,
+};
 pub use schema::{PASSED_MS, Table};
 pub use stored::Stored;
 pub use table::{Opened, Replacement, open, open_version};

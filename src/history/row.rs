@@ -1,5 +1,7 @@
 //! What stands in the columns: one [`Row`] per table.
 
+mod model;
+
 use std::borrow::Cow;
 
 use cf_types::{
@@ -13,6 +15,8 @@ use crate::{
     batch::{Row, Rows},
     schema::{PASSED_MS, Table},
 };
+
+pub use model::{FeatureEntry, PredictionEntry, Subject};
 
 /// One revision of an alert, as the ledger made it.
 #[derive(Clone, Debug)]

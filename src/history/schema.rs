@@ -9,7 +9,7 @@ use deltalake::kernel::{ArrayType, DataType, PrimitiveType, StructField};
 
 /// The version of all that is said here. A table of an older one gets the columns that it lacks when it is opened for
 /// writing; one of a newer one is refused. Columns that were added after version 1 can be null: older rows have none.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

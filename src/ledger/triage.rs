@@ -1,6 +1,6 @@
 //! What models said of alerts, in the control log: one record a decision, and one when another model begins to answer.
 
-use cf_types::{Decision, Time};
+use cf_types::{Alert, AlertId, Decision, Time};
 use sqlx::{Connection as _, SqliteConnection};
 
 use crate::{ControlEntry, ControlLog, Ledger, LedgerError, control, read::Reader};
@@ -66,6 +66,45 @@ impl Reader {
                 .await
                 .map_err(LedgerError::store("read decisions"))?;
         Ok(seq.unwrap_or(0))
+    }
+}
+
+/// Where a reading of open alerts goes on: behind the one that was opened then.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenedAfter {
+    at: i64,
+    anchor: i64,
+    alert: String,
+}
+
+impl Reader {
+    /// The next open alerts that are not provisional, the oldest first, each with the first id of its lineage; none at the
+    /// end. Moves `after` on.
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or an alert is damaged.
+    pub async fn open_alerts_after(&self, after: &mut OpenedAfter) -> Result<Vec<(Alert, AlertId)>, LedgerError> {
+        let rows: Vec<(i64, i64, String, String, String)> = sqlx::query_as(
+            "SELECT opened_at, anchor, alert_id, thread, content FROM alerts
+             WHERE state = 'open' AND content->>'state' IS NOT 'provisional' AND (opened_at, anchor, alert_id) > (?, ?, ?)
+             ORDER BY opened_at, anchor, alert_id LIMIT ?",
+        )
+        .bind(after.at)
+        .bind(after.anchor)
+        .bind(&after.alert)
+        .bind(PAGE)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(LedgerError::store("read open alerts"))?;
+        if let Some((at, anchor, alert, ..)) = rows.last() {
+            *after = OpenedAfter { at: *at, anchor: *anchor, alert: alert.clone() };
+        }
+        let alert = |(.., thread, content): (i64, i64, String, String, String)| {
+            let alert = serde_json::from_str(&content).map_err(LedgerError::damaged("an alert's content"))?;
+            let thread = serde_json::from_value(serde_json::Value::String(thread));
+            Ok((alert, thread.map_err(LedgerError::damaged("the thread of an alert"))?))
+        };
+        rows.into_iter().map(alert).collect()
     }
 }
 

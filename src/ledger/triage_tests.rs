@@ -13,6 +13,7 @@ fn decision(alert: &Alert, probability_ppm: u32, verdict: Worth) -> Decision {
         role: Role::Champion,
         probability_ppm,
         verdict,
+        set: vec![true],
         reasons: vec![Reason { feature: "level".into(), effect_milli: -7 }],
     };
     Decision {

@@ -143,6 +143,9 @@ pub struct Answer {
     pub probability_ppm: u32,
     /// What follows from it at the model's operating point.
     pub verdict: Worth,
+    /// The classes that are possible at the model's confidence: `false`, `true`, both or none. Answers of before have none.
+    #[serde(default)]
+    pub set: Vec<bool>,
     /// What moved it most.
     #[serde(default)]
     pub reasons: Vec<Reason>,

@@ -104,6 +104,24 @@ fn the_first_version_predicts_and_the_next_must_be_as_good() {
     assert_eq!(registry.find("flows", "champion").unwrap(), first.version);
 }
 
+/// Seen: the first version had an area of 0.5, and answered.
+#[test]
+fn what_is_no_better_than_chance_does_not_predict_by_itself_also_as_the_first() {
+    for seed in 1..=3 {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = Registry::new(folder.path());
+        let asked = request(&[Kind::Boost]);
+        let (prepared, noise) = trained(&flows(600, seed, 2.0), &asked).unwrap();
+        let first = publish::publish(&registry, &asked, &prepared, &noise, Gate::Evidence).unwrap();
+        assert!(!first.promoted && first.why.contains("better than chance"), "{}", first.why);
+        assert_eq!(registry.state("flows").unwrap().champion, None);
+        assert_eq!(registry.find("flows", &first.version).unwrap(), first.version, "it is stored");
+        // What knows something may be the first after it.
+        let good = put(folder.path(), seed, Gate::Evidence);
+        assert!(good.promoted && good.why.contains("it is the first"), "{}", good.why);
+    }
+}
+
 #[test]
 fn the_same_training_is_the_same_version_and_the_same_bytes() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -1,4 +1,5 @@
-//! `counterflow train --data DIR`: learns from what was served and judged ([`crate::triage::judged`]).
+//! `counterflow train --data DIR`: learns from what was served and judged, as the named query `training_set`
+//! gives it ([`crate::triage::judged`]).
 //!
 //! Features were recorded before anybody judged their alert, so none can be a leak of the label, however well it
 //! separates. Where the latest fifth has both classes, it judges, as it would have been lived; else folds do, in which
@@ -7,7 +8,6 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use cf_ledger::Reader;
 use cf_models::{
     features::alert::{RECIPE, feature_names},
     served::{self, Labelled},
@@ -33,8 +33,7 @@ pub(super) fn table(task: &str, data: &Path) -> Result<Table> {
     if task != "triage" {
         bail!("--data is for task triage: of {task:?} nothing is served; give --input FILE");
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (rows, others) = runtime.block_on(async { labelled(&Reader::open(data).await?).await })?;
+    let (rows, others) = labelled(data)?;
     if others > 0 {
         output::note(&format!("note: {others} alerts were served other features than {RECIPE}; they are left out"));
     }

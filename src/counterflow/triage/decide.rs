@@ -8,12 +8,11 @@ use std::{
 use anyhow::{Context, Result};
 use cf_ledger::{
     ControlEntry, ControlLog, Reader,
-    read::{AlertFilter, AlertView},
-    triage::MODEL,
+    triage::{MODEL, OpenedAfter},
 };
 use cf_models::features::alert::{AlertPast, Asked, material};
 use cf_types::{
-    AlertId, Decision, FactBody, clock,
+    Alert, AlertId, Decision, FactBody, clock,
     fact::Judgement,
     triage::{Answer, Role},
 };
@@ -28,8 +27,8 @@ use super::{
 const RECALLED_MAX: i64 = 200_000;
 /// Alerts of which is known what they were decided for.
 const KNOWN_MAX: usize = 50_000;
-/// Open alerts that are asked about at a start.
-const LEFT_MAX: u32 = 10_000;
+/// Open alerts that are asked about at a start and when a model arrives, the oldest.
+const LEFT_MAX: usize = 10_000;
 
 /// A verdict that is not counted yet.
 struct Verdict {
@@ -38,6 +37,19 @@ struct Verdict {
     rule: std::sync::Arc<str>,
     is_attack: bool,
     sign: i64,
+}
+
+/// What is known of an alert that was decided about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Known {
+    material: u64,
+    answered: bool,
+}
+
+impl Known {
+    fn of(decision: &Decision) -> Known {
+        Known { material: decision.material, answered: !decision.answers.is_empty() }
+    }
 }
 
 /// What decides.
@@ -49,8 +61,8 @@ pub(super) struct Decider {
     verdicts: VecDeque<Verdict>,
     /// The last entry of the control log that was read.
     seen: i64,
-    /// What each alert was decided for, the oldest first in `order`.
-    known: BTreeMap<AlertId, u64>,
+    /// What each alert was decided for, and whether a model answered; the oldest first in `order`.
+    known: BTreeMap<AlertId, Known>,
     order: VecDeque<AlertId>,
 }
 
@@ -95,7 +107,7 @@ impl Decider {
                 {
                     self.count_verdicts(decision.upto);
                     self.past.recall(&decision);
-                    self.know(decision.alert, decision.material);
+                    self.know(&decision);
                 }
             }
             self.seen = last;
@@ -109,9 +121,9 @@ impl Decider {
         }
     }
 
-    fn know(&mut self, alert: AlertId, material: u64) {
-        if self.known.insert(alert, material).is_none() {
-            self.order.push_back(alert);
+    fn know(&mut self, decision: &Decision) {
+        if self.known.insert(decision.alert, Known::of(decision)).is_none() {
+            self.order.push_back(decision.alert);
         }
         while self.order.len() > KNOWN_MAX {
             if let Some(oldest) = self.order.pop_front() {
@@ -120,20 +132,38 @@ impl Decider {
         }
     }
 
-    /// Open alerts that nothing was decided about, in the order in which they were opened.
-    pub(super) async fn unanswered(&self) -> Result<Vec<Question>> {
-        let filter = AlertFilter { state: Some("open".to_owned()), limit: LEFT_MAX, ..AlertFilter::default() };
-        let mut alerts = self.reader.alerts(&filter).await?;
-        let anchor = |alert: &AlertView| alert.content["anchor"].as_i64().unwrap_or(0);
-        alerts.sort_by_cached_key(|alert| (alert.opened_at, anchor(alert), alert.alert_id.clone()));
-        let mut questions = Vec::new();
-        for view in alerts {
-            let alert = serde_json::from_value(view.content).context("the ledger has a damaged alert")?;
-            let thread = view.thread.parse().ok().context("the ledger has a thread that is no id")?;
-            questions.push(Question { alert, thread });
+    /// Open alerts that nothing was decided about, or that no model has answered about while there is one; the oldest
+    /// first. What lies beyond [`LEFT_MAX`] is told in the log and asked about when it changes, or at the next start.
+    pub(super) async fn unanswered(&self) -> Result<VecDeque<Question>> {
+        let mut questions = VecDeque::new();
+        let mut after = OpenedAfter::default();
+        loop {
+            let page = self.reader.open_alerts_after(&mut after).await?;
+            if page.is_empty() {
+                return Ok(questions);
+            }
+            for (alert, thread) in page.into_iter().filter(|(alert, _)| self.is_open_question(alert)) {
+                if questions.len() == LEFT_MAX {
+                    tracing::warn!(
+                        asked = LEFT_MAX,
+                        "more open alerts wait for an answer than are asked about at once"
+                    );
+                    return Ok(questions);
+                }
+                questions.push_back(Question { alert, thread });
+            }
         }
-        questions.retain(|question| self.known.get(&question.alert.id) != Some(&material(&question.alert)));
-        Ok(questions)
+    }
+
+    /// Whether a decision about the alert would say something new.
+    fn is_open_question(&self, alert: &Alert) -> bool {
+        let is_known = |known: &Known| known.material == material(alert) && (known.answered || !self.has_champion());
+        !self.known.get(&alert.id).is_some_and(is_known)
+    }
+
+    /// Whether a model answers.
+    pub(super) fn has_champion(&self) -> bool {
+        self.models.champion.is_some()
     }
 
     /// Looks which models are to answer.
@@ -152,9 +182,9 @@ impl Decider {
         self.count_verdicts(upto);
         let mut decisions: Vec<Decision> = Vec::new();
         for Question { alert, thread } in batch {
-            let material = material(alert);
-            if self.known.get(&alert.id) != Some(&material) {
-                self.know(alert.id, material);
+            let is_new =
+                decisions.iter().all(|decision| decision.alert != alert.id || decision.material != material(alert));
+            if is_new && self.is_open_question(alert) {
                 decisions.push(self.past.decide(&Asked { alert, thread: *thread, upto }));
             }
         }
@@ -162,6 +192,7 @@ impl Decider {
             // The features stay: they are what can be learned from.
             tracing::error!(error = %format!("{error:#}"), "models could not answer");
         }
+        decisions.iter().for_each(|decision| self.know(decision));
         let answers = decisions.iter().map(|decision| decision.answers.len()).sum();
         Ok((decisions, answers))
     }

@@ -113,7 +113,8 @@ mod tests {
     }
 
     fn answered(alert: u8, model: &str, role: Role, verdict: Worth) -> ControlEntry {
-        let answer = Answer { model: model.into(), role, probability_ppm: 1, verdict, reasons: Vec::new() };
+        let answer =
+            Answer { model: model.into(), role, probability_ppm: 1, verdict, set: Vec::new(), reasons: Vec::new() };
         let decision = Decision {
             tenant: Tenant::default(),
             alert: AlertId([alert; 16]),

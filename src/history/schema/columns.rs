@@ -255,7 +255,10 @@ pub(super) const FEATURES: &[Column] = &[
     must("subject_kind", Kind::Word, "alert or event"),
     must("time", Kind::Time, "event time"),
     must("recipe", Kind::Word, "version of how features are made"),
-    must("features", Kind::Text, "as JSON, name to number"),
+    must("features", Kind::Text, "as JSON, name to number; what there is nothing to say of is absent"),
+    may("seq", Kind::Integer, "of the decision: its position in the control log"),
+    may("rule_id", Kind::Word, "the alert's rule"),
+    may("signature", Kind::Text, "what repeats itself, as a hash: an alert's rule in its group, an event's source"),
 ];
 
 pub(super) const PREDICTIONS: &[Column] = &[
@@ -265,9 +268,11 @@ pub(super) const PREDICTIONS: &[Column] = &[
     must("subject", Kind::Text, "id of the alert or event that it is of"),
     must("subject_kind", Kind::Word, "alert or event"),
     must("time", Kind::Time, "event time"),
-    must("model", Kind::Word, "name of the model"),
+    must("model", Kind::Word, "name of the model: its task"),
     must("version", Kind::Word, "version of the model"),
     may("score", Kind::Float, "what it gives, 0.0 to 1.0"),
     may("verdict", Kind::Word, "true, false or unknown"),
-    may("detail", Kind::Text, "votes and reasons, as JSON"),
+    may("detail", Kind::Text, "set of possible classes and reasons, as JSON"),
+    may("seq", Kind::Integer, "of the decision: its position in the control log"),
+    may("role", Kind::Word, "its part: champion, shadow, a, b"),
 ];

@@ -8,20 +8,21 @@ use std::{
 
 use serde_json::{Value, json};
 
+use crate::served::sql;
 use crate::support::{Engine, lines, post, request, run, said, wait_until};
 
-const NDJSON: &str = "application/x-ndjson";
+pub(crate) const NDJSON: &str = "application/x-ndjson";
 
 /// A data folder, a registry and settings that name it.
-struct Site {
+pub(crate) struct Site {
     _folder: tempfile::TempDir,
-    data: PathBuf,
-    models: PathBuf,
+    pub(crate) data: PathBuf,
+    pub(crate) models: PathBuf,
     settings: PathBuf,
 }
 
 impl Site {
-    fn new(more: &str) -> Site {
+    pub(crate) fn new(more: &str) -> Site {
         let folder = tempfile::tempdir().unwrap();
         let (data, models) = (folder.path().join("data"), folder.path().join("models"));
         let settings = folder.path().join("settings.yml");
@@ -29,11 +30,11 @@ impl Site {
         Site { _folder: folder, data, models, settings }
     }
 
-    fn start(&self, workers: &str) -> Engine {
+    pub(crate) fn start(&self, workers: &str) -> Engine {
         Engine::start(&self.data, "rules/plan", &["--config", self.settings.to_str().unwrap(), "--workers", workers])
     }
 
-    fn alerts(&self, more: &[&str]) -> Vec<Value> {
+    pub(crate) fn alerts(&self, more: &[&str]) -> Vec<Value> {
         lines(&run(&[&["alerts", "--data", self.data.to_str().unwrap()], more].concat(), b""))
     }
 
@@ -45,7 +46,7 @@ impl Site {
     }
 
     /// A model that knows one thing: addresses from outside are attacks. Its version.
-    fn train(&self, seed: u64, promote: &str) -> String {
+    pub(crate) fn train(&self, seed: u64, promote: &str) -> String {
         let input = self.data.with_file_name(format!("rows{seed}.csv"));
         let mut text = "outside address,count,entities,label\n".to_owned();
         for row in 0..400_u64 {
@@ -65,7 +66,7 @@ impl Site {
 }
 
 /// Failed logins from an address in a minute of the hour: six of them are an alert.
-fn failures(from: &str, minute: u32) -> Vec<u8> {
+pub(crate) fn failures(from: &str, minute: u32) -> Vec<u8> {
     let line = |i: u32| {
         json!({
             "event_id": format!("{from}-{i}"), "timestamp": format!("2026-01-05T14:{minute:02}:{i:02}Z"), "source": "app",
@@ -91,7 +92,7 @@ fn wait_judged(site: &Site, from: &str) -> Value {
     judged(site, from).unwrap()
 }
 
-fn health(engine: &Engine) -> String {
+pub(crate) fn health(engine: &Engine) -> String {
     request(engine.http, "GET", "/api/v1/health", &[], b"").unwrap().1
 }
 
@@ -116,6 +117,8 @@ fn alerts_are_judged_and_ranked_and_nothing_else_changes() {
         assert_eq!((&before["triage"], &before["state"]), (&Value::Null, &json!("open")));
         let version = site.train(1, "evidence");
         wait_until("the model is seen", || health(&engine).contains(&format!("model {version} answers")));
+        // What was there before the model is asked about now.
+        assert_eq!(wait_judged(&site, "10.0.0.9")["triage"]["model"], json!(version));
         send(&engine, "10.0.0.1");
         send(&engine, "203.0.113.5");
         let (inside, outside) = (wait_judged(&site, "10.0.0.1"), wait_judged(&site, "203.0.113.5"));
@@ -125,7 +128,7 @@ fn alerts_are_judged_and_ranked_and_nothing_else_changes() {
         assert_eq!((&outside["revision"], &inside["revision"]), (&json!(1), &json!(1)), "nobody is told twice");
         let queue: Vec<Value> = site.alerts(&["--queue"]);
         assert_eq!(queue.len(), 3, "nothing is hidden");
-        assert_eq!(queue[2]["alert_id"], inside["alert_id"]);
+        assert_eq!(queue[0]["alert_id"], outside["alert_id"]);
         assert_eq!(site.alerts(&[]).len(), 3);
         let path = format!("/api/v1/assessments/{}", outside["alert_id"].as_str().unwrap());
         let assessed: Value = serde_json::from_str(&request(engine.http, "GET", &path, &[], b"").unwrap().1).unwrap();
@@ -247,6 +250,9 @@ fn verdicts_on_what_was_served_teach_the_next_model() {
         let fixed = ["train", "--task", "triage", "--data", at, "--models", site.models.to_str().unwrap()];
         run(&[&fixed[..], more].concat(), b"")
     };
+    let in_history = |rows: usize| {
+        wait_until("history has the verdicts", || sql(&site, &["--named", "training_set"]).len() == rows);
+    };
     let alerts = site.alerts(&[]);
     let judge = |alert: &Value, verdict: &str, author: &str| {
         let body = json!({"value": alert["alert_id"], "verdict": verdict, "author": author}).to_string();
@@ -255,6 +261,7 @@ fn verdicts_on_what_was_served_teach_the_next_model() {
     };
     for (number, alert) in alerts.iter().enumerate() {
         if number == 40 {
+            in_history(40);
             let output = train(&[]);
             assert_eq!(output.status.code(), Some(1), "{}", said(&output));
             assert!(said(&output).contains("there are 40 judged alerts"), "{}", said(&output));
@@ -262,6 +269,7 @@ fn verdicts_on_what_was_served_teach_the_next_model() {
         let is_attack = alert["group"]["source_ip"].as_str().unwrap().starts_with("203.");
         assert_eq!(judge(alert, if is_attack { "true_positive" } else { "benign" }, "alice"), 201);
     }
+    in_history(60);
     let output = train(&[]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let trained = lines(&output).remove(0);

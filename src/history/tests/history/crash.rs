@@ -27,6 +27,8 @@ fn every_table_takes_its_rows_and_gives_them_back_once() {
     writer.write(1, &[risk()]).unwrap();
     writer.write(1, &[fact()]).unwrap();
     writer.write(1, &[verdict()]).unwrap();
+    writer.write(1, &[features()]).unwrap();
+    writer.write(1, &[prediction()]).unwrap();
     writer.write(1, &[entry(1)]).unwrap();
     writer.write(2, &[event(2, time("2026-01-05T14:00:00Z"))]).unwrap();
     assert!(writer.buffered_bytes() > 0);
@@ -45,6 +47,8 @@ fn every_table_takes_its_rows_and_gives_them_back_once() {
             ("risk", 1, 1),
             ("facts", 1, 1),
             ("verdicts", 1, 1),
+            ("features", 1, 1),
+            ("predictions", 1, 1),
             ("epochs", 1, 1)
         ]
     );
@@ -62,7 +66,7 @@ fn every_table_takes_its_rows_and_gives_them_back_once() {
     // The same after it was opened anew; a table that got nothing stays where it was.
     let mut writer = Writer::open(&history, OPTIONS).unwrap();
     let last: Vec<_> = Table::ALL.iter().map(|table| writer.last_epoch(*table)).collect();
-    assert_eq!(last, [2, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 2]);
+    assert_eq!(last, [2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2]);
     writer.write(2, &[event(2, time("2026-01-05T14:00:00Z"))]).unwrap();
     assert_eq!(writer.buffered_bytes(), 0);
     assert!(writer.commit(2).unwrap().tables.is_empty());

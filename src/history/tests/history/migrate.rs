@@ -62,7 +62,7 @@ fn a_table_of_a_newer_engine_is_refused_by_name() {
     let log = dir.path().join("alerts/_delta_log/00000000000000000000.json");
     let newer = fs::read_to_string(&log)
         .unwrap()
-        .replace(r#""counterflow.schemaVersion":"2""#, r#""counterflow.schemaVersion":"9""#);
+        .replace(r#""counterflow.schemaVersion":"3""#, r#""counterflow.schemaVersion":"9""#);
     fs::write(&log, newer).unwrap();
     let error = Writer::open(dir.path(), OPTIONS).unwrap_err().to_string();
     assert!(error.contains("history table alerts") && error.contains("version 9"), "{error}");

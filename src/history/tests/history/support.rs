@@ -5,13 +5,15 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use arrow::{array::AsArray, datatypes::Int64Type};
 use bytes::Bytes;
 use cf_history::{
-    ActionStep, AlertRevision, EpochEntry, FactEntry, IncidentRevision, Options, RiskChange, Table, VerdictEntry, open,
+    ActionStep, AlertRevision, EpochEntry, FactEntry, FeatureEntry, IncidentRevision, Options, PredictionEntry,
+    RiskChange, Subject, Table, VerdictEntry, open,
 };
 use cf_types::{
     ActionId, ActionKind, Alert, AlertId, AlertState, Detection, Entity, EntityKind, EntityRisk, Epoch, EpochRecord,
     Event, Fields, Framing, Group, Incident, IncidentId, Item, Level, LogSource, Member, Name, Origin, Position,
     Reject, RejectCode, RiskLevel, Scalar, Score, Tenant, Time, TimeBasis,
     fact::{Judgement, Verdict},
+    triage::{Answer, Role, Worth},
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -195,6 +197,33 @@ pub(crate) fn verdict() -> VerdictEntry {
         reason: "b".to_owned(),
         at: time("2026-01-05T14:00:02Z"),
     }
+}
+
+fn subject() -> Subject {
+    let (tenant, id) = (Tenant::default(), AlertId([1; 16]).to_string());
+    Subject { tenant, id, kind: "alert", time: time("2026-01-05T14:00:02Z"), seq: 1 }
+}
+
+pub(crate) fn features() -> FeatureEntry {
+    FeatureEntry {
+        subject: subject(),
+        recipe: "alert-1".to_owned(),
+        rule: Some("guess".to_owned()),
+        signature: None,
+        features: vec![("level".to_owned(), 3), ("count".to_owned(), i64::MIN)],
+    }
+}
+
+pub(crate) fn prediction() -> PredictionEntry {
+    let answer = Answer {
+        model: Arc::from("0123456789ab"),
+        role: Role::Champion,
+        probability_ppm: 1,
+        verdict: Worth::True,
+        set: vec![true],
+        reasons: Vec::new(),
+    };
+    PredictionEntry { subject: subject(), model: "triage".to_owned(), answer }
 }
 
 /// Rows of a table by epoch, read as any Delta reader would: the log's files, then plain Parquet.
