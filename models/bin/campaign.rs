@@ -4,14 +4,17 @@
 //!                                  training file and judge, with normal rows that were kept out too
 //! `models-campaign flows [SEED]`   NSL-KDD, KDDTrain+ to KDDTest+
 //! `models-campaign alerts [SEED]`  AIT alerts, each scenario asked about by a training on the other five
+//! `models-campaign baseline [SEED]` the same with what `ml.md` measured as the baseline
 //! `models-campaign confidence [SEED]` AIT alerts: what the assessment's confidence says against what they were
 //! `models-campaign urls [SEED]`    phishing URLs, folds grouped by registered domain, all features and the text alone
+//! `models-campaign peers [SEED]`   our forest and logistic regression against linfa's on the same rows: rank and time
 //! `models-campaign served [SEED]`  how fast alerts are decided about: features and answer
 
 #![allow(clippy::as_conversions)] // as in the crate
 
+mod alerts;
 mod confidence;
-
+mod peers;
 mod served;
 
 use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
@@ -37,11 +40,13 @@ fn main() -> ExitCode {
         Some("novel") => novel(seed, arguments.get(2).map(String::as_str)),
         Some("flows") => flows(seed),
         Some("urls") => urls(seed),
-        Some("alerts") => alerts(seed),
+        Some("alerts") => alerts::run(seed, alerts::Recipe::Ours),
+        Some("baseline") => alerts::run(seed, alerts::Recipe::Baseline),
         Some("confidence") => confidence::run(seed),
+        Some("peers") => peers::run(seed),
         Some("served") => served::run(seed),
         _ => {
-            say("models-campaign novel|flows|urls|alerts|confidence|served [SEED]");
+            say("models-campaign novel|flows|urls|alerts|baseline|confidence|peers|served [SEED]");
             return ExitCode::from(2);
         }
     };
@@ -286,67 +291,6 @@ fn urls(seed: u64) -> Result<(), ModelError> {
             right as f64 / rows,
             unknown as f64 / rows,
         ));
-    }
-    Ok(())
-}
-
-/// Leaves one scenario out: recall per phase at exactly one in a hundred of its benign alerts, and at the threshold of
-/// the training scenarios.
-fn alerts(seed: u64) -> Result<(), ModelError> {
-    let task = Task::new("triage")?;
-    let table = Table::read(&data("ait_ads_6.parquet"))?;
-    let mut request = request(&task, &table, "ait_ads_6.parquet", "time_label", seed);
-    request.time = Some("time".to_owned());
-    request.group = Some("scenario".to_owned());
-    request.recipe.spec = Spec::default().for_task(&task, &table, Some("time"), Some("scenario"));
-    let started = std::time::Instant::now();
-    let prepared = Prepared::new(&request, table)?;
-    say(&format!("{} rows prepared in {:.1} s", prepared.table.rows, started.elapsed().as_secs_f64()));
-    let classes = &prepared.labels.classes;
-    let scenarios: BTreeSet<u64> = prepared.groups.iter().copied().collect();
-    let mut recalls = vec![Vec::new(); classes.values.len()];
-    let mut deployed = vec![Vec::new(); classes.values.len()];
-    for &scenario in &scenarios {
-        let (inside, outside): (Vec<usize>, Vec<usize>) =
-            (0..prepared.table.rows).partition(|&row| prepared.groups[row] == scenario);
-        let trained = train::train(&request, &prepared.take(&outside), &mut |_, _, _| {})?;
-        let test = prepared.take(&inside);
-        let model = &trained.model;
-        let scores = model.probabilities(&model.ensemble.encoder.encode(&test.table)?, 1);
-        let positive = &test.labels.positive;
-        let threshold = metrics::budget_threshold(&scores, positive, 0.01);
-        let mut line = String::new();
-        for code in 0..classes.values.len() {
-            let of: Vec<f64> = (0..scores.len())
-                .filter(|&row| test.labels.classes.codes[row] as usize == code)
-                .map(|row| scores[row])
-                .collect();
-            if of.is_empty()
-                || !positive[test.labels.classes.codes.iter().position(|c| *c as usize == code).unwrap_or(0)]
-            {
-                continue;
-            }
-            let found = |threshold: f64| of.iter().filter(|score| **score > threshold).count() as f64 / of.len() as f64;
-            recalls[code].push(found(threshold));
-            deployed[code].push(found(model.threshold));
-            line.push_str(&format!(" {} {:.3}", classes.values[code], found(threshold)));
-        }
-        let ranking = metrics::ranking(&scores, positive);
-        let decision = metrics::decision(&scores, positive, model.threshold);
-        say(&format!(
-            "ROC-AUC {:.4} PR-AUC {:.4} deployed FPR {:.4};{line}",
-            ranking.roc_auc, ranking.pr_auc, decision.false_positive_rate
-        ));
-    }
-    for (what, recalls) in [("at 1 % of benign alerts", &recalls), ("at the threshold of training", &deployed)] {
-        let mean = |of: &Vec<f64>| of.iter().sum::<f64>() / of.len() as f64;
-        let phases: Vec<f64> = recalls.iter().filter(|of| !of.is_empty()).map(mean).collect();
-        let pairs: Vec<f64> = recalls.iter().flatten().copied().collect();
-        let surfaced = pairs.iter().filter(|recall| **recall > 0.0).count() as f64 / pairs.len() as f64;
-        say(&format!("{what}: macro recall per phase {:.4}, phases surfaced {surfaced:.4}", mean(&phases)));
-        for (phase, recalls) in classes.values.iter().zip(recalls).filter(|(_, of)| !of.is_empty()) {
-            say(&format!("  {phase:22} {:.4}", mean(recalls)));
-        }
     }
     Ok(())
 }

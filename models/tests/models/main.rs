@@ -8,6 +8,7 @@ mod drift;
 mod honest;
 mod input;
 mod oracle;
+mod peers;
 mod served;
 mod stored;
 mod support;
