@@ -1,4 +1,4 @@
-//! Rules that are there without a rule file: that an indicator was seen.
+//! Rules that are there without a rule file: that an indicator was seen, that a model called an event positive.
 
 use std::sync::Arc;
 
@@ -9,19 +9,19 @@ use cf_types::{
 
 use crate::{
     detect::{Matcher, Rules},
-    indicator,
+    indicator, model,
 };
 
 /// The built-in rules that are found as episodes.
 #[must_use]
 pub fn builtin() -> Vec<Arc<EpisodeRule>> {
-    vec![Arc::new(indicator::rule())]
+    [indicator::rule()].into_iter().chain(model::rules()).map(Arc::new).collect()
 }
 
 /// Whether a rule's id is taken: a rule of that id in a file is not evaluated.
 #[must_use]
 pub fn is_builtin(id: &str) -> bool {
-    [INDICATOR_RULE, RISK_RULE].contains(&id)
+    [INDICATOR_RULE, RISK_RULE].contains(&id) || model::is_rule(id)
 }
 
 /// A rule set, and the built-in rules beside it.

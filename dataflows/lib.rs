@@ -11,6 +11,7 @@ mod epochs;
 mod builtin;
 pub mod detect;
 mod indicator;
+mod model;
 
 mod dedup;
 mod watermark;
@@ -39,3 +40,4 @@ pub use detect::{Matcher, Rules};
 pub use graph::{Batch, Graph, GraphOptions, Recalled};
 pub use incident::IncidentOptions;
 pub use indicator::Table as IndicatorTable;
+pub use model::model_detection;

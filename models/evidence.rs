@@ -63,7 +63,7 @@ mod tests {
     fn ranking(rows: usize, positives: usize, signal: u64, seed: u64) -> Ranking {
         let positive: Vec<bool> = (0..rows).map(|row| row < positives).collect();
         let score = |(row, &is): (usize, &bool)| {
-            let noise = mix(seed ^ (row as u64) << 20);
+            let noise = mix(seed ^ ((row as u64) << 20));
             let follows = noise % 1_000 < signal;
             if follows { f64::from(u8::from(is)) } else { ((noise >> 20) % 1_000) as f64 / 1_000.0 }
         };

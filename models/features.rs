@@ -6,6 +6,7 @@
 
 pub mod alert;
 pub mod causal;
+pub mod flow;
 pub mod spec;
 pub mod url;
 

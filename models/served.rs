@@ -1,7 +1,7 @@
-//! Models that answer while alerts come in: what fits, what it says, and the table that a training learns from.
+//! Models that answer while alerts and events come in: what fits, what it says, and the table that a training learns from.
 //!
-//! In: features by the names of [`crate::features::alert`]. Out: answers as they are recorded. A row's answer does not
-//! depend on the rows around it, so alerts are asked about in batches.
+//! In: features by the names of [`crate::features::alert`], or cells of events. Out: answers as they are recorded. A row's
+//! answer does not depend on the rows around it, so they are asked about in batches.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     ModelError,
-    features::alert::feature_names,
+    features::{Input, alert::feature_names, flow},
     model::{Model, Verdict},
     registry::Registry,
-    table::{Cells, Column, Table, hex},
+    table::{Cells, Column, Interner, Table, hex},
 };
 
 /// Reasons of an answer.
@@ -26,6 +26,37 @@ pub struct Serving {
     model: Model,
 }
 
+/// What a model of a task is asked with: columns, whether they are texts, and what to do where a model wants others.
+struct Asking {
+    what: &'static str,
+    columns: Vec<(String, bool)>,
+    hint: &'static str,
+}
+
+impl Asking {
+    fn of(task: &str) -> Asking {
+        let named = |columns: &[(&str, bool)]| columns.iter().map(|(name, text)| ((*name).to_owned(), *text)).collect();
+        match task {
+            "urls" => Asking {
+                what: "answering about URLs",
+                columns: named(&[(URL, true)]),
+                hint: "train it on the text alone: --features FILE with `only: [url]`",
+            },
+            "flows" => Asking {
+                what: "answering about flows",
+                columns: named(&flow::COLUMNS),
+                hint: "train it on what a flow record says: --features FILE with `only:` and some of duration, protocol_type, \
+                       service, flag, src_bytes, dst_bytes",
+            },
+            _ => Asking {
+                what: "answering alerts",
+                columns: feature_names().into_iter().map(|name| (name, false)).collect(),
+                hint: "train it with --data",
+            },
+        }
+    }
+}
+
 impl Serving {
     /// Loads a version: whole, as it was stored, its probe predicted bit by bit, and of features that we have.
     ///
@@ -34,18 +65,18 @@ impl Serving {
     pub fn load(registry: &Registry, task: &str, version: &str) -> Result<Serving, ModelError> {
         registry.check_probe(task, version)?;
         let model = registry.model(task, version)?;
-        let known = feature_names();
-        let odd = model.inputs.iter().find(|input| input.text || !known.contains(&input.column));
-        if let Some(input) = odd {
-            let why = format!(
-                "it needs column {:?}, which alerts do not have: it was trained on something else; train it with --data",
-                input.column
-            );
-            return Err(ModelError::setting(format!("version {version} for answering alerts"), why));
+        let asking = Asking::of(task);
+        let refused = |why: String| ModelError::setting(format!("version {version} for {}", asking.what), why);
+        let is_known =
+            |input: &&Input| asking.columns.iter().any(|(name, text)| *name == input.column && *text == input.text);
+        if let Some(input) = model.inputs.iter().find(|input| !is_known(input)) {
+            return Err(refused(format!(
+                "it needs column {:?}, which is not there when it is asked: it was trained on something else; {}",
+                input.column, asking.hint
+            )));
         }
         if model.history.is_some() {
-            let why = "it looks back on rows of a file: train it with --data".to_owned();
-            return Err(ModelError::setting(format!("version {version} for answering alerts"), why));
+            return Err(refused(format!("it looks back on rows of a file: {}", asking.hint)));
         }
         Ok(Serving { version: Arc::from(version), model })
     }
@@ -55,7 +86,15 @@ impl Serving {
     /// # Errors
     /// A feature is missing.
     pub fn answer(&self, features: &[&[Option<i64>]], role: Role) -> Result<Vec<Answer>, ModelError> {
-        let matrix = self.model.encode(&table(features))?;
+        self.answer_rows(&table(features), role)
+    }
+
+    /// Answers about the rows of a table, in order.
+    ///
+    /// # Errors
+    /// A column is missing or of the wrong kind.
+    pub fn answer_rows(&self, rows: &Table, role: Role) -> Result<Vec<Answer>, ModelError> {
+        let matrix = self.model.encode(rows)?;
         let answer = |row: usize| {
             let cells = matrix.row(row);
             // Of well separated classes the operating point lies below a millionth: the verdict is not of the rounded.
@@ -96,6 +135,34 @@ pub fn table(features: &[&[Option<i64>]]) -> Table {
     Table { columns, rows: features.len(), ..Table::default() }
 }
 
+/// The column of URLs.
+const URL: &str = "url";
+
+/// Version of the columns that events of a task are asked with.
+#[must_use]
+pub fn event_recipe(task: &str) -> &'static str {
+    if task == "urls" { "url-1" } else { "flow-1" }
+}
+
+/// Cells of events as a table of the task's columns; what is not there, or of another kind, is missing.
+#[must_use]
+pub fn event_table(task: &str, rows: &[&cf_types::scored::Cells]) -> Table {
+    let column = |(name, text): (String, bool)| {
+        let cells = if text {
+            let mut texts = Interner::default();
+            rows.iter().for_each(|row| texts.push(row.get(name.as_str()).and_then(serde_json::Value::as_str)));
+            // Longer ones were left out where they were picked.
+            Cells::Texts(texts.finish(&name, &mut Vec::new()))
+        } else {
+            let number = |row: &&cf_types::scored::Cells| row.get(name.as_str()).and_then(serde_json::Value::as_f64);
+            Cells::Numbers(rows.iter().map(|row| number(row).unwrap_or(f64::NAN)).collect())
+        };
+        Column { name, cells }
+    };
+    let columns = Asking::of(task).columns.into_iter().map(column).collect();
+    Table { columns, rows: rows.len(), ..Table::default() }
+}
+
 /// A labelled decision, as a training reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Labelled {
@@ -130,7 +197,7 @@ pub fn training_table(rows: &[Labelled]) -> Table {
     }
     table.sha256 = hex(&digest.finalize());
     let texts = |name: &str, of: fn(&Labelled) -> &str| {
-        let mut texts = crate::table::Interner::default();
+        let mut texts = Interner::default();
         rows.iter().for_each(|row| texts.push(Some(of(row))));
         Column { name: name.to_owned(), cells: Cells::Texts(texts.finish(name, &mut Vec::new())) }
     };

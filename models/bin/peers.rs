@@ -5,6 +5,7 @@ mod peer;
 
 use cf_models::{ModelError, ensemble::Ensemble, table::Table, task::Task, train::Prepared};
 
+pub(crate) use self::compare::cpu_s;
 use self::{
     compare::{Labelled, WORSE_MAX, compare, made_up},
     peer::Forest,

@@ -14,7 +14,7 @@ use cf_models::{
 };
 use cf_types::{Alert, AlertId, AlertState, Decision, Group, Level, Score, Tenant, triage::Role};
 
-use crate::say;
+use crate::{peers::cpu_s, say};
 
 /// Alerts that a past is made of, that are learned from, and that are measured.
 const BEFORE: u64 = 50_000;
@@ -98,7 +98,7 @@ pub(crate) fn run(seed: u64) -> Result<(), ModelError> {
     times.sort_unstable();
     let at = |share: usize| times.get(times.len() * share / 1_000).copied().unwrap_or_default();
     say(&format!("one alert: p50 {:?} p99 {:?} p99.9 {:?} of {MEASURED}", at(500), at(990), at(999)));
-    let begun = Instant::now();
+    let (begun, begun_cpu_s) = (Instant::now(), cpu_s());
     let mut answered = 0;
     for first in (0..MEASURED as u64).step_by(BATCH) {
         let batch: Vec<Decision> =
@@ -107,8 +107,9 @@ pub(crate) fn run(seed: u64) -> Result<(), ModelError> {
         answered += serving.answer(&features, Role::Champion)?.len();
     }
     say(&format!(
-        "{BATCH} at once: {:.0} a second",
-        answered as f64 / begun.elapsed().max(Duration::from_nanos(1)).as_secs_f64()
+        "{BATCH} at once: {:.0} a second, {:.0} a processor second",
+        answered as f64 / begun.elapsed().max(Duration::from_nanos(1)).as_secs_f64(),
+        answered as f64 / (cpu_s() - begun_cpu_s).max(0.01)
     ));
     std::fs::remove_dir_all(&folder)
         .map_err(|error| ModelError::Setting { what: "the folder".to_owned(), why: error.to_string() })

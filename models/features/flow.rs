@@ -95,7 +95,8 @@ pub struct Flow {
 #[must_use]
 pub fn read<'a>(field: impl Fn(&str) -> Option<&'a str>) -> Option<Flow> {
     let text = |name: &str| field(name).map(str::trim).filter(|text| !text.is_empty() && *text != "-");
-    let number = |name: &str| text(name).and_then(|text| text.parse::<f64>().ok()).filter(|n| n.is_finite() && *n >= 0.0);
+    let number =
+        |name: &str| text(name).and_then(|text| text.parse::<f64>().ok()).filter(|n| n.is_finite() && *n >= 0.0);
     let protocol = || text("proto").map(protocol);
     if let Some(state) = text("conn_state") {
         let protocol_type = protocol();
@@ -212,17 +213,28 @@ mod tests {
 
     #[test]
     fn flows_of_zeek_and_suricata_are_told_in_one_set_of_words() {
-        check("conn_state=SF, duration=1.5, proto=tcp, service=http, orig_bytes=181, resp_bytes=5450", "1.5 tcp http SF 181 5450");
+        check(
+            "conn_state=SF, duration=1.5, proto=tcp, service=http, orig_bytes=181, resp_bytes=5450",
+            "1.5 tcp http SF 181 5450",
+        );
         check("conn_state=S0, proto=tcp, service=-, id.resp_p=23", "? tcp telnet S0 ? ?");
         check("conn_state=SF, proto=udp, service=dns, orig_bytes=40", "? udp domain_u SF 40 ?");
         check("conn_state=REJ, proto=tcp, id.resp_p=4444", "? tcp private REJ ? ?");
         let times = "flow.start=2026-01-05T14:00:00.000000+0000, flow.end=2026-01-05T14:00:02.500000+0000";
         check(
-            &format!("event_type=flow, proto=TCP, app_proto=tls, {times}, flow.bytes_toserver=700, flow.bytes_toclient=4000, flow.state=closed"),
+            &format!(
+                "event_type=flow, proto=TCP, app_proto=tls, {times}, flow.bytes_toserver=700, flow.bytes_toclient=4000, flow.state=closed"
+            ),
             "2.5 tcp http_443 SF 700 4000",
         );
-        check("event_type=flow, proto=TCP, dest_port=80, flow.age=0, flow.bytes_toserver=60, flow.bytes_toclient=0, flow.state=new", "0 tcp http S0 60 0");
-        check("event_type=flow, proto=TCP, tcp.rst=true, flow.bytes_toserver=60, flow.bytes_toclient=0, flow.state=closed", "? tcp private REJ 60 0");
+        check(
+            "event_type=flow, proto=TCP, dest_port=80, flow.age=0, flow.bytes_toserver=60, flow.bytes_toclient=0, flow.state=new",
+            "0 tcp http S0 60 0",
+        );
+        check(
+            "event_type=flow, proto=TCP, tcp.rst=true, flow.bytes_toserver=60, flow.bytes_toclient=0, flow.state=closed",
+            "? tcp private REJ 60 0",
+        );
         check("event_type=netflow, proto=17, dest_port=53, netflow.bytes=71, netflow.age=3", "3 udp domain_u ? 71 ?");
     }
 

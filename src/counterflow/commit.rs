@@ -30,6 +30,7 @@ use crate::{
     room::Room,
     rulebook::{Shelf, by_file},
     rules::LoadedRules,
+    scoring,
     standing::{Standing, control_rows},
     triage,
 };
@@ -188,6 +189,9 @@ impl Store {
         self.history.rows(epoch, &facts)?;
         self.history.rows(epoch, &verdicts)?;
         let (features, predictions) = triage::rows::rows(entries)?;
+        self.history.rows(epoch, &features)?;
+        self.history.rows(epoch, &predictions)?;
+        let (features, predictions) = scoring::rows(entries)?;
         self.history.rows(epoch, &features)?;
         self.history.rows(epoch, &predictions)?;
         self.history.rows(epoch, &steps)

@@ -38,6 +38,7 @@ use crate::{
     room::{self, Room},
     rulebook::Shelf,
     rules,
+    scoring::{self, Scoring},
     shares::{self, ROUND, Shares},
     sources::Board,
     status::Status,
@@ -103,6 +104,7 @@ pub(crate) struct Conductor {
     pub(crate) lookup: Lookup,
     /// Asks models about alerts.
     pub(crate) triage: Triage,
+    pub(crate) scoring: Scoring,
     /// What they said, as facts.
     pub(crate) served: Served,
     /// Finds events of before for rules that are asked for.
@@ -399,6 +401,7 @@ impl Conductor {
             self.store.receipts(record.epoch, &entries)?;
             again = self.store.again(record.epoch, &entries)?;
             input.found = lookup::found(&entries)?;
+            input.found.extend(scoring::found(&entries)?);
             let mut facts = facts_of(&entries)?;
             self.served.take(&entries, &mut facts)?;
             facts
@@ -519,6 +522,7 @@ impl Conductor {
         let _folded = self.status.newest_upto(record.epoch);
         if with_history {
             self.store.take_again(record, &output)?;
+            self.scoring.ask(record.epoch);
             self.keep(record, &output);
         } else {
             self.store.recall(&output);
@@ -727,6 +731,7 @@ impl Conductor {
         let limit = self.status.watermark().map(|watermark| watermark.cell().saturating_sub(self.horizon_s));
         self.served.expire(limit, &mut input.facts);
         input.found = lookup::found(&cut.waiting)?;
+        input.found.extend(scoring::found(&cut.waiting)?);
         self.lookup.ask(lookup::question(&cut.waiting, cut.epoch)?);
         self.warm.ask(warm::questions(&cut.waiting, cut.epoch, &self.rules, self.horizon_begins())?);
         self.store.receipts(cut.epoch, &cut.waiting)?;
@@ -815,6 +820,7 @@ impl Conductor {
         let applied = self.store.apply_record(record, output)?;
         self.status.applied(record, output, &applied);
         self.triage.ask(&applied);
+        self.scoring.ask(record.epoch);
         self.keep(record, output);
         fail::point("epoch.applied");
         Ok(())
@@ -846,7 +852,8 @@ impl Conductor {
         self.kafka.commit();
         let durable = self.store.history.durable();
         self.status.durable(durable);
-        let frontier = self.facts_log.flush(durable + 1)?;
+        // Nor more than what models have answered about: they are asked again with what is computed again.
+        let frontier = self.facts_log.flush(durable.min(self.scoring.done()) + 1)?;
         // A backup that is being made copies what lies behind the frontier, too.
         let Some(_alone) = self.keep.alone() else { return Ok(()) };
         // Epoch records are for replaying; history keeps them all for people.

@@ -24,6 +24,7 @@ use crate::{
     hunts::schedule::HuntsApi,
     rejects::Asked,
     reload::Reload,
+    scoring::Scoring,
     sinks::{self, Sinks},
     sources::{Board, SourcesApi},
     sql::Service,
@@ -129,7 +130,7 @@ impl Edge {
         if let Some(listener) = sockets.http {
             let reader = runtime.block_on(conductor.store.ledger.reader())?;
             let options = ApiOptions::default();
-            let health = health(&conductor.status, spool, reload, &conductor.triage);
+            let health = health(&conductor.status, spool, reload, (&conductor.triage, &conductor.scoring));
             let board = Arc::clone(&conductor.board);
             if !conductor.kafka.is_empty() {
                 health.component("sources", move || {
@@ -150,7 +151,7 @@ impl Edge {
                 (if good { Condition::Ok } else { Condition::Degraded }, says)
             });
             let health = Arc::new(health);
-            let page = page(&conductor.status, spool, reload, counts, &conductor.triage);
+            let page = page(&conductor.status, spool, reload, counts, (&conductor.triage, &conductor.scoring));
             let page = with_lags(page, Arc::clone(&conductor.board), Arc::clone(sinks.board()));
             let rules: Arc<dyn cf_api::Rules> = Arc::<Reload>::clone(reload);
             let state = ApiState::new(Arc::clone(spool), reader, data.to_owned(), health, page, options.clone());
@@ -240,8 +241,17 @@ struct Counts {
     udp_port: std::sync::Mutex<Option<u16>>,
 }
 
-fn health(status: &Arc<Status>, spool: &Arc<Spool>, reload: &Arc<Reload>, triage: &Triage) -> Health {
+/// Those who ask models.
+type Asking<'a> = (&'a Triage, &'a Scoring);
+
+fn health(status: &Arc<Status>, spool: &Arc<Spool>, reload: &Arc<Reload>, (triage, scoring): Asking<'_>) -> Health {
     let health = Health::default();
+    if let Some(counts) = scoring.counts() {
+        health.component("scoring", move || {
+            let (well, says) = counts.summary();
+            (if well { Condition::Ok } else { Condition::Degraded }, says)
+        });
+    }
     if triage.is_on() {
         let counts = triage.counts();
         health.component("triage", move || {
@@ -320,8 +330,9 @@ fn page(
     spool: &Arc<Spool>,
     reload: &Arc<Reload>,
     counts: Counts,
-    triage: &Triage,
+    (triage, scoring): Asking<'_>,
 ) -> Arc<dyn Fn(&mut Page) + Send + Sync> {
+    let scoring = scoring.counts();
     let triage = triage.is_on().then(|| triage.counts());
     let (status, spool, reload) = (Arc::clone(status), Arc::clone(spool), Arc::clone(reload));
     Arc::new(move |page| {
@@ -346,7 +357,8 @@ fn page(
             u64::try_from(unseen).unwrap_or(u64::MAX),
         );
         yara_metrics(page);
-        for (name, help, value, rises) in triage.iter().flat_map(|counts| counts.metrics()) {
+        let scored = scoring.iter().flat_map(|counts| counts.metrics());
+        for (name, help, value, rises) in triage.iter().flat_map(|counts| counts.metrics()).chain(scored) {
             let kind = if rises { cf_api::metrics::Kind::Counter } else { cf_api::metrics::Kind::Gauge };
             page.single(name, kind, help, value);
         }

@@ -31,6 +31,7 @@ mod room;
 mod rulebook;
 mod rules;
 mod rules_work;
+mod scoring;
 mod shares;
 mod sinks;
 mod sources;

@@ -9,7 +9,6 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use cf_sigma::{Options, ParseOptions, Parsed, Problem, RuleSet, Severity, Text};
-use cf_types::assess;
 
 use crate::hunts;
 
@@ -129,8 +128,7 @@ fn checked((rules, mut problems): (RuleSet, Vec<Problem>)) -> (Arc<RuleSet>, Vec
             rule: Some(id),
         }
     }));
-    let reserved = [assess::INDICATOR_RULE, assess::RISK_RULE];
-    problems.extend(rules.rules().iter().filter(|rule| reserved.contains(&&*rule.id)).map(|rule| Problem {
+    problems.extend(rules.rules().iter().filter(|rule| cf_dataflows::is_builtin(&rule.id)).map(|rule| Problem {
         code: "reserved_id",
         severity: Severity::Error,
         file: Arc::clone(&rule.file),

@@ -17,7 +17,7 @@ mod retrain;
 pub(crate) mod rows;
 pub(crate) mod served;
 pub(crate) mod settings;
-mod switch;
+pub(crate) mod switch;
 
 use std::{
     collections::VecDeque,

@@ -290,6 +290,19 @@ pub(crate) async fn of_kind(connection: &mut SqliteConnection, kind: &str) -> Re
         .map_err(LedgerError::store("read the control log"))
 }
 
+/// The last entry of one kind.
+pub(crate) async fn last_of_kind(
+    connection: &mut SqliteConnection,
+    kind: &str,
+) -> Result<Option<ControlEntry>, LedgerError> {
+    sqlx::query("SELECT * FROM control WHERE kind = ? ORDER BY seq DESC LIMIT 1")
+        .bind(kind)
+        .fetch_optional(connection)
+        .await
+        .and_then(|row| row.as_ref().map(entry).transpose())
+        .map_err(LedgerError::store("read the control log"))
+}
+
 fn entry(row: &SqliteRow) -> Result<ControlEntry, sqlx::Error> {
     Ok(ControlEntry {
         seq: row.try_get("seq")?,

@@ -282,6 +282,14 @@ impl Ledger {
         control::of_kind(&mut *self.writer().await, kind).await
     }
 
+    /// The last entry of the control log of one kind.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn control_last_of_kind(&self, kind: &str) -> Result<Option<ControlEntry>, LedgerError> {
+        control::last_of_kind(&mut *self.writer().await, kind).await
+    }
+
     /// The facts that hold at a position of the control log, sorted.
     ///
     /// # Errors

@@ -44,6 +44,28 @@ impl ControlLog {
     }
 }
 
+impl ControlLog {
+    /// Appends entries of one kind, all of them or none.
+    ///
+    /// # Errors
+    /// The ledger cannot be written; then none was appended.
+    pub async fn append_all(
+        &mut self,
+        kind: &str,
+        bodies: &[String],
+        author: &str,
+        reason: &str,
+        at: Time,
+    ) -> Result<(), LedgerError> {
+        let store = LedgerError::store("append to the control log");
+        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+        for body in bodies {
+            control::append_in(&mut transaction, kind, body, author, reason, at).await?;
+        }
+        transaction.commit().await.map_err(&store)
+    }
+}
+
 impl Reader {
     /// The next decisions after `seq`, with their positions, in order; none at the end.
     ///

@@ -29,6 +29,7 @@ pub mod epoch;
 pub mod fact;
 pub mod incident;
 pub mod risk;
+pub mod scored;
 pub mod triage;
 
 pub mod random;

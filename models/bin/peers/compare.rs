@@ -117,7 +117,7 @@ pub(crate) fn made_up(rows: usize, seed: u64) -> Labelled {
 }
 
 /// Processor time of this process so far, in seconds; 0 where the system does not tell.
-fn cpu_s() -> f64 {
+pub(crate) fn cpu_s() -> f64 {
     // Fields 14 and 15 of proc(5), after the name, which may hold anything: ticks, of which Linux has a hundred a second.
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after = stat.rsplit_once(')').map_or("", |(_, after)| after);

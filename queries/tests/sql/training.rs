@@ -64,7 +64,7 @@ fn written(history: &Path, said: &[Said], day_s: i64, seed: u64) {
                     let (tenant, id) = (Tenant::default(), AlertId([alert; 16]).to_string());
                     let time = Time::from_seconds(1_767_225_600 + i64::from(alert));
                     let subject = Subject { tenant, id, kind: "alert", time, seq };
-                    let features_ = vec![("level".to_owned(), number), ("a \"b\"".to_owned(), -number)];
+                    let features_ = vec![("level".to_owned(), number.into()), ("a \"b\"".to_owned(), (-number).into())];
                     features.push(FeatureEntry {
                         subject,
                         recipe: "alert-1".to_owned(),

@@ -37,6 +37,7 @@ use crate::{
     room::Room,
     rulebook::{RuleBook, Shelf},
     rules,
+    scoring::Scoring,
     sinks::Sinks,
     sources::Board,
     status::Status,
@@ -137,11 +138,12 @@ fn assemble(
     runtime.block_on(past::keep(&store.ledger, store.generation, Some(settings)))?;
     runtime.block_on(live::adopt_policies(&store.ledger, &settings.policies))?;
     let status = Arc::new(Status::new(i64::from(detection.max_ahead_s)));
+    let scoring = runtime.block_on(Scoring::start(data, &settings.models, &store.ledger))?;
     let engine = Engine::start(EngineOptions {
         workers: usize::from(detection.workers),
         graph: config::graph(settings)?,
         sources: config::sources(settings)?,
-        tap: Arc::new(Taps(Arc::clone(&status), store.tap())),
+        tap: Arc::new(Taps(Arc::clone(&status), scoring.tap(store.tap()))),
         cluster: None,
     })?;
     let watch = Watch {
@@ -160,6 +162,7 @@ fn assemble(
         lookup,
         warm,
         triage,
+        scoring,
         served: Served::default(),
         store,
         engine,

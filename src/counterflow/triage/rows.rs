@@ -8,6 +8,7 @@ use cf_history::{FeatureEntry, PredictionEntry, Subject};
 use cf_ledger::ControlEntry;
 use cf_models::features::alert::{RECIPE, feature_names};
 use cf_types::{Decision, Time};
+use serde_json::Value;
 
 use super::switch::TASK;
 
@@ -43,12 +44,12 @@ pub(crate) fn rows(entries: &[ControlEntry]) -> Result<(Vec<FeatureEntry>, Vec<P
 }
 
 /// The features by their names; those of a version whose names are not known any more by their places.
-fn named(decision: &Decision, names: &[String]) -> Vec<(String, i64)> {
+fn named(decision: &Decision, names: &[String]) -> Vec<(String, Value)> {
     let is_known = &*decision.recipe == RECIPE;
     let name = |place: usize| {
         let known = names.get(place).filter(|_| is_known);
         known.cloned().unwrap_or_else(|| place.to_string())
     };
     let numbers = decision.features.iter().enumerate();
-    numbers.filter_map(|(place, number)| Some((name(place), (*number)?))).collect()
+    numbers.filter_map(|(place, number)| Some((name(place), Value::from((*number)?)))).collect()
 }

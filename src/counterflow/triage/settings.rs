@@ -14,6 +14,15 @@ pub(crate) struct ModelsSettings {
     pub(crate) dir: Option<PathBuf>,
     /// What models are used for.
     pub(crate) task: TaskSettings,
+    /// Whether a model says which URLs and domains of events look like phishing: `on` (a positive answer is a detection,
+    /// from which comes an alert of the built-in rule `model-urls`), `shadow` (answers are recorded, nothing comes of them),
+    /// `off`. The champion of task `urls` answers; it must be trained on the text of the URL alone.
+    #[serde(deserialize_with = "word")]
+    pub(crate) urls: EventMode,
+    /// The same for network flows of Zeek (conn) and Suricata (flow, netflow), by the champion of task `flows` and the
+    /// built-in rule `model-flows`; it must be trained on what a flow record says.
+    #[serde(deserialize_with = "word")]
+    pub(crate) flows: EventMode,
     /// What becomes of a challenger: `shadow` (its answers are recorded), `ab` (it answers for half of the alerts, by a
     /// hash of who they are about), `off`.
     #[serde(deserialize_with = "word")]
@@ -35,6 +44,8 @@ impl Default for ModelsSettings {
         ModelsSettings {
             dir: None,
             task: TaskSettings::default(),
+            urls: EventMode::default(),
+            flows: EventMode::default(),
             challenger: ChallengerMode::default(),
             retrain: Retrain::default(),
             retrain_hour: 3, // when the fewest alerts come, in Europe
@@ -91,6 +102,16 @@ pub(crate) enum TaskMode {
     Off,
 }
 
+/// How a task that is asked about events uses its champion; nobody has a model of them at first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum EventMode {
+    On,
+    Shadow,
+    #[default]
+    Off,
+}
+
 /// How a task uses its challenger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -117,6 +138,11 @@ fn word<'de, D: Deserializer<'de>, T: for<'a> Deserialize<'a>>(deserializer: D) 
 }
 
 impl ModelsSettings {
+    /// How URLs and flows are asked about.
+    pub(crate) fn event_modes(&self) -> [EventMode; 2] {
+        [self.urls, self.flows]
+    }
+
     /// The registry, if triage is wanted.
     pub(crate) fn triage_registry(&self) -> Option<&Path> {
         self.dir.as_deref().filter(|_| self.task.triage != TaskMode::Off)

@@ -34,8 +34,8 @@ pub struct FeatureEntry {
     pub rule: Option<String>,
     /// What repeats itself.
     pub signature: Option<String>,
-    /// Names and numbers, in the order of the version; what there is nothing to say of is left out.
-    pub features: Vec<(String, i64)>,
+    /// Names and values, in the order of the version; what there is nothing to say of is left out.
+    pub features: Vec<(String, Value)>,
 }
 
 /// One model's answer.
@@ -64,8 +64,7 @@ impl Row for FeatureEntry {
     const TABLE: Table = Table::Features;
 
     fn write(&self, epoch: Epoch, rows: &mut Rows) {
-        let features: Map<String, Value> =
-            self.features.iter().map(|(name, number)| (name.clone(), Value::from(*number))).collect();
+        let features: Map<String, Value> = self.features.iter().cloned().collect();
         self.subject.write(epoch, rows);
         rows.text("recipe", &self.recipe);
         rows.text("features", &Value::Object(features).to_string());

@@ -255,7 +255,7 @@ pub(super) const FEATURES: &[Column] = &[
     must("subject_kind", Kind::Word, "alert or event"),
     must("time", Kind::Time, "event time"),
     must("recipe", Kind::Word, "version of how features are made"),
-    must("features", Kind::Text, "as JSON, name to number; what there is nothing to say of is absent"),
+    must("features", Kind::Text, "as JSON, name to number or text; what there is nothing to say of is absent"),
     may("seq", Kind::Integer, "of the decision: its position in the control log"),
     may("rule_id", Kind::Word, "the alert's rule"),
     may("signature", Kind::Text, "what repeats itself, as a hash: an alert's rule in its group, an event's source"),

@@ -27,6 +27,7 @@ mod rejects;
 mod reload;
 mod rules;
 mod run;
+mod scoring;
 mod served;
 mod silence;
 mod sinks;

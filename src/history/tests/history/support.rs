@@ -210,7 +210,7 @@ pub(crate) fn features() -> FeatureEntry {
         recipe: "alert-1".to_owned(),
         rule: Some("guess".to_owned()),
         signature: None,
-        features: vec![("level".to_owned(), 3), ("count".to_owned(), i64::MIN)],
+        features: vec![("level".to_owned(), 3.into()), ("count".to_owned(), i64::MIN.into())],
     }
 }
 
