@@ -194,7 +194,7 @@ impl Graph {
                     .clone()
                     .map(move |rules| Arc::new(Levels::of(rules.episode_rules()).at(level, rules.episode_rules())));
                 let correlated = correlate(own, own_rules, limits.clone().map(Limit));
-                items = items.concat(chain::chain(correlated.episodes.clone(), rules.clone()));
+                items = items.concat(chain::chain(correlated.episodes.clone(), rules.clone(), limits.clone()));
                 refused.push(correlated.refused.flat_map(budget::refusal));
                 found.push(changes(correlated.episodes).map(|(episode, diff)| alert::Change::Episode(episode, diff)));
                 found.push(correlated.lineage.map(alert::Change::Lineage));
