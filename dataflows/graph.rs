@@ -220,11 +220,12 @@ impl Graph {
             let scored = all_scored.clone().filter(|alert| alert.state != AlertState::Provisional);
             let risk_options =
                 RiskOptions { horizon_s: options.horizon_s, alert_tenths: u64::from(options.risk_alert_tenths) };
-            let risked = risk(scored.clone(), watermarks.clone(), risk_options);
+            let high_before = sealed.clone().flat_map(sealed_risk_alert);
+            let risked = risk(scored.clone(), facts.clone(), high_before.clone(), watermarks.clone(), risk_options);
             waits.extend([told.clone().flat_map(alert_waits), risked.clone().flat_map(risk_waits)]);
             // Behind the sum: a risk alert adds nothing to the risk of its own entity.
-            let nothing = recalled.filter(|_| false);
-            let high = suppress(at_epoch(risked.clone().flat_map(risk_alert)), facts.clone(), nothing);
+            let high_before = high_before.map(|alert| alert.id);
+            let high = suppress(at_epoch(risked.clone().flat_map(risk_alert)), facts.clone(), high_before);
             let high_alerts = at_epoch(high.clone().flat_map(kept_alert));
             let (all_alerts, alerts) = (all_scored.concat(high_alerts.clone()), scored.concat(high_alerts));
             let remaining = remaining.concat(high);
@@ -302,9 +303,7 @@ impl Graph {
         }
         if let Some(Recalled { alerts, hubs }) = sealed {
             self.sealed.send(Recall::Begin);
-            // Risk alerts are made again of what is recalled.
-            let alerts = alerts.into_iter().filter(|alert| &*alert.rule != RISK_RULE);
-            alerts.for_each(|alert| self.sealed.send(Recall::Alert(alert)));
+            alerts.into_iter().for_each(|alert| self.sealed.send(Recall::Alert(alert)));
             hubs.into_iter().for_each(|(tenant, hub)| self.sealed.send(Recall::Hub(tenant, hub)));
         }
     }
@@ -377,8 +376,16 @@ fn account(deduped: Deduped) -> Option<Change> {
 
 fn sealed_alert(row: Recall) -> Option<Alert> {
     match row {
-        Recall::Alert(alert) => Some(alert),
-        Recall::Begin | Recall::Hub(..) => None,
+        Recall::Alert(alert) if &*alert.rule != RISK_RULE => Some(alert),
+        Recall::Alert(_) | Recall::Begin | Recall::Hub(..) => None,
+    }
+}
+
+/// Alerts on risk are made behind all others: they are recalled where they are made.
+fn sealed_risk_alert(row: Recall) -> Option<Alert> {
+    match row {
+        Recall::Alert(alert) if &*alert.rule == RISK_RULE => Some(alert),
+        Recall::Alert(_) | Recall::Begin | Recall::Hub(..) => None,
     }
 }
 

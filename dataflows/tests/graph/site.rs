@@ -247,6 +247,7 @@ pub fn all_facts() -> Vec<Fact> {
         said("asset", r#"{"value":"host:h1","criticality":5,"exposure":"internal"}"#),
         said("asset", r#"{"value":"host:h2","criticality":1,"exposure":"external"}"#),
         said("asset", r#"{"value":"address:10.0.1.1","criticality":4}"#),
+        said("asset", r#"{"value":"10.0.0.0/30","criticality":5,"exposure":"external"}"#),
         said("identity", r#"{"value":"u1","aliases":"u2","privileged":true}"#),
         said("identity", r#"{"value":"u3"}"#),
         said("edge", r#"{"value":"user:u1->host:h3","access":"admin"}"#),
