@@ -118,8 +118,7 @@ fn assessed(mut alert: Alert, facts: &BTreeSet<Fact>) -> (Alert, Assessment) {
             FactBody::Asset(asset) if alert.entities.contains(&asset.entity) => context.assets.push(asset.clone()),
             FactBody::Asset(asset) if asset.entity.value.contains('/') => {
                 let network: ipnet::IpNet = asset.entity.value.parse().unwrap();
-                if addresses(&alert).any(|entity| network.contains(&entity.value.parse::<std::net::IpAddr>().unwrap()))
-                {
+                if addresses(&alert).any(|entity| network.contains(&entity.value.parse::<IpAddr>().unwrap())) {
                     context.assets.push(asset.clone());
                 }
             }

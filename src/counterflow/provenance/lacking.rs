@@ -60,6 +60,6 @@ fn names(fact: &Fact, indicator: &Indicator, entities: &[Entity]) -> bool {
     let position = Position { origin: "".into(), offset: 0, line: 0, index: 0 };
     let member = Member { time: Time::from_seconds(0), id: EventId([0; 16]), declared_id: None, position };
     let mut met = Vec::new();
-    table.find(&fact.tenant, &Arc::from(""), &member, entities.to_vec(), &mut met);
+    table.find((&fact.tenant, &Arc::from("")), &member, entities.to_vec(), std::iter::empty(), &mut met);
     !met.is_empty()
 }
