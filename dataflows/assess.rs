@@ -28,6 +28,7 @@ use timely::dataflow::{
 use crate::{
     epochs::{changes, per_epoch, spread},
     indicator,
+    suppress::{addresses, prefix},
 };
 
 /// What this operator gives.
@@ -44,7 +45,10 @@ pub(crate) fn assess<'s>(
     recalled: StreamVec<'s, Epoch, AlertId>,
     office_hours: Option<OfficeHours>,
 ) -> StreamVec<'s, Epoch, Assessed> {
-    let concerns = of_entities(alerts.clone(), facts.clone()).concat(of_rules(alerts.clone(), facts.clone())).concat(
+    let concerns = of_entities(alerts.clone(), facts.clone())
+        .concat(of_networks(alerts.clone(), facts.clone()))
+        .concat(of_rules(alerts.clone(), facts.clone()));
+    let concerns = concerns.concat(
         indicator::of_alerts(alerts.clone(), facts.clone()).map(|(id, indicator)| (id, Concern::Indicator(indicator))),
     );
     let triaged = changes(facts).flat_map(|(fact, diff)| match fact.body {
@@ -78,7 +82,9 @@ fn of_entities<'s>(
     let said = facts.flat_map(|Fact { tenant, body }| {
         let of = |entity: Entity, concern: Concern| ((tenant.clone(), entity), concern);
         match body {
-            FactBody::Asset(asset) => vec![of(asset.entity.clone(), Concern::Asset(asset))],
+            FactBody::Asset(asset) if asset.network().is_none() => {
+                vec![of(asset.entity.clone(), Concern::Asset(asset))]
+            }
             FactBody::Identity(identity) => {
                 let names = identity.aliases.iter().chain([&identity.user]).cloned().collect::<BTreeSet<_>>();
                 names.into_iter().map(|name| of(name, Concern::Identity(identity.clone()))).collect()
@@ -90,6 +96,29 @@ fn of_entities<'s>(
         entities.into_iter().map(move |entity| ((tenant.clone(), entity), id))
     });
     entities.join_map(said, |_, id, concern| (*id, concern.clone())).distinct()
+}
+
+/// Assets that are networks, of an alert's addresses: met at every prefix length in use, as allow facts are.
+fn of_networks<'s>(
+    alerts: VecCollection<'s, Epoch, Alert, isize>,
+    facts: VecCollection<'s, Epoch, Fact, isize>,
+) -> VecCollection<'s, Epoch, (AlertId, Concern), isize> {
+    let networks = facts.flat_map(|Fact { tenant, body }| match body {
+        FactBody::Asset(asset) => asset.network().map(|network| ((tenant, network), asset)),
+        _ => None,
+    });
+    let lengths = networks
+        .clone()
+        .map(|((tenant, network), _)| ((tenant, network.addr().is_ipv4()), network.prefix_len()))
+        .distinct();
+    let addresses = alerts.flat_map(|alert| {
+        let addresses: Vec<_> = addresses(&alert).collect();
+        addresses.into_iter().map(move |address| ((alert.tenant.clone(), address.is_ipv4()), (address, alert.id)))
+    });
+    addresses
+        .join_map(lengths, |(tenant, _), (address, id), length| ((tenant.clone(), prefix(*address, *length)), *id))
+        .join_map(networks, |_, id, asset| (*id, Concern::Asset(asset.clone())))
+        .distinct()
 }
 
 /// The precision of an alert's rule.

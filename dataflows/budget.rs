@@ -102,6 +102,11 @@ impl Budget {
         let mut were_told = BTreeSet::new();
         for (alert, _) in went {
             let hour = hour(&alert);
+            if is_counter(&alert) {
+                self.hours.entry(hour.clone()).or_default().drop_counter(&mut changes);
+                touched.insert(hour);
+                continue;
+            }
             if self.hours.entry(hour.clone()).or_default().remove(&alert, &mut changes) {
                 were_told.insert(alert.id);
             }
@@ -111,6 +116,12 @@ impl Budget {
         came.sort_by_key(|(alert, _)| (!were_told.contains(&alert.id), alert.anchor, alert.id));
         for (alert, _) in came {
             let hour = hour(&alert);
+            if is_counter(&alert) {
+                // Recalled, hence sealed: it is the hour's last word.
+                *changes.entry(alert.clone()).or_default() += 1;
+                self.hours.entry(hour).or_default().counter = Some(alert);
+                continue;
+            }
             self.hours.entry(hour.clone()).or_default().insert(alert, self.alerts_an_hour, &mut changes);
             touched.insert(hour);
         }
@@ -120,8 +131,8 @@ impl Budget {
             of.count(&hour, &mut changes);
             if of.told.is_empty() && of.counted.is_empty() {
                 // Its alerts have left the graph, and so does what counted them.
-                if let Some(counter) = self.hours.remove(&hour).and_then(|of| of.counter) {
-                    *changes.entry(counter).or_default() -= 1;
+                if let Some(mut of) = self.hours.remove(&hour) {
+                    of.drop_counter(&mut changes);
                 }
             }
         }
@@ -137,6 +148,12 @@ impl OneHour {
         let Some(told) = self.told.remove(&at) else { return false };
         *changes.entry(told).or_default() -= 1;
         true
+    }
+
+    fn drop_counter(&mut self, changes: &mut BTreeMap<Alert, isize>) {
+        if let Some(counter) = self.counter.take() {
+            *changes.entry(counter).or_default() -= 1;
+        }
     }
 
     /// An alert that is final at birth is told beyond the budget where the hour's count is final already.
@@ -185,9 +202,7 @@ impl OneHour {
         }
         let counter = self.counter_of(hour);
         if counter != self.counter {
-            if let Some(before) = self.counter.take() {
-                *changes.entry(before).or_default() -= 1;
-            }
+            self.drop_counter(changes);
             if let Some(now) = counter {
                 *changes.entry(now.clone()).or_default() += 1;
                 self.counter = Some(now);
@@ -223,6 +238,11 @@ impl OneHour {
             tags: Arc::clone(&first.tags),
         })
     }
+}
+
+/// Whether an alert counts others; no event has its field.
+fn is_counter(alert: &Alert) -> bool {
+    alert.group.iter().any(|(field, _)| field == COUNTED)
 }
 
 fn hour(alert: &Alert) -> Hour {
@@ -315,5 +335,21 @@ mod tests {
         assert_eq!(step(&change), BTreeSet::from([(0, open, 1, -1), (0, sealed, 1, 1)]));
         // The count is final now; what comes late is told by itself.
         assert_eq!(step(&[(alert(3, 6, sealed), 1)]), BTreeSet::from([(6, sealed, 1, 1)]));
+
+        // After a restart, too: the counter is recalled with those that were told.
+        let mut state = Budget { alerts_an_hour: 1, ..Budget::default() };
+        let mut before = Vec::new();
+        let flood = [(alert(1, 10, sealed), 1), (alert(2, 15, sealed), 1), (alert(3, 16, sealed), 1)];
+        state.epoch(flood.to_vec(), &mut before);
+        let mut again = Budget { alerts_an_hour: 1, ..Budget::default() };
+        let mut out = Vec::new();
+        again.epoch(before.clone(), &mut out);
+        assert_eq!(out, before);
+        out.clear();
+        again.epoch(vec![(alert(4, 17, sealed), 1)], &mut out);
+        assert_eq!(out, [(alert(4, 17, sealed), 1)]);
+        out.clear();
+        again.epoch(vec![(alert(1, 10, sealed), -1), (alert(4, 17, sealed), -1)], &mut out);
+        assert_eq!(out.iter().filter(|(one, diff)| is_counter(one) && *diff == -1).count(), 1, "{out:?}");
     }
 }

@@ -4,8 +4,9 @@
 //! level. A rule that refers to no correlation has level 0, any other one more than the highest it refers to. Chains
 //! of more than [`LEVELS`] rules, and circles, are not evaluated: [`too_deep`] lists them for whoever loads rules.
 //!
-//! In: changes of episodes of one level, where `correlate` left them; rules. Out: changes of items of higher levels.
-//! Memory: one entry per episode of a correlation. Output appears when the epoch is complete.
+//! In: changes of episodes of one level, where `correlate` left them; rules; limits. Out: changes of items of higher
+//! levels. Memory: one entry per episode whose first hit lies at or after the limit: below it neither the episode's first
+//! hit changes, nor would the item be counted. Output appears when the epoch is complete.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +15,11 @@ use std::{
 
 use cf_types::{Cell, Episode, EpisodeKey, EpisodeRule, Epoch};
 use differential_dataflow::VecCollection;
-use timely::dataflow::{StreamVec, channels::pact::Pipeline};
+use timely::dataflow::{
+    StreamVec,
+    channels::pact::Pipeline,
+    operators::{Concat, vec::Map},
+};
 
 use crate::{
     correlate::CellItem,
@@ -88,16 +93,36 @@ fn is_plain(rule: &EpisodeRule) -> bool {
 pub(crate) fn chain<'s>(
     episodes: VecCollection<'s, Epoch, Episode, isize>,
     rules: StreamVec<'s, Epoch, Arc<dyn Rules>>,
+    limits: StreamVec<'s, Epoch, Cell>,
 ) -> StreamVec<'s, Epoch, (usize, CellItem, isize)> {
     let mut state = Chain::default();
-    per_epoch_with(changes(episodes), Pipeline, rules, "Chain", move |_epoch, changes, rules, out| {
-        state.epoch(changes, rules.into_iter().next_back());
+    let beside = rules.map(Beside::Rules).concat(limits.map(Beside::Limit));
+    per_epoch_with(changes(episodes), Pipeline, beside, "Chain", move |_epoch, changes, beside, out| {
+        let (mut rules, mut limit) = (None, None);
+        for beside in beside {
+            match beside {
+                Beside::Rules(new) => rules = Some(new),
+                Beside::Limit(cell) => limit = limit.max(Some(cell)),
+            }
+        }
+        state.epoch(changes, rules);
         out.extend(state.changes());
+        // For later epochs, as `correlate` takes it.
+        state.forget_before(limit);
     })
 }
 
-/// What of an episode matters here. Its count may change without a change for others.
-type First = (EpisodeKey, Cell);
+/// What every worker is told alike.
+#[derive(Clone)]
+enum Beside {
+    /// The rules from this epoch on.
+    Rules(Arc<dyn Rules>),
+    /// Items before it are refused after this epoch.
+    Limit(Cell),
+}
+
+/// What of an episode matters here: its first hit, and whose it is. Its count may change without a change for others.
+type First = (Cell, EpisodeKey);
 
 /// The state of one worker: pure.
 #[derive(Default)]
@@ -106,6 +131,7 @@ struct Chain {
     uppers: BTreeMap<Arc<str>, Vec<(Arc<EpisodeRule>, usize, u16)>>,
     /// How often each is there. Of plain rules too: whether a rule is plain can change.
     episodes: BTreeMap<First, isize>,
+    limit: Option<Cell>,
     pending: BTreeMap<(usize, CellItem), isize>,
 }
 
@@ -128,13 +154,25 @@ impl Chain {
             self.count_all(1);
         }
         for (episode, diff) in changes {
-            let first = (episode.key, episode.first_hit);
+            // What lies below the limit is final, and counted nowhere any more.
+            if self.limit.is_some_and(|limit| episode.first_hit < limit) {
+                continue;
+            }
+            let first = (episode.first_hit, episode.key);
             self.count(&first, diff);
             let times = self.episodes.entry(first.clone()).or_default();
             *times += diff;
             if *times == 0 {
                 self.episodes.remove(&first);
             }
+        }
+    }
+
+    /// Forgets what no change, and no rule, can concern any more.
+    fn forget_before(&mut self, limit: Option<Cell>) {
+        self.limit = self.limit.max(limit);
+        while let Some(first) = self.episodes.first_entry().filter(|first| Some(first.key().0) < self.limit) {
+            first.remove();
         }
     }
 
@@ -153,7 +191,7 @@ impl Chain {
     }
 
     /// An episode has a group and no fields: what rules that refer to it group by or count is of that group.
-    fn count(&mut self, (key, cell): &First, diff: isize) {
+    fn count(&mut self, (cell, key): &First, diff: isize) {
         for (upper, level, reference) in self.uppers.get(&key.rule).into_iter().flatten() {
             let Some((group, value)) = upper.taken(*reference, &key.group) else { continue };
             let key = EpisodeKey { tenant: key.tenant.clone(), rule: Arc::clone(&upper.id), group };
@@ -267,6 +305,20 @@ mod tests {
             let got: Vec<_> = state.changes().map(|(_, item, diff)| (item.cell, diff)).collect();
             assert_eq!(got, expect);
         }
+        assert!(state.episodes.is_empty());
+    }
+
+    #[test]
+    fn an_episode_below_the_limit_is_forgotten() {
+        let mut state = Chain { uppers: uppers(&[rule("a:x"), rule("b:a")]), ..Chain::default() };
+        state.epoch(vec![(episode("a", 5), 1), (episode("a", 9), 1)], None);
+        assert_eq!(state.changes().count(), 2);
+        state.forget_before(Some(9));
+        assert_eq!(state.episodes.keys().map(|(cell, _)| *cell).collect::<Vec<_>>(), [9]);
+        // It still grows, and may go with its rule: nobody counts it any more.
+        let grown = Episode { count: 2, ..episode("a", 5) };
+        state.epoch(vec![(episode("a", 5), -1), (grown, 1), (episode("a", 9), -1)], None);
+        assert_eq!(state.changes().map(|(_, item, diff)| (item.cell, diff)).collect::<Vec<_>>(), [(9, -1)]);
         assert!(state.episodes.is_empty());
     }
 }

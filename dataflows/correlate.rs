@@ -35,6 +35,7 @@ use timely::dataflow::{
     operators::{
         Capability,
         generic::{OutputBuilder, builder_rc::OperatorBuilder},
+        vec::Map,
     },
 };
 
@@ -54,6 +55,19 @@ pub struct CellItem {
     pub reference: u16,
     /// The value, for rules that look at values.
     pub value: Option<Arc<str>>,
+}
+
+/// What a rule that compares with the time before is told of what was before it was there: known then, and no hit.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Remembered {
+    /// Rule and group.
+    pub key: EpisodeKey,
+    /// The value, for rules that look at values.
+    pub value: Option<Arc<str>>,
+    /// When; it may lie below the limit.
+    pub cell: Cell,
+    /// How many items.
+    pub count: u64,
 }
 
 /// In all epochs after the one it comes in, items before this cell are refused. A lower one than before does nothing.
@@ -88,11 +102,25 @@ pub fn correlate<'scope>(
     rules: StreamVec<'scope, Epoch, Arc<Vec<Arc<EpisodeRule>>>>,
     limits: StreamVec<'scope, Epoch, Limit>,
 ) -> Correlated<'scope> {
+    let nothing = limits.clone().flat_map(|_| None);
+    correlate_remembering(items, rules, limits, nothing)
+}
+
+/// The same with what is remembered of before. What is said of rules that are not there, or that remember nothing, is
+/// dropped.
+#[must_use]
+pub fn correlate_remembering<'scope>(
+    items: VecCollection<'scope, Epoch, CellItem, isize>,
+    rules: StreamVec<'scope, Epoch, Arc<Vec<Arc<EpisodeRule>>>>,
+    limits: StreamVec<'scope, Epoch, Limit>,
+    remembered: StreamVec<'scope, Epoch, Remembered>,
+) -> Correlated<'scope> {
     let by_key = Exchange::new(|(item, _, _): &(CellItem, Epoch, isize)| route(&item.key));
     let mut builder = OperatorBuilder::new("Correlate".to_owned(), items.inner.scope());
     let mut items = builder.new_input(items.inner, by_key);
     let mut rules = builder.new_input(rules, Pipeline);
     let mut limits = builder.new_input(limits, Pipeline);
+    let mut remembered = builder.new_input(remembered, Exchange::new(|one: &Remembered| route(&one.key)));
     let (episodes_out, episodes) = builder.new_output::<Vec<(Episode, Epoch, isize)>>();
     let (lineage_out, lineage) = builder.new_output::<Vec<Lineage>>();
     let (refused_out, refused) = builder.new_output::<Vec<Refused>>();
@@ -124,6 +152,12 @@ pub fn correlate<'scope>(
                 let waiting = waiting.entry(epoch).or_default();
                 waiting.hold(|port| stamp.delayed(&epoch, port));
                 waiting.input.limit = batch.drain(..).max().max(waiting.input.limit);
+            });
+            remembered.for_each(|stamp, batch| {
+                let Some(epoch) = stamp.least().copied() else { return };
+                let waiting = waiting.entry(epoch).or_default();
+                waiting.hold(|port| stamp.delayed(&epoch, port));
+                waiting.input.remembered.append(batch);
             });
 
             let mut episodes_out = episodes_out.activate();
@@ -170,6 +204,7 @@ struct Input {
     rules: Option<Arc<Vec<Arc<EpisodeRule>>>>,
     items: Vec<(CellItem, isize)>,
     limit: Option<Limit>,
+    remembered: Vec<Remembered>,
 }
 
 /// What it gives, each part sorted.
@@ -218,6 +253,7 @@ impl Keys {
         if let Some(rules) = input.rules {
             self.set_rules(&rules, &mut touched, &mut diff);
         }
+        self.remember(input.remembered, &mut touched, &mut diff);
         let refused = self.take(input.items, &mut touched);
         for at in touched {
             self.apply(at, &mut diff);
@@ -241,6 +277,24 @@ impl Keys {
                     touched.push(at);
                 }
                 Some(_) | None => self.remove(at, diff),
+            }
+        }
+    }
+
+    /// Gives what was before to the keys that remember. Sorted, because there may not be room for all.
+    fn remember(&mut self, mut remembered: Vec<Remembered>, touched: &mut Vec<usize>, diff: &mut Diff) {
+        remembered.sort_unstable();
+        for Remembered { key, value, cell, count } in remembered {
+            if !self.rules.get(&key.rule).is_some_and(|rule| rule.remembers()) {
+                continue;
+            }
+            let Some((at, slot)) = self.slot(key) else { continue };
+            let items = slot.episodes.remember(cell, value.as_ref(), count);
+            if items > 0 {
+                diff.over_budget.push(OverBudget { key: slot.episodes.key().clone(), cell, items });
+            }
+            if !mem::replace(&mut slot.touched, true) {
+                touched.push(at);
             }
         }
     }

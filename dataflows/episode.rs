@@ -95,6 +95,8 @@ pub struct Episodes {
     pieces: Vec<Piece>, // those that are not sealed
     kept: Option<Box<KeptWindow>>,
     memory: Option<Box<Memory>>,
+    /// Where hits may have changed by what was remembered since the last change.
+    remembered: Option<(Cell, Cell)>,
     values_max: usize,
     rule_changed: bool,
 }
@@ -113,16 +115,16 @@ impl Episodes {
     #[must_use]
     pub fn new(key: EpisodeKey, rule: Arc<EpisodeRule>, limit: Cell) -> Episodes {
         let cells = Cells::new(rule.references.len(), rule.lag());
-        let remembers = matches!(rule.predicate, Predicate::FirstSeen { .. } | Predicate::Rate { .. });
         Episodes {
             key,
             cut: rule.cut(),
-            rule,
             limit,
             cells,
             pieces: Vec::new(),
             kept: None,
-            memory: remembers.then(|| Box::new(Memory::new(limit))),
+            memory: rule.remembers().then(|| Box::new(Memory::new(limit))),
+            remembered: None,
+            rule,
             values_max: EpisodeRule::VALUES_MAX,
             rule_changed: false,
         }
@@ -184,6 +186,24 @@ impl Episodes {
         self.rule = rule;
     }
 
+    /// Remembers what was before the rule was there: so many items at a cell, which may lie below the limit. They count as
+    /// what was known before, and are no hits themselves. Episodes follow with the next [`Episodes::apply`], even of
+    /// nothing; hits below the limit stay as they are. Says how many items were not taken, for lack of room.
+    pub fn remember(&mut self, cell: Cell, value: Option<&Arc<str>>, count: u64) -> u64 {
+        let Some(memory) = &mut self.memory else { return 0 };
+        match (&self.rule.predicate, value) {
+            (Predicate::Rate { grid, .. }, _) => {
+                memory.note_items(cell, *grid, i64::try_from(count).unwrap_or(i64::MAX))
+            }
+            (_, Some(term)) if memory.recall_term(cell, term, self.values_max) => {}
+            (_, Some(_)) => return count,
+            (_, None) => return 0,
+        }
+        let (from, to) = self.remembered.unwrap_or((cell, cell));
+        self.remembered = Some((from.min(cell), to.max(cell.saturating_add(self.rule.reach()))));
+        0
+    }
+
     /// Gives up the key: all its episodes that are not sealed go.
     pub fn clear(self, diff: &mut Diff) {
         diff.removed.extend(self.pieces.iter().map(|piece| self.episode(piece)));
@@ -195,12 +215,16 @@ impl Episodes {
     ///
     /// If a change lies below the limit: it has to be refused before.
     pub fn apply(&mut self, updates: &mut Vec<Update>, diff: &mut Diff) {
-        let dirty = self.change_cells(updates, diff);
+        let mut dirty = self.change_cells(updates, diff);
+        let remembered = self.remembered.take().map(|(from, to)| (from.max(self.limit), to));
         if mem::take(&mut self.rule_changed) {
             self.begin_anew(diff);
             return;
         }
-        let (Some((from, _)), Some((_, to))) = (dirty.first().copied(), dirty.last().copied()) else { return };
+        dirty.extend(remembered.filter(|(from, to)| from <= to));
+        let (Some(from), Some(to)) = (dirty.iter().map(|at| at.0).min(), dirty.iter().map(|at| at.1).max()) else {
+            return;
+        };
         for (from, to) in dirty {
             self.judge(from, to);
         }

@@ -35,7 +35,7 @@ use crate::{
     budget,
     builtin::WithBuiltin,
     chain::{self, LEVELS, Levels},
-    correlate::{CellItem, Limit, correlate},
+    correlate::{CellItem, Limit, Remembered, correlate_remembering},
     dedup::{Deduped, Local, dedup},
     desire::desire,
     detect::{Detected, Given, Matched, Rules, detect},
@@ -119,6 +119,8 @@ pub struct Batch {
     pub recalled: Vec<Detection>,
     /// Detections of the built-in rule of indicators in events of before, by a look-up; on one worker.
     pub found: Vec<Detection>,
+    /// What rules that compare with the time before find there, by a look-up; on one worker.
+    pub remembered: Vec<Remembered>,
     /// All sources that were idle when this epoch was cut; on worker 0.
     pub idle: Vec<Arc<str>>,
     /// The watermark as it was before a restart, to hold after this epoch; on worker 0.
@@ -140,6 +142,7 @@ pub struct Graph {
     recalled: InputHandle<Epoch, timely::container::CapacityContainerBuilder<Vec<Detection>>>,
     signals: InputHandle<Epoch, timely::container::CapacityContainerBuilder<Vec<Option<Signal>>>>,
     sealed: InputHandle<Epoch, timely::container::CapacityContainerBuilder<Vec<Recall>>>,
+    remembered: InputHandle<Epoch, timely::container::CapacityContainerBuilder<Vec<Remembered>>>,
     facts: InputSession<Epoch, Fact, isize>,
     probe: ProbeHandle<Epoch>,
     begun: Option<Epoch>,
@@ -152,6 +155,7 @@ impl Graph {
     pub fn build(worker: &mut Worker, options: &GraphOptions, output: Option<Sender<EpochOutput>>) -> Graph {
         let (mut given, mut rules, mut recalled, mut signals, mut sealed) =
             (InputHandle::new(), InputHandle::new(), InputHandle::new(), InputHandle::new(), InputHandle::new());
+        let mut remembered = InputHandle::new();
         let mut facts = InputSession::new();
         let probe = ProbeHandle::new();
         let micros = |seconds: i64| seconds.saturating_mul(1_000_000);
@@ -161,6 +165,7 @@ impl Graph {
             let recalled: StreamVec<'_, Epoch, Detection> = recalled.to_stream(scope);
             let signals: StreamVec<'_, Epoch, Option<Signal>> = signals.to_stream(scope);
             let sealed: StreamVec<'_, Epoch, Recall> = sealed.to_stream(scope);
+            let before: StreamVec<'_, Epoch, Remembered> = remembered.to_stream(scope);
             // Two facts with the same words are one.
             let facts = facts.to_collection(scope).distinct();
 
@@ -193,8 +198,8 @@ impl Graph {
                 let own_rules = rules
                     .clone()
                     .map(move |rules| Arc::new(Levels::of(rules.episode_rules()).at(level, rules.episode_rules())));
-                let correlated = correlate(own, own_rules, limits.clone().map(Limit));
-                items = items.concat(chain::chain(correlated.episodes.clone(), rules.clone()));
+                let correlated = correlate_remembering(own, own_rules, limits.clone().map(Limit), before.clone());
+                items = items.concat(chain::chain(correlated.episodes.clone(), rules.clone(), limits.clone()));
                 refused.push(correlated.refused.flat_map(budget::refusal));
                 found.push(changes(correlated.episodes).map(|(episode, diff)| alert::Change::Episode(episode, diff)));
                 found.push(correlated.lineage.map(alert::Change::Lineage));
@@ -220,11 +225,12 @@ impl Graph {
             let scored = all_scored.clone().filter(|alert| alert.state != AlertState::Provisional);
             let risk_options =
                 RiskOptions { horizon_s: options.horizon_s, alert_tenths: u64::from(options.risk_alert_tenths) };
-            let risked = risk(scored.clone(), watermarks.clone(), risk_options);
+            let high_before = sealed.clone().flat_map(sealed_risk_alert);
+            let risked = risk(scored.clone(), facts.clone(), high_before.clone(), watermarks.clone(), risk_options);
             waits.extend([told.clone().flat_map(alert_waits), risked.clone().flat_map(risk_waits)]);
             // Behind the sum: a risk alert adds nothing to the risk of its own entity.
-            let nothing = recalled.filter(|_| false);
-            let high = suppress(at_epoch(risked.clone().flat_map(risk_alert)), facts.clone(), nothing);
+            let high_before = high_before.map(|alert| alert.id);
+            let high = suppress(at_epoch(risked.clone().flat_map(risk_alert)), facts.clone(), high_before);
             let high_alerts = at_epoch(high.clone().flat_map(kept_alert));
             let (all_alerts, alerts) = (all_scored.concat(high_alerts.clone()), scored.concat(high_alerts));
             let remaining = remaining.concat(high);
@@ -255,7 +261,7 @@ impl Graph {
             sink(scope.concatenate(rows.into_iter().chain(other)), output).probe_with(&probe);
         });
         let first = worker.index() == 0;
-        Graph { given, rules, recalled, signals, sealed, facts, probe, begun: None, first }
+        Graph { given, rules, recalled, signals, sealed, remembered, facts, probe, begun: None, first }
     }
 
     /// Gives this worker's share of an epoch. Earlier epochs are closed by it, as by [`Graph::advance_to`].
@@ -266,8 +272,9 @@ impl Graph {
     ///
     /// If the epoch was closed already, or rules or facts come after the first batch of their epoch.
     pub fn feed(&mut self, batch: Batch) {
-        let Batch { epoch, rules, facts, events, recalled, found, idle, limit, newest, sealed, passed_ms, ended } =
-            batch;
+        let Batch { epoch, rules, facts, events, recalled, found, remembered, .. } = batch;
+        let (idle, limit, newest, sealed) = (batch.idle, batch.limit, batch.newest, batch.sealed);
+        let (passed_ms, ended) = (batch.passed_ms, batch.ended);
         assert!(epoch >= *self.given.time(), "epoch {epoch} was closed");
         assert!(rules.is_none() || self.begun != Some(epoch), "rules came after the begin of epoch {epoch}");
         assert!(facts.is_empty() || self.begun != Some(epoch), "facts came after the begin of epoch {epoch}");
@@ -290,6 +297,7 @@ impl Graph {
             self.facts.update(fact, isize::try_from(diff).unwrap_or(0));
         }
         recalled.into_iter().for_each(|detection| self.recalled.send(detection));
+        remembered.into_iter().for_each(|one| self.remembered.send(one));
         idle.into_iter().for_each(|source| self.signals.send(Some(Signal::Idle(source))));
         newest.into_iter().for_each(|(source, time)| self.signals.send(Some(Signal::Seen(source, time))));
         limit.into_iter().for_each(|time| self.signals.send(Some(Signal::Restored(time))));
@@ -302,9 +310,7 @@ impl Graph {
         }
         if let Some(Recalled { alerts, hubs }) = sealed {
             self.sealed.send(Recall::Begin);
-            // Risk alerts are made again of what is recalled.
-            let alerts = alerts.into_iter().filter(|alert| &*alert.rule != RISK_RULE);
-            alerts.for_each(|alert| self.sealed.send(Recall::Alert(alert)));
+            alerts.into_iter().for_each(|alert| self.sealed.send(Recall::Alert(alert)));
             hubs.into_iter().for_each(|(tenant, hub)| self.sealed.send(Recall::Hub(tenant, hub)));
         }
     }
@@ -318,6 +324,7 @@ impl Graph {
             self.recalled.advance_to(epoch);
             self.signals.advance_to(epoch);
             self.sealed.advance_to(epoch);
+            self.remembered.advance_to(epoch);
             self.facts.advance_to(epoch);
             self.facts.flush();
         }
@@ -377,8 +384,16 @@ fn account(deduped: Deduped) -> Option<Change> {
 
 fn sealed_alert(row: Recall) -> Option<Alert> {
     match row {
-        Recall::Alert(alert) => Some(alert),
-        Recall::Begin | Recall::Hub(..) => None,
+        Recall::Alert(alert) if &*alert.rule != RISK_RULE => Some(alert),
+        Recall::Alert(_) | Recall::Begin | Recall::Hub(..) => None,
+    }
+}
+
+/// Alerts on risk are made behind all others: they are recalled where they are made.
+fn sealed_risk_alert(row: Recall) -> Option<Alert> {
+    match row {
+        Recall::Alert(alert) if &*alert.rule == RISK_RULE => Some(alert),
+        Recall::Alert(_) | Recall::Begin | Recall::Hub(..) => None,
     }
 }
 

@@ -36,6 +36,7 @@ mod waits;
 
 pub use builtin::{builtin, is_builtin};
 pub use chain::{begun, too_deep};
+pub use correlate::Remembered;
 pub use detect::{Matcher, Rules};
 pub use graph::{Batch, Graph, GraphOptions, Recalled};
 pub use incident::IncidentOptions;

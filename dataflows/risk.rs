@@ -1,6 +1,7 @@
 //! The risk of entities: the sum of their alerts' scores by hour of event time, its level, and alerts when it is high.
 //!
-//! In: changes of the alerts that remain, scored; watermarks. Out: changes of one row of buckets per entity, of its level
+//! In: changes of the alerts that remain, scored; facts, of which identities say what other names an account has: what
+//! is done under them is the account's, and they have no risk of their own; watermarks. Out: changes of one row of buckets per entity, of its level
 //! while it has one, and of risk alerts. Key: entity. What the risk is *at* a time is [`EntityRisk::score_in`], a pure
 //! function. Memory: one number per entity and alert of the last seven days; an entity leaves when its risk is zero.
 //! Output appears when the epoch is complete.
@@ -11,14 +12,16 @@
 //! A **risk alert** is a day of event time in which an entity's alerts of 24 hours, decayed, come to the threshold in an
 //! hour that brought one. It is one per entity and day, named by the day, so late alerts move nothing; it depends on two
 //! days of alerts, which a restart recalls. It is sealed when its day lies below the limit. A risk alert does not count
-//! for the risk of its own entity: it is made here, behind the sum.
+//! for the risk of its own entity: it is made here, behind the sum. Those that were sealed before a restart are recalled;
+//! of what weighs nothing any more, for the incidents that are not closed yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use cf_types::{
-    Alert, AlertId, AlertState, AnchorKind, Cell, Entity, EntityKind, EntityLevel, EntityRisk, Epoch, Group, Level,
-    RiskLevel, Score, Tenant, Time,
+    Alert, AlertId, AlertState, AnchorKind, Cell, Entity, EntityKind, EntityLevel, EntityRisk, Epoch, Fact, FactBody,
+    Group, Level, RiskLevel, Score, Tenant, Time,
     assess::RISK_RULE,
+    fact::Identity,
     risk::{Hour, hour_of},
 };
 use differential_dataflow::VecCollection;
@@ -26,7 +29,10 @@ use serde::{Deserialize, Serialize};
 use timely::dataflow::{
     StreamVec,
     channels::pact::Exchange,
-    operators::vec::{Broadcast, Map},
+    operators::{
+        Concat,
+        vec::{Broadcast, Map},
+    },
 };
 
 use crate::{
@@ -59,20 +65,53 @@ pub(crate) enum Risked {
 /// Follows the risk of all entities.
 pub(crate) fn risk<'s>(
     alerts: VecCollection<'s, Epoch, Alert, isize>,
+    facts: VecCollection<'s, Epoch, Fact, isize>,
+    recalled: StreamVec<'s, Epoch, Alert>,
     watermarks: StreamVec<'s, Epoch, Time>,
     options: RiskOptions,
 ) -> StreamVec<'s, Epoch, (Risked, isize)> {
-    let contributions = changes(alerts).flat_map(|(alert, diff)| {
-        let Alert { tenant, id, anchor, score, entities, .. } = alert;
-        let (hour, tenths) = (hour_of(anchor), score.tenths());
-        let of = move |entity| (Contribution { entity: (tenant.clone(), entity), hour, alert: id, tenths }, diff);
-        entities.into_iter().map(of).collect::<Vec<_>>()
+    let weights = alerts.flat_map(|Alert { tenant, id, anchor, score, entities, .. }| {
+        let weight = (hour_of(anchor), id, score.tenths());
+        entities.into_iter().map(move |entity| ((tenant.clone(), entity), weight))
     });
-    let by_entity = Exchange::new(|(contribution, _): &(Contribution, isize)| route(&contribution.entity));
+    let contributions = changes(of_accounts(weights, facts)).map(|((entity, (hour, alert, tenths)), diff)| {
+        Change::Weight(Contribution { entity, hour, alert, tenths }, diff)
+    });
+    let recalled = recalled.flat_map(|alert| {
+        let entity = alert.entities.first().cloned()?;
+        Some(Change::Recalled((alert.tenant.clone(), entity), alert))
+    });
+    let by_entity = Exchange::new(|change: &Change| route(change.key()));
     let mut state = Risk::new(options);
-    per_epoch_with(contributions, by_entity, watermarks.broadcast(), "Risk", move |_epoch, changes, watermarks, out| {
-        out.extend(state.epoch(changes, watermarks.into_iter().max()));
-    })
+    per_epoch_with(
+        contributions.concat(recalled),
+        by_entity,
+        watermarks.broadcast(),
+        "Risk",
+        move |_epoch, changes, watermarks, out| {
+            out.extend(state.epoch(changes, watermarks.into_iter().max()));
+        },
+    )
+}
+
+/// What an alert weighs, and when.
+type Weight = (Hour, AlertId, u16);
+
+/// Gives what is done under another name of an account to the account.
+fn of_accounts<'s>(
+    weights: VecCollection<'s, Epoch, (Key, Weight), isize>,
+    facts: VecCollection<'s, Epoch, Fact, isize>,
+) -> VecCollection<'s, Epoch, (Key, Weight), isize> {
+    let accounts = facts.flat_map(|Fact { tenant, body }| match body {
+        FactBody::Identity(Identity { user, aliases, .. }) => {
+            let others = aliases.into_iter().filter(|alias| *alias != user);
+            others.map(|alias| ((tenant.clone(), alias), (tenant.clone(), user.clone()))).collect()
+        }
+        _ => Vec::new(),
+    });
+    let accounts = accounts.distinct();
+    let moved = weights.clone().join_map(accounts.clone(), |_, weight, account| (account.clone(), *weight));
+    weights.antijoin(accounts.map(|(alias, _)| alias).distinct()).concat(moved)
 }
 
 /// Whose risk.
@@ -85,6 +124,23 @@ struct Contribution {
     hour: Hour,
     alert: AlertId,
     tenths: u16,
+}
+
+/// What risk is made of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Change {
+    Weight(Contribution, isize),
+    /// A risk alert that was sealed before a restart.
+    Recalled(Key, Alert),
+}
+
+impl Change {
+    fn key(&self) -> &Key {
+        match self {
+            Change::Weight(contribution, _) => &contribution.entity,
+            Change::Recalled(key, _) => key,
+        }
+    }
 }
 
 /// Names of entities are an attacker's, so the hash that spreads them is one that cannot be aimed.
@@ -120,10 +176,18 @@ impl Risk {
     }
 
     /// Takes one epoch's changes in; gives what changed, sorted.
-    fn epoch(&mut self, changes: Vec<(Contribution, isize)>, watermark: Option<Time>) -> Vec<(Risked, isize)> {
+    fn epoch(&mut self, changes: Vec<Change>, watermark: Option<Time>) -> Vec<(Risked, isize)> {
         self.now = self.now.max(watermark.map(|time| hour_of(time.cell())));
-        let mut touched = BTreeSet::new();
-        for (Contribution { entity, hour, alert, tenths }, diff) in changes {
+        let (mut touched, mut out) = (BTreeSet::new(), Vec::new());
+        for change in changes {
+            let (Contribution { entity, hour, alert, tenths }, diff) = match change {
+                Change::Weight(contribution, diff) => (contribution, diff),
+                Change::Recalled(key, alert) => {
+                    self.recall(&key, alert, &mut out);
+                    touched.insert(key);
+                    continue;
+                }
+            };
             // Weighs nothing any more; what it was is forgotten, so its going must be too.
             if self.now.is_some_and(|now| now.saturating_sub(hour) >= self.keep_hours()) {
                 continue;
@@ -135,7 +199,6 @@ impl Risk {
         while let Some(due) = self.timers.first_entry().filter(|due| self.now.is_some_and(|now| *due.key() <= now)) {
             touched.extend(due.remove());
         }
-        let mut out = Vec::new();
         for key in touched {
             self.look_at(&key, &mut out);
         }
@@ -143,6 +206,16 @@ impl Risk {
         let next = self.timers.keys().next().map(|hour| hour.saturating_mul(3_600));
         out.extend(self.waits.until(next).map(|(cell, diff)| (Risked::Waits(cell), diff)));
         out
+    }
+
+    /// Takes in what was told of a day that is final. Where that is forgotten already, it is for others alone.
+    fn recall(&mut self, key: &Key, alert: Alert, out: &mut Vec<(Risked, isize)>) {
+        let ends = (hour_of(alert.anchor).div_euclid(DAY_HOURS) + 1) * DAY_HOURS;
+        let row = Risked::Alert(alert);
+        out.push((row.clone(), 1));
+        if self.now.is_none_or(|now| ends > now - self.keep_hours()) {
+            self.entries.entry(key.clone()).or_default().told.insert(row);
+        }
     }
 
     /// Hours behind the watermark after which an alert is forgotten: it weighs nothing, and its day is sealed.
@@ -193,9 +266,9 @@ impl View<'_> {
     fn rows(&self, told: &BTreeSet<Risked>) -> (BTreeSet<Risked>, Option<Hour>) {
         let (tenant, entity) = self.key;
         let mut buckets: BTreeMap<Hour, u64> = BTreeMap::new();
-        for ((hour, _, tenths), times) in self.weights {
-            let times = u64::try_from(*times).unwrap_or(0);
-            *buckets.entry(*hour).or_default() += times * u64::from(*tenths);
+        // Once, also of an alert that names an account twice.
+        for ((hour, _, tenths), _) in self.weights.iter().filter(|(_, times)| **times > 0) {
+            *buckets.entry(*hour).or_default() += u64::from(*tenths);
         }
         let all = EntityRisk { tenant: tenant.clone(), entity: entity.clone(), buckets: buckets.into_iter().collect() };
         let mut rows: BTreeSet<Risked> = self.risk_alerts(&all, told).into_iter().map(Risked::Alert).collect();

@@ -80,13 +80,13 @@ fn forbidden<'s>(
 }
 
 /// The addresses among an alert's entities.
-fn addresses(alert: &Alert) -> impl Iterator<Item = IpAddr> {
+pub(crate) fn addresses(alert: &Alert) -> impl Iterator<Item = IpAddr> {
     let entities = alert.entities.iter().filter(|entity| entity.kind == EntityKind::Address);
     entities.filter_map(|entity| entity.value.parse().ok())
 }
 
 /// The network of `length` bits that an address lies in.
-fn prefix(address: IpAddr, length: u8) -> IpNet {
+pub(crate) fn prefix(address: IpAddr, length: u8) -> IpNet {
     IpNet::new(address, length).unwrap_or_else(|_| IpNet::from(address)).trunc()
 }
 

@@ -4,6 +4,9 @@
 //! bounded by what the definitions can still ask: of a value below the limit only its latest cell matters, because
 //! every hit to come lies at or after the limit; and earlier items are only ever counted in whole steps of a grid, so
 //! their number per step is all that is kept. What lies more than the rule's memory below the limit leaves.
+//!
+//! What was before the rule was there can be remembered, too ([`super::Episodes::remember`]): then it is known, and is
+//! neither a hit nor part of a window.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,6 +22,8 @@ use super::cells::{CellItems, Cells};
 pub(super) struct Memory {
     /// By value: its cells from the limit on, and the latest one below it.
     terms: BTreeMap<Arc<str>, BTreeSet<Cell>>,
+    /// What was remembered of before at or after the limit: it stays when an item of the same cell goes.
+    before: BTreeSet<(Cell, Arc<str>)>,
     /// Items by the first cell of their step.
     steps: BTreeMap<Cell, u64>,
     /// From which limit on something may leave; may be too early.
@@ -28,7 +33,8 @@ pub(super) struct Memory {
 impl Memory {
     /// Nothing is remembered; `limit` is the present one.
     pub(super) fn new(limit: Cell) -> Memory {
-        Memory { terms: BTreeMap::new(), steps: BTreeMap::new(), due: limit.saturating_add(1) }
+        let (terms, before, steps) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Memory { terms, before, steps, due: limit.saturating_add(1) }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -49,12 +55,24 @@ impl Memory {
     pub(super) fn note_term(&mut self, cell: Cell, term: &Arc<str>, there: bool) {
         if there {
             self.terms.entry(Arc::clone(term)).or_default().insert(cell);
-        } else if let Some(cells) = self.terms.get_mut(term) {
+        } else if let Some(cells) = self.terms.get_mut(term)
+            && !self.before.contains(&(cell, Arc::clone(term)))
+        {
             cells.remove(&cell);
             if cells.is_empty() {
                 self.terms.remove(term);
             }
         }
+    }
+
+    /// There was this value before, whatever items there are. Whether there was room for it.
+    pub(super) fn recall_term(&mut self, cell: Cell, term: &Arc<str>, values_max: usize) -> bool {
+        let has_room = self.terms.len() < values_max || self.terms.contains_key(term);
+        if has_room {
+            self.note_term(cell, term, true);
+            self.before.insert((cell, Arc::clone(term)));
+        }
+        has_room
     }
 
     /// So many items more, or less, in the step of a cell.
@@ -113,6 +131,8 @@ impl Memory {
         }
         let oldest = limit.saturating_sub(rule.reach());
         self.steps = self.steps.split_off(&oldest);
+        // Below the limit no item goes any more.
+        self.before.retain(|(cell, _)| *cell >= limit);
         self.terms.retain(|_, cells| {
             let latest = cells.range(..limit).next_back().copied();
             *cells = cells.split_off(&latest.unwrap_or(limit).max(oldest));

@@ -28,13 +28,29 @@ pub(crate) struct OracleEpisode {
 
 type Counted = (OracleItem, u64);
 
-/// All episodes of one key, in order. Windows that end before `hits_from` are not looked at.
+/// What was before the rule, how often, and from which cell on hits know of it.
+pub(crate) type Known = (OracleItem, u64, Cell);
+
+/// All episodes of one key, in order, where nothing was before. Windows that end before `hits_from` are not looked at.
+#[allow(dead_code)] // the operator's own tests know of a time before
 pub(crate) fn oracle(
     key: &EpisodeKey,
     rule: &EpisodeRule,
     cut: Cell,
     hits_from: Cell,
     items: &[Counted],
+) -> Vec<OracleEpisode> {
+    oracle_remembering(key, rule, cut, hits_from, items, &[])
+}
+
+/// The same, where the time before is known, too.
+pub(crate) fn oracle_remembering(
+    key: &EpisodeKey,
+    rule: &EpisodeRule,
+    cut: Cell,
+    hits_from: Cell,
+    items: &[Counted],
+    before: &[Known],
 ) -> Vec<OracleEpisode> {
     let items: Vec<&Counted> = items
         .iter()
@@ -49,7 +65,14 @@ pub(crate) fn oracle(
     let hits: Vec<(Cell, u64)> = ends
         .into_iter()
         .filter(|cell| *cell >= hits_from)
-        .filter_map(|cell| Some((cell, hit(rule, &items, cell)?)))
+        .filter_map(|cell| {
+            let known: Vec<Counted> = before
+                .iter()
+                .filter(|(.., from)| cell >= *from)
+                .map(|(item, count, _)| (item.clone(), *count))
+                .collect();
+            Some((cell, hit(rule, &items, &known, cell)?))
+        })
         .collect();
 
     let mut episodes = Vec::new();
@@ -116,7 +139,7 @@ fn billionths(item: &OracleItem) -> Option<i128> {
 }
 
 /// The predicate's figure at a cell, if it is a hit.
-fn hit(rule: &EpisodeRule, items: &[&Counted], cell: Cell) -> Option<u64> {
+fn hit(rule: &EpisodeRule, items: &[&Counted], before: &[Counted], cell: Cell) -> Option<u64> {
     let window: Vec<&Counted> = within(items, cell - rule.timespan, cell).collect();
     let has = |reference: usize| window.iter().any(|(item, _)| usize::from(item.reference) == reference);
     let number = || window.iter().map(|(_, count)| *count).sum::<u64>();
@@ -161,15 +184,17 @@ fn hit(rule: &EpisodeRule, items: &[&Counted], cell: Cell) -> Option<u64> {
             (began && !has(1)).then_some(0)
         }
         Predicate::FirstSeen { memory, known_min } => {
-            let known: BTreeSet<_> = within(items, cell - memory, cell - 1).map(|(item, _)| &item.value).collect();
-            let now: BTreeSet<_> = within(items, cell, cell).map(|(item, _)| &item.value).collect();
+            let earlier: Vec<&Counted> = items.iter().copied().chain(before).collect();
+            let known = within(&earlier, cell - memory, cell - 1).filter_map(|(item, _)| item.value.as_ref());
+            let known: BTreeSet<_> = known.map(Some).collect();
+            let now: BTreeSet<_> = within(items, cell, cell).map(|(item, _)| item.value.as_ref()).collect();
             let new = u64::try_from(now.difference(&known).count()).unwrap();
             (new > 0 && u64::try_from(known.len()).unwrap() >= *known_min).then_some(new)
         }
         Predicate::Rate { memory, grid, age_min, count_min, times } => {
             let begin = cell - rule.timespan;
             let mut steps: BTreeMap<Cell, u64> = BTreeMap::new();
-            for (item, count) in items {
+            for (item, count) in items.iter().copied().chain(before) {
                 let step = item.cell.div_euclid(*grid) * grid;
                 if step >= begin - memory && step + grid <= begin {
                     *steps.entry(step).or_default() += count;

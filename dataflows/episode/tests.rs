@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cf_types::{Condition, Group, Level, Presence, Tenant, random::Random};
 
 use super::{
-    oracle::{KINDS, OracleEpisode, OracleItem, VALUES, kind_of, oracle, some_predicate},
+    oracle::{KINDS, Known, OracleEpisode, OracleItem, VALUES, kind_of, oracle_remembering, some_predicate},
     *,
 };
 
@@ -23,7 +23,7 @@ fn any_stream_gives_what_the_definitions_give_after_every_step() {
     for (what, count) in &seen.0 {
         assert!(*count >= cases / 200, "{what} came up {count} times in {cases} cases");
     }
-    assert_eq!(seen.0.len(), 7 + KINDS.len(), "{seen:?}");
+    assert_eq!(seen.0.len(), 8 + KINDS.len(), "{seen:?}");
 }
 
 /// How often the cases of interest came up.
@@ -44,6 +44,8 @@ struct Case {
     cut: Cell,
     episodes: Episodes,
     items: BTreeMap<OracleItem, u64>,
+    /// What was before the rule, and the limit when that was said.
+    known: Vec<Known>,
     told: BTreeMap<AlertId, Episode>,
     sealed: BTreeSet<AlertId>,
     limit: Cell,
@@ -69,6 +71,7 @@ impl Case {
             cut,
             random,
             items: BTreeMap::new(),
+            known: Vec::new(),
             told: BTreeMap::new(),
             sealed: BTreeSet::new(),
             limit,
@@ -88,6 +91,9 @@ impl Case {
             }
             let mut updates = self.insert(late);
             updates.extend(self.take_back());
+            if self.random.within(0, 5) == 0 {
+                self.remember(seen);
+            }
             self.apply(updates, seen);
             if let Some(horizon) = self.horizon {
                 self.advance(self.newest - horizon, seen);
@@ -120,6 +126,20 @@ impl Case {
             self.newest = self.newest.max(cell);
         }
         updates
+    }
+
+    /// What a look-up found: anywhere, below the limit too.
+    fn remember(&mut self, seen: &mut Seen) {
+        for _ in 0..self.random.within(1, 4) {
+            let cell = self.random.within(self.newest - 40, self.newest + 2);
+            let value = self.random.one_of(&VALUES).map(Arc::from);
+            let count = self.random.within(1, 3).unsigned_abs();
+            assert_eq!(self.episodes.remember(cell, value.as_ref(), count), 0);
+            seen.note("remembered below the limit", self.rule.remembers() && cell < self.limit);
+            if self.rule.remembers() {
+                self.known.push((OracleItem { cell, reference: 0, value }, count, self.limit));
+            }
+        }
     }
 
     /// Some of the items above the limit, those of this epoch too.
@@ -189,7 +209,7 @@ impl Case {
 
     fn want(&self) -> Vec<OracleEpisode> {
         let items: Vec<_> = self.items.iter().map(|(item, count)| (item.clone(), *count)).collect();
-        oracle(&key(), &self.rule, self.cut, self.hits_from, &items)
+        oracle_remembering(&key(), &self.rule, self.cut, self.hits_from, &items, &self.known)
     }
 
     /// The items that the new rule sees are those the old one needed; what was sealed by the old one stays.

@@ -84,9 +84,9 @@ fn every_epoch_equals_the_oracle() {
                 match gone {
                     Some(gone) if random.number(3) == 0 => {
                         held.remove(&gone);
-                        changes.push((gone, -1));
+                        changes.push(Change::Weight(gone, -1));
                     }
-                    _ if held.insert(contribution.clone()) => changes.push((contribution, 1)),
+                    _ if held.insert(contribution.clone()) => changes.push(Change::Weight(contribution, 1)),
                     _ => {}
                 }
             }
@@ -127,7 +127,8 @@ fn check(options: RiskOptions, input: &str, expect: &str) {
                     let (tenths, hour) = word.split_once('@').unwrap();
                     serial += 1;
                     let (tenths, hour) = (tenths.parse().unwrap(), hour.parse().unwrap());
-                    changes.push((Contribution { entity: entity(1), hour, alert: AlertId([serial; 16]), tenths }, 1));
+                    let contribution = Contribution { entity: entity(1), hour, alert: AlertId([serial; 16]), tenths };
+                    changes.push(Change::Weight(contribution, 1));
                 }
             }
             for (row, diff) in state.epoch(changes, watermark) {
@@ -167,4 +168,38 @@ fn a_risk_alert_is_one_a_day_and_is_sealed_behind_the_horizon() {
     );
     // Behind seven days nothing of it is held: it leaves the graph, and stays told.
     check(options, "80@1 80@1 | w48 | w300", "critical Open | medium Sealed | ");
+}
+
+/// What a restart recalls is as it was: the day's last word while it is kept, and afterwards a row that comes and never
+/// goes, for the incident that holds it.
+#[test]
+fn a_sealed_risk_alert_is_recalled_also_when_its_weights_are_forgotten() {
+    let options = RiskOptions { horizon_s: Some(86_400), alert_tenths: 150 };
+    let key = entity(1);
+    let weight = |tenths| {
+        Change::Weight(
+            Contribution { entity: key.clone(), hour: 1, alert: AlertId([tenths; 16]), tenths: tenths.into() },
+            1,
+        )
+    };
+    let at = |hour: i64| Some(Time::from_seconds(hour * 3_600));
+    let mut before = Risk::new(options);
+    before.epoch(vec![weight(80), weight(90)], at(2));
+    let sealed = before.epoch(Vec::new(), at(48)).into_iter().find_map(|(row, diff)| match row {
+        Risked::Alert(alert) if diff > 0 => Some(alert),
+        _ => None,
+    });
+    let sealed = sealed.unwrap();
+    assert_eq!(sealed.state, AlertState::Sealed);
+    // Of what made it, one score is not known any more: what was told stays.
+    let mut again = Risk::new(options);
+    let rows = again.epoch(vec![weight(80), Change::Recalled(key.clone(), sealed.clone())], at(60));
+    let alerts: Vec<_> = rows.iter().filter(|(row, _)| matches!(row, Risked::Alert(_))).collect();
+    assert_eq!(alerts, [&(Risked::Alert(sealed.clone()), 1)]);
+    // Later than anything is kept.
+    let mut again = Risk::new(options);
+    let recalled = vec![Change::Recalled(key.clone(), sealed.clone())];
+    assert_eq!(again.epoch(recalled, at(1_000)), [(Risked::Alert(sealed), 1)]);
+    assert_eq!(again.epoch(Vec::new(), at(2_000)), []);
+    assert!(again.entries.is_empty() && again.timers.is_empty());
 }

@@ -35,6 +35,7 @@ use crate::{
     lookup::{self, Lookup},
     passage::Passage,
     reload::Swap,
+    remember::{self, Began, Remember},
     room::{self, Room},
     rulebook::Shelf,
     rules,
@@ -109,6 +110,10 @@ pub(crate) struct Conductor {
     pub(crate) served: Served,
     /// Finds events of before for rules that are asked for.
     pub(crate) warm: Warm,
+    /// Finds what rules that begin would remember.
+    pub(crate) remember: Remember,
+    /// When rules began, of those that were not there from the first epoch.
+    pub(crate) began: Began,
     /// Where in the spool each epoch ends that is not in the facts log yet.
     pub(crate) ends: VecDeque<(Epoch, u64)>,
 }
@@ -243,7 +248,8 @@ impl Conductor {
     fn recover(&mut self, stop: &AtomicBool) -> Result<Option<Cut>> {
         let mut loaded = std::mem::take(&mut self.recalled);
         // What was counted for a rule before it began anew was forgotten then.
-        loaded.forget_before(&self.store.runtime.block_on(self.store.ledger.rules_since())?);
+        self.began = self.store.runtime.block_on(self.store.ledger.rules_since())?;
+        loaded.forget_before(&self.began);
         for damage in &loaded.damage {
             tracing::error!(damage, "the facts log is damaged; more is replayed from the spool");
         }
@@ -263,6 +269,9 @@ impl Conductor {
             self.store.members.add(&loaded.detections);
             let Some(mut input) = self.input_of(&record, &mut state, None, stop)? else { return Ok(None) };
             input.recalled = loaded.detections;
+            let mut answers = self.store.runtime.block_on(self.store.ledger.control_of_kind(remember::ANSWER))?;
+            answers.retain(|entry| entry.seq <= record.control);
+            input.remembered = remember::found(&answers, &self.began)?;
             input.newest = record.newest.iter().map(|(source, time)| (Arc::from(source.as_str()), *time)).collect();
             self.status.restore_newest(&record.newest);
             // Sources of before count as just heard: they hold the watermark back until they have been silent for a while.
@@ -332,19 +341,29 @@ impl Conductor {
 
     /// Asks for what was not answered before the last end.
     fn ask_again(&self, cut: &Cut) -> Result<()> {
-        let answers = self.store.runtime.block_on(self.store.ledger.control_of_kind(lookup::ANSWER))?;
-        let entries = self.control_between(lookup::answered(&answers)?, cut.control)?;
-        let mut question = lookup::question(&entries, cut.epoch)?;
-        let held = self.store.runtime.block_on(self.store.ledger.facts_at(cut.control))?;
-        question.facts.retain(|fact| held.binary_search(fact).is_ok());
-        self.lookup.ask(question);
         let ledger = &self.store.ledger;
+        let last = self.store.runtime.block_on(ledger.control_last_of_kind(lookup::ANSWER))?;
+        let unanswered = match lookup::unanswered(last.as_ref())? {
+            Some(unanswered) => unanswered,
+            None => lookup::unanswered_of_all(&self.store.runtime.block_on(ledger.control_of_kind(lookup::ANSWER))?)?,
+        };
+        let facts = cf_ledger::control::FACT_ADD;
+        let runtime = &self.store.runtime;
+        let entries = runtime.block_on(ledger.control_of_kind_between(facts, unanswered.since, cut.control))?;
+        let held = self.store.runtime.block_on(ledger.facts_at(cut.control))?;
+        for mut question in lookup::questions_again(&entries, &unanswered, cut.epoch)? {
+            question.facts.retain(|fact| held.binary_search(fact).is_ok());
+            self.lookup.ask(question);
+        }
         let asked = self.store.runtime.block_on(ledger.control_of_kind(warm::ASKED))?;
         let answers = self.store.runtime.block_on(ledger.control_of_kind(cf_ledger::control::BACKFILL))?;
         // What no epoch has taken yet is taken by the next.
         let asked = asked.into_iter().filter(|entry| entry.seq <= cut.control).collect();
         let (asked, last) = (warm::unanswered(asked, &answers)?, cut.epoch.saturating_sub(1));
         self.warm.ask(warm::questions(&asked, last, &self.rules, self.horizon_begins())?);
+        let answers = self.store.runtime.block_on(ledger.control_of_kind(remember::ANSWER))?;
+        let questions = remember::questions_again(&answers, &self.began, &self.rules, self.horizon_begins())?;
+        self.remember.ask(questions);
         Ok(())
     }
 
@@ -402,6 +421,7 @@ impl Conductor {
             again = self.store.again(record.epoch, &entries)?;
             input.found = lookup::found(&entries)?;
             input.found.extend(scoring::found(&entries)?);
+            input.remembered = remember::found(&entries, &self.began)?;
             let mut facts = facts_of(&entries)?;
             self.served.take(&entries, &mut facts)?;
             facts
@@ -732,6 +752,9 @@ impl Conductor {
         self.served.expire(limit, &mut input.facts);
         input.found = lookup::found(&cut.waiting)?;
         input.found.extend(scoring::found(&cut.waiting)?);
+        self.began.extend(begun.iter().map(|rule| (rule.clone(), cut.epoch)));
+        input.remembered = remember::found(&cut.waiting, &self.began)?;
+        self.remember.ask(remember::questions(&begun, cut.epoch, &self.rules, self.horizon_begins()));
         self.lookup.ask(lookup::question(&cut.waiting, cut.epoch)?);
         self.warm.ask(warm::questions(&cut.waiting, cut.epoch, &self.rules, self.horizon_begins())?);
         self.store.receipts(cut.epoch, &cut.waiting)?;

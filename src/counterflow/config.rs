@@ -218,6 +218,12 @@ pub(crate) struct DetectionSettings {
     pub(crate) rule_scan_interval: u32,
     /// Hunts that run at once; more wait.
     pub(crate) max_concurrent_scans: u32,
+    /// Alerts that one rule may have in one hour of event time. Of more, the first are told, and the others are one alert
+    /// that counts them.
+    pub(crate) alerts_per_rule_hour_max: u32,
+    /// Detections in events of before (by a new indicator) that enter with one epoch; what more there is enters with the
+    /// next ones.
+    pub(crate) lookup_slice_max: u32,
     /// How often rule files are looked at, in seconds: what changed is in force from the next epoch on. 0: only at a start
     /// and at SIGHUP.
     pub(crate) rule_watch_s: u32,
@@ -238,6 +244,8 @@ impl Default for DetectionSettings {
             max_drift_s: 600,
             rule_scan_interval: 60,
             max_concurrent_scans: 10,
+            alerts_per_rule_hour_max: 1_000, // nobody reads a thousand alerts of one rule in an hour
+            lookup_slice_max: 1_000,         // an eighth of what an epoch may bring otherwise
             rule_watch_s: 1,
         }
     }
@@ -457,8 +465,8 @@ pub(crate) fn graph(settings: &Settings) -> Result<GraphOptions> {
         disorder_s: i64::from(detection.disorder_s),
         incidents: detection.incidents()?,
         office_hours: settings.scoring.office_hours(),
+        alerts_an_hour: usize::try_from(detection.alerts_per_rule_hour_max).unwrap_or(usize::MAX),
         risk_alert_tenths: settings.scoring.risk_alert_tenths,
-        ..GraphOptions::default()
     })
 }
 

@@ -27,6 +27,7 @@ mod past;
 mod provenance;
 mod rejects;
 mod reload;
+mod remember;
 mod room;
 mod rulebook;
 mod rules;

@@ -2,6 +2,7 @@
 //! events). The same for `explain` and the API, beside a running and beside a stopped engine.
 
 pub(crate) mod events;
+mod lacking;
 mod missing;
 
 use std::{

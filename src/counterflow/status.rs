@@ -9,7 +9,7 @@ use std::{
 };
 
 use cf_ledger::{AlertEvent, Applied};
-use cf_types::{Epoch, EpochOutput, EpochRecord, Event, Reject, Time, record::stream};
+use cf_types::{AlertId, AlertState, Epoch, EpochOutput, EpochRecord, Event, Reject, Row, Time, record::stream};
 
 use cf_engine::Tap;
 
@@ -69,6 +69,8 @@ struct Inner {
     /// Alerts that opened, by rule.
     opened: BTreeMap<Arc<str>, RuleHits>,
     by_source: BTreeMap<Arc<str>, u64>,
+    /// Alerts that count others beyond their rule's budget: rule and number, while they can still change.
+    over_budget: BTreeMap<AlertId, (Arc<str>, u64)>,
 }
 
 impl Status {
@@ -180,6 +182,7 @@ impl Status {
         inner.epoch = record.epoch;
         inner.cut_at = Some(record.wall);
         inner.watermark = output.watermark.or(inner.watermark);
+        inner.note_over_budget(output);
         for change in &applied.alerts {
             if change.event != AlertEvent::Gauge {
                 *inner.alerts.entry(change.event.as_str()).or_default() += 1;
@@ -236,6 +239,8 @@ impl Status {
         let help = "Matched pairs by rule, for correlations alerts; only rules that have any.";
         metric("rule_hits_total", "counter", help, &shared("rule_id", &hits));
         metric("alert_changes_total", "counter", "Changes of alerts, by kind.", &labelled("event", &inner.alerts));
+        let help = "Alerts of an hour beyond their rule's budget, counted by one alert and not told, by rule.";
+        metric("rule_alerts_over_budget", "gauge", help, &shared("rule_id", &inner.alerts_over_budget()));
         metric("epoch", "gauge", "The last epoch in the ledger.", &one(inner.epoch));
         metric("history_epoch", "gauge", "The last epoch in history.", &one(self.durable.load(Ordering::Relaxed)));
         if let Some(watermark) = inner.watermark {
@@ -261,7 +266,38 @@ impl Status {
         let watermark =
             inner.watermark.map_or_else(|| "no watermark yet".to_owned(), |time| format!("complete up to {time}"));
         let state = if ready { "ready" } else { "rebuilding state" };
-        (ready, format!("{state}, epoch {}, {watermark}", inner.epoch))
+        let over = inner.alerts_over_budget();
+        let over = match (over.keys().next(), over.values().sum::<u64>()) {
+            (Some(rule), count) => format!(", {count} alerts beyond their rules' budget of an hour (first {rule})"),
+            (None, _) => String::new(),
+        };
+        (ready, format!("{state}, epoch {}, {watermark}{over}", inner.epoch))
+    }
+}
+
+impl Inner {
+    /// Takes up which alerts count others. What went is first: an alert that changed goes and comes.
+    fn note_over_budget(&mut self, output: &EpochOutput) {
+        let counters = output.rows.iter().filter_map(|(row, diff)| match row {
+            Row::Alert(alert) if alert.group.iter().any(|(field, _)| field == "over_budget") => Some((alert, *diff)),
+            _ => None,
+        });
+        let (came, went): (Vec<_>, Vec<_>) = counters.partition(|(_, diff)| *diff > 0);
+        for (alert, _) in went {
+            self.over_budget.remove(&alert.id);
+        }
+        for (alert, _) in came.into_iter().filter(|(alert, _)| alert.state != AlertState::Sealed) {
+            self.over_budget.insert(alert.id, (Arc::clone(&alert.rule), alert.count));
+        }
+    }
+
+    /// By rule, how many alerts are counted and not told.
+    fn alerts_over_budget(&self) -> BTreeMap<Arc<str>, u64> {
+        let mut by_rule: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+        for (rule, count) in self.over_budget.values() {
+            *by_rule.entry(Arc::clone(rule)).or_default() += count;
+        }
+        by_rule
     }
 }
 

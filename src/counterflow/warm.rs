@@ -28,7 +28,7 @@ use cf_history::{Deliveries, Span};
 use cf_ingest::SourceTable;
 use cf_ledger::{ControlEntry, ControlLog, Reader, control::BACKFILL};
 use cf_sigma::{RuleSet, Scanner};
-use cf_types::{Detection, Epoch, EventId, Time, clock};
+use cf_types::{Detection, Epoch, EventId, Predicate, Time, clock};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -205,7 +205,12 @@ impl Question {
             // One that was there from the first epoch has nothing before it.
             Target { rule: rule.clone(), plain, end: since.get(rule).copied().unwrap_or(0) }
         };
-        self.rules.iter().map(target).collect()
+        let is_rate = |rule: &&String| {
+            let of = self.set.episode_rules().iter().find(|of| *of.id == ***rule);
+            of.is_some_and(|of| matches!(of.predicate, Predicate::Rate { .. }))
+        };
+        // What a rate remembers of before is looked up when it begins (`remember.rs`), and would count twice.
+        self.rules.iter().filter(|rule| !is_rate(rule)).map(target).collect()
     }
 }
 

@@ -41,7 +41,7 @@ use std::{
     time::Duration,
 };
 
-use cf_dataflows::{Batch, Graph, GraphOptions, Recalled};
+use cf_dataflows::{Batch, Graph, GraphOptions, Recalled, Remembered};
 use cf_ingest::{Decoded, Decoder, SourceTable};
 use cf_sigma::{Options, RuleSet, Severity, Text};
 use cf_types::{Detection, Epoch, EpochOutput, Event, Fact, Framing, Origin, Position, Record, Reject, Tenant, Time};
@@ -84,6 +84,8 @@ pub struct EpochInput {
     pub recalled: Vec<Detection>,
     /// What a look-up found for new indicators in events of before.
     pub found: Vec<Detection>,
+    /// What rules that compare with the time before find there, by a look-up.
+    pub remembered: Vec<Remembered>,
     /// Sources that do not hold the watermark back.
     pub idle: Vec<Arc<str>>,
     /// The watermark as it was, when its records are not read again.
@@ -278,6 +280,7 @@ impl Engine {
                 facts: input.facts.clone(),
                 recalled: if is_first { std::mem::take(&mut input.recalled) } else { Vec::new() },
                 found: if is_first { std::mem::take(&mut input.found) } else { Vec::new() },
+                remembered: if is_first { std::mem::take(&mut input.remembered) } else { Vec::new() },
                 idle: if is_first { std::mem::take(&mut input.idle) } else { Vec::new() },
                 watermark: input.watermark.filter(|_| is_first),
                 newest: if is_first { std::mem::take(&mut input.newest) } else { Vec::new() },
@@ -362,6 +365,7 @@ fn work(
                     events: std::mem::take(&mut decoded.events),
                     recalled: input.recalled,
                     found: input.found,
+                    remembered: input.remembered,
                     idle: input.idle,
                     limit: input.watermark,
                     newest: input.newest,

@@ -280,10 +280,17 @@ pub(crate) async fn since(
         .map_err(store)
 }
 
-/// All entries of one kind, in order.
-pub(crate) async fn of_kind(connection: &mut SqliteConnection, kind: &str) -> Result<Vec<ControlEntry>, LedgerError> {
-    sqlx::query("SELECT * FROM control WHERE kind = ? ORDER BY seq")
+/// The entries of one kind behind `after`, up to and with `upto`, in order.
+pub(crate) async fn of_kind_between(
+    connection: &mut SqliteConnection,
+    kind: &str,
+    after: i64,
+    upto: i64,
+) -> Result<Vec<ControlEntry>, LedgerError> {
+    sqlx::query("SELECT * FROM control WHERE kind = ? AND seq > ? AND seq <= ? ORDER BY seq")
         .bind(kind)
+        .bind(after)
+        .bind(upto)
         .fetch_all(connection)
         .await
         .and_then(|rows| rows.iter().map(entry).collect())

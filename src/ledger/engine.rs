@@ -279,7 +279,28 @@ impl Ledger {
     /// # Errors
     /// The ledger cannot be read.
     pub async fn control_of_kind(&self, kind: &str) -> Result<Vec<ControlEntry>, LedgerError> {
-        control::of_kind(&mut *self.writer().await, kind).await
+        control::of_kind_between(&mut *self.writer().await, kind, 0, i64::MAX).await
+    }
+
+    /// The entries of one kind behind `after`, up to and with `upto`, in order.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn control_of_kind_between(
+        &self,
+        kind: &str,
+        after: i64,
+        upto: i64,
+    ) -> Result<Vec<ControlEntry>, LedgerError> {
+        control::of_kind_between(&mut *self.writer().await, kind, after, upto).await
+    }
+
+    /// The last entry of one kind in the control log.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn control_last_of_kind(&self, kind: &str) -> Result<Option<ControlEntry>, LedgerError> {
+        control::last_of_kind(&mut *self.writer().await, kind).await
     }
 
     /// The last entry of the control log of one kind.

@@ -68,6 +68,12 @@ impl EpisodeRule {
         }
     }
 
+    /// Whether it compares with the time before its windows.
+    #[must_use]
+    pub fn remembers(&self) -> bool {
+        matches!(self.predicate, Predicate::FirstSeen { .. } | Predicate::Rate { .. })
+    }
+
     /// How far behind its item's cell a hit lies. Only what does not come hits later than an item.
     #[must_use]
     pub fn lag(&self) -> Cell {

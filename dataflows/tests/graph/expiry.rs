@@ -11,7 +11,7 @@ use cf_types::{Alert, AlertState, Condition, EpochOutput, Event, Fixed, Level, L
 use crate::site::{Input, KINDS, Random, TestRules, accumulate, bounded, event, received, run};
 
 const DAYS: i64 = 30;
-const DAY: i64 = 86_400;
+pub const DAY: i64 = 86_400;
 /// Months of every day: some seconds.
 const CASES: u64 = 2;
 /// Dense minutes of a day.
@@ -24,7 +24,7 @@ fn number_of(name: &str, of_every_day: u64) -> u64 {
 }
 
 /// The site's rules, and some that look back for days or whose runs do not end.
-fn rules() -> TestRules {
+pub fn rules() -> TestRules {
     let mut rules = TestRules::new();
     let twice = Predicate::EventCount(Condition::at_least(2));
     rules.add("drip", Level::Low, &["scan"], DAY / 2, twice, &["address"], None);
@@ -69,7 +69,7 @@ fn month(random: &mut Random) -> Vec<(i64, Event)> {
     arrivals
 }
 
-fn alerts(outputs: &[EpochOutput]) -> BTreeSet<Alert> {
+pub fn alerts(outputs: &[EpochOutput]) -> BTreeSet<Alert> {
     let rows = accumulate(outputs).into_iter();
     let alerts = rows.filter_map(|row| if let Row::Alert(alert) = row { Some(alert) } else { None });
     // Whether it is final is the one thing that the horizon is to say.

@@ -12,6 +12,7 @@ mod expiry;
 mod from_scratch;
 mod horizon;
 mod oracle;
+mod remembered;
 mod site;
 mod triage;
 

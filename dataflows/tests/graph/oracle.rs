@@ -43,7 +43,7 @@ pub fn rows_with(
     }
     let assessed: Vec<_> = told.into_iter().map(|alert| assessed(alert, facts)).collect();
     let mut alerts: Vec<Alert> = assessed.iter().map(|(alert, _)| alert.clone()).collect();
-    let risks = risks(&alerts);
+    let risks = risks(&alerts, facts);
     for alert in risks.iter().flat_map(risk_alerts) {
         match facts.iter().find(|fact| forbids(fact, &alert)) {
             Some(fact) => rows.push(Row::Suppressed(Suppressed { alert, fact: fact.clone() })),
@@ -116,6 +116,12 @@ fn assessed(mut alert: Alert, facts: &BTreeSet<Fact>) -> (Alert, Assessment) {
     for fact in facts {
         match &fact.body {
             FactBody::Asset(asset) if alert.entities.contains(&asset.entity) => context.assets.push(asset.clone()),
+            FactBody::Asset(asset) if asset.entity.value.contains('/') => {
+                let network: ipnet::IpNet = asset.entity.value.parse().unwrap();
+                if addresses(&alert).any(|entity| network.contains(&entity.value.parse::<IpAddr>().unwrap())) {
+                    context.assets.push(asset.clone());
+                }
+            }
             FactBody::Identity(identity)
                 if alert.entities.iter().any(|e| identity.user == *e || identity.aliases.contains(e)) =>
             {
@@ -288,10 +294,19 @@ fn addresses(alert: &Alert) -> impl Iterator<Item = &Entity> {
     alert.entities.iter().filter(|entity| entity.kind == EntityKind::Address)
 }
 
-fn risks(alerts: &[Alert]) -> Vec<EntityRisk> {
+fn risks(alerts: &[Alert], facts: &BTreeSet<Fact>) -> Vec<EntityRisk> {
     let mut sums: BTreeMap<&Entity, BTreeMap<i64, u64>> = BTreeMap::new();
     for alert in alerts {
+        let mut whose: BTreeSet<&Entity> = BTreeSet::new();
         for entity in &alert.entities {
+            let accounts = facts.iter().filter_map(|fact| match &fact.body {
+                FactBody::Identity(one) if one.user != *entity && one.aliases.contains(entity) => Some(&one.user),
+                _ => None,
+            });
+            let accounts: Vec<&Entity> = accounts.collect();
+            whose.extend(if accounts.is_empty() { vec![entity] } else { accounts });
+        }
+        for entity in whose {
             *sums.entry(entity).or_default().entry(hour_of(alert.anchor)).or_default() +=
                 u64::from(alert.score.tenths());
         }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, mpsc},
 };
 
-use cf_dataflows::{Batch, Graph, GraphOptions, IncidentOptions, Matcher, Recalled, Rules};
+use cf_dataflows::{Batch, Graph, GraphOptions, IncidentOptions, Matcher, Recalled, Remembered, Rules};
 pub use cf_types::random::Random;
 use cf_types::{
     ActionKind, AlertId, Condition, Detection, Entity, EntityKind, EpisodeRule, EpochOutput, Event, Fact, FactBody,
@@ -247,6 +247,7 @@ pub fn all_facts() -> Vec<Fact> {
         said("asset", r#"{"value":"host:h1","criticality":5,"exposure":"internal"}"#),
         said("asset", r#"{"value":"host:h2","criticality":1,"exposure":"external"}"#),
         said("asset", r#"{"value":"address:10.0.1.1","criticality":4}"#),
+        said("asset", r#"{"value":"10.0.0.0/30","criticality":5,"exposure":"external"}"#),
         said("identity", r#"{"value":"u1","aliases":"u2","privileged":true}"#),
         said("identity", r#"{"value":"u3"}"#),
         said("edge", r#"{"value":"user:u1->host:h3","access":"admin"}"#),
@@ -277,6 +278,7 @@ pub struct Input {
     pub events: Vec<Event>,
     pub recalled: Vec<Detection>,
     pub found: Vec<Detection>,
+    pub remembered: Vec<Remembered>,
     pub idle: Vec<Arc<str>>,
     pub limit: Option<Time>,
     pub sealed: Option<Recalled>,
@@ -301,7 +303,8 @@ pub fn run(workers: usize, options: &GraphOptions, inputs: &[Input]) -> Vec<Epoc
         let mut epoch = 0;
         for input in inputs.iter().cloned() {
             epoch += 1;
-            let Input { rules, facts, events, recalled, found, idle, limit, sealed, passed_ms, ended } = input;
+            let Input { rules, facts, events, recalled, found, remembered, idle, limit, sealed, passed_ms, ended } =
+                input;
             let mine = |position: usize| position % peers == index;
             graph.feed(Batch {
                 epoch,
@@ -310,6 +313,7 @@ pub fn run(workers: usize, options: &GraphOptions, inputs: &[Input]) -> Vec<Epoc
                 events: events.into_iter().enumerate().filter(|(at, _)| mine(*at)).map(|(_, event)| event).collect(),
                 recalled: recalled.into_iter().enumerate().filter(|(at, _)| mine(*at)).map(|(_, one)| one).collect(),
                 found: if index == peers - 1 { found } else { Vec::new() },
+                remembered: if index == peers - 1 { remembered } else { Vec::new() },
                 idle: if index == 0 { idle } else { Vec::new() },
                 limit: limit.filter(|_| index == 0),
                 newest: Vec::new(),

@@ -34,6 +34,7 @@ use crate::{
     output::Exit,
     past,
     reload::{self, Reload, Watch},
+    remember::{self, Began, Remember},
     room::Room,
     rulebook::{RuleBook, Shelf},
     rules,
@@ -155,11 +156,17 @@ fn assemble(
     let (reload, watching) =
         Reload::start(book, stamps, watch, store.ledger.clone(), shelf, Arc::clone(&status), runtime.handle().clone())?;
     let board = Arc::new(Board::new(settings, data, Arc::clone(&status)));
-    let lookup = Lookup::start(data, store.history.progress())?;
+    let slice = usize::try_from(detection.lookup_slice_max).unwrap_or(usize::MAX);
+    let lookup = Lookup::start(data, store.history.progress(), slice)?;
     let warm = Warm::start(data, config::sources(settings)?, store.history.progress())?;
+    let remembering =
+        remember::Options { sources: config::sources(settings)?, max_ahead_s: detection.max_ahead_s, slice };
+    let remember = Remember::start(data, store.history.progress(), remembering)?;
     let triage = Triage::start(data, &settings.models)?;
     let conductor = Conductor {
         lookup,
+        remember,
+        began: Began::new(),
         warm,
         triage,
         scoring,

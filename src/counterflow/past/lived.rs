@@ -10,7 +10,11 @@ use cf_sigma::RuleSet;
 use cf_types::{Epoch, EpochRecord};
 
 use super::{Decoding, Past, Point, RulesThen};
-use crate::{lookup, triage::served::Served};
+use crate::{
+    lookup,
+    remember::{self, Began},
+    triage::served::Served,
+};
 
 /// What another rule set takes the place of an epoch's.
 pub(crate) type Instead<'a> = dyn Fn(&RulesThen) -> Result<Arc<RuleSet>> + 'a;
@@ -28,6 +32,8 @@ pub(crate) struct Lived<'a> {
     known: Known,
     /// What models said, as facts.
     served: Served,
+    /// When rules began, of those that were not there from the first epoch.
+    began: Began,
     /// Deliveries that were read and belong to a later epoch.
     read: VecDeque<Delivery>,
     pub(crate) decoding: Decoding,
@@ -59,6 +65,7 @@ impl<'a> Lived<'a> {
             rows: past.by_epoch(upto.epoch)?,
             known: Known::default(),
             served: Served::default(),
+            began: Began::new(),
             read: VecDeque::new(),
             decoding: Decoding::new(&sources, threads),
         })
@@ -90,6 +97,7 @@ impl<'a> Lived<'a> {
                 }
                 self.served.take(&entries, &mut input.facts)?;
                 input.found = lookup::found(&entries)?;
+                input.remembered = remember::found(&entries, &self.began)?;
             }
             // What came with epochs that history has no more is there from the start.
             None if record.epoch > 1 => {
@@ -125,7 +133,12 @@ impl<'a> Lived<'a> {
         };
         let before = self.rules.replace((record.rules.clone(), Arc::clone(&set)));
         let begun = before.map(|(_, before)| cf_dataflows::begun(before.episode_rules(), set.episode_rules()));
-        Ok((set, begun.unwrap_or_default().iter().map(ToString::to_string).collect()))
+        let begun: Vec<String> = begun.unwrap_or_default().iter().map(ToString::to_string).collect();
+        // What was looked up for the rules of then says nothing of others.
+        if self.instead.is_none() {
+            self.began.extend(begun.iter().map(|rule| (rule.clone(), record.epoch)));
+        }
+        Ok((set, begun))
     }
 
     /// What came with an epoch.

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use cf_types::{Alert, Cell, EpisodeRule, FactBody, Tenant, Time};
+use cf_types::{Alert, Cell, EpisodeRule, FactBody, Tenant, Time, assess::INDICATOR_RULE};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
     RulesThen, Sources,
     events::{Found, FoundItem, Lookups, for_each_row, in_cells, quoted},
+    lacking,
 };
 use crate::below::{Chains, Counted, Items};
 
@@ -90,6 +91,15 @@ pub(crate) async fn missing(sources: &Sources, rule: &str, entity: &str, from: T
         referenced: Vec::new(),
         best_window: None,
     };
+    if cf_dataflows::is_builtin(rule) {
+        alerts(sources, &mut found, value, span).await?;
+        if rule == INDICATOR_RULE {
+            lacking::indicators(sources, &mut found, entity, span).await?;
+        }
+        allowed(sources, &mut found, value).await?;
+        events(sources, &mut found, value, span).await?;
+        return Ok(found);
+    }
     let now = match sources.rules_now().await? {
         Ok(now) => now,
         Err(why) => {
@@ -115,7 +125,7 @@ pub(crate) async fn missing(sources: &Sources, rule: &str, entity: &str, from: T
     }
     since(sources, &mut found).await?;
     alerts(sources, &mut found, value, span).await?;
-    refused(sources, &mut found, span).await?;
+    refused(sources, &mut found, value, span).await?;
     allowed(sources, &mut found, value).await?;
     let id = found.rule_id.clone();
     match now.episode_rule(&id).cloned() {
@@ -137,7 +147,7 @@ fn value_of(entity: &str) -> &str {
 }
 
 impl Missing {
-    fn say(&mut self, code: &'static str, text: String, detail: Value) {
+    pub(super) fn say(&mut self, code: &'static str, text: String, detail: Value) {
         self.findings.push(Finding { code, text, detail });
     }
 }
@@ -171,13 +181,18 @@ async fn alerts(sources: &Sources, found: &mut Missing, value: &str, (from, to):
     Ok(())
 }
 
-/// Items of the rule that came too late, or were dated too far ahead.
-async fn refused(sources: &Sources, found: &mut Missing, (from, to): (Cell, Cell)) -> Result<()> {
+/// Items of the rule and the entity that came too late, or were dated too far ahead.
+async fn refused(sources: &Sources, found: &mut Missing, value: &str, (from, to): (Cell, Cell)) -> Result<()> {
     let statement = format!(
-        "select code, reason, time, origin, line from rejects
-         where code in ('too_late', 'too_far_ahead') and {} and strpos(reason, {}) > 0 order by time limit {LISTED_MAX}",
-        in_cells(from, to),
-        quoted(&found.rule_id)
+        "select code, reason, time, origin, line from (
+             select code, reason, time, origin, line, record_offset, record_index from rejects
+             where code in ('too_late', 'too_far_ahead') and {cells} and strpos(reason, {rule}) > 0
+         ) join (
+             select origin, record_offset, record_index from events where {cells} and {names}
+         ) using (origin, record_offset, record_index) order by time limit {LISTED_MAX}",
+        cells = in_cells(from, to),
+        rule = quoted(&found.rule_id),
+        names = names(value)
     );
     let mut rows = Vec::new();
     for_each_row(&sources.history, &statement, &mut |row| {
@@ -200,7 +215,8 @@ async fn allowed(sources: &Sources, found: &mut Missing, value: &str) -> Result<
                 let inside = value.parse().is_ok_and(|address: std::net::IpAddr| network.contains(&address));
                 inside.then(|| format!("{value} lies in {network}, which is allowed: its alerts are withdrawn"))
             }
-            FactBody::Policy(_) => None,
+            // What an indicator says of the entity is told where one is needed.
+            FactBody::Policy(_) | FactBody::Indicator(_) => None,
             #[allow(unreachable_patterns)] // kinds that come later are told by their words
             other => {
                 let body = serde_json::to_string(other)?;
@@ -331,14 +347,19 @@ fn best_window(rule: &EpisodeRule, items: &Items, (from, to): (Cell, Cell)) -> O
     best.map(|(_, window)| window)
 }
 
+/// The condition that an event names the entity.
+fn names(value: &str) -> String {
+    let value = quoted(value);
+    format!("(host = {value} or \"user\" = {value} or address = {value} or process = {value} or domain = {value})")
+}
+
 /// Whether the entity was seen at all.
 async fn events(sources: &Sources, found: &mut Missing, value: &str, (from, to): (Cell, Cell)) -> Result<()> {
     let statement = format!(
         "select source, product, service, category, count(*) as events, min(time) as first, max(time) as last from events
-         where {} and (host = {value} or \"user\" = {value} or address = {value} or process = {value} or domain = {value})
-         group by source, product, service, category order by events desc, source limit 20",
+         where {} and {} group by source, product, service, category order by events desc, source limit 20",
         in_cells(from, to),
-        value = quoted(value)
+        names(value)
     );
     let mut rows = Vec::new();
     for_each_row(&sources.history, &statement, &mut |row| {

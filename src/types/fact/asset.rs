@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::entity::Entity;
+use crate::entity::{Entity, EntityKind};
 
 /// Who can reach an asset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -27,10 +28,10 @@ impl Exposure {
     }
 }
 
-/// How much an entity matters.
+/// How much an entity matters, or every address of a network.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Asset {
-    /// Which.
+    /// Which; of a network an address with its prefix length: `10.0.0.0/8`.
     pub entity: Entity,
     /// 1 (hardly matters) to 5 (the site stands on it).
     pub criticality: u8,
@@ -43,6 +44,15 @@ pub struct Asset {
     /// Any words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Arc<str>>,
+}
+
+impl Asset {
+    /// The network that it is.
+    #[must_use]
+    pub fn network(&self) -> Option<IpNet> {
+        let is_network = self.entity.kind == EntityKind::Address && self.entity.value.contains('/');
+        self.entity.value.parse().ok().filter(|_| is_network)
+    }
 }
 
 /// Who has `from` can get to `to`: what a blast radius is made of.

@@ -213,13 +213,22 @@ fn asset(keys: &mut Keys) -> Result<Asset, String> {
             .ok_or_else(|| format!("{text:?} is no exposure; known: internal, external"))
     };
     Ok(Asset {
-        entity: keys.needed("value")?.parse()?,
+        entity: asset_entity(&keys.needed("value")?)?,
         // Neither more nor less than others.
         criticality: keys.number("criticality", 1, 5)?.unwrap_or(3),
         owner: keys.text("owner", TEXT_BYTES_MAX)?.map(Into::into),
         exposure: keys.text("exposure", TEXT_BYTES_MAX)?.map(exposure).transpose()?,
         tags: keys.list("tags")?,
     })
+}
+
+/// An entity, or a network, which stands for every address in it.
+fn asset_entity(text: &str) -> Result<Entity, String> {
+    let address = text.strip_prefix("address:").unwrap_or(text);
+    let Some(network) = address.contains('/').then(|| network(address).ok()).flatten() else { return text.parse() };
+    let is_one = network.prefix_len() == network.max_prefix_len();
+    let value = if is_one { network.addr().to_string() } else { network.to_string() };
+    Ok(Entity { kind: EntityKind::Address, value: value.into() })
 }
 
 fn edge(keys: &mut Keys) -> Result<Edge, String> {
@@ -393,6 +402,16 @@ mod tests {
             "asset",
             r#"{"value":"host:web01","criticality":"5","exposure":"external","owner":"ops"}"#,
             r#"{"asset":{"entity":{"kind":"host","value":"web01"},"criticality":5,"owner":"ops","exposure":"external"}}"#,
+        );
+        check(
+            "asset",
+            r#"{"value":"10.1.2.3/8","criticality":2}"#,
+            r#"{"asset":{"entity":{"kind":"address","value":"10.0.0.0/8"},"criticality":2}}"#,
+        );
+        check(
+            "asset",
+            r#"{"value":"address:10.1.2.3/32","criticality":2}"#,
+            r#"{"asset":{"entity":{"kind":"address","value":"10.1.2.3"},"criticality":2}}"#,
         );
         check(
             "edge",

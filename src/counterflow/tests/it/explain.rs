@@ -104,6 +104,71 @@ fn failures(from: &str, begin: i64, count: i64) -> String {
     (0..count).map(|i| format!("{}\n", line(i))).collect()
 }
 
+/// Refused items, facts in force, a rule that is disabled: what keeps an alert away though the events are there.
+#[test]
+fn what_keeps_an_alert_away_is_said_while_the_engine_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, config, rules) =
+        (folder.path().join("data"), folder.path().join("settings.yml"), folder.path().join("rules"));
+    let at = data.to_str().unwrap();
+    std::fs::create_dir(&rules).unwrap();
+    let plan = std::fs::read_dir(crate::support::root().join("rules/plan")).unwrap().map(|entry| entry.unwrap().path());
+    for file in plan.filter(|path| path.extension().is_some_and(|end| end == "yml")) {
+        std::fs::copy(&file, rules.join(file.file_name().unwrap())).unwrap();
+    }
+    std::fs::write(&config, "detection: {horizon_s: 60, alerts_per_rule_hour_max: 2}\n").unwrap();
+    let engine = Engine::start(&data, rules.to_str().unwrap(), &["--config", config.to_str().unwrap()]);
+    let findings_of = |rule: &str, entity: &str| -> Vec<(String, String)> {
+        let span = ["--from", "2026-01-05T13:00:00Z", "--to", "2026-01-05T16:00:00Z", "--output", "json"];
+        let arguments = [&["explain", "missing", rule, entity, "--data", at][..], &span].concat();
+        let found = json_of(&arguments)["findings"].as_array().unwrap().clone();
+        let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
+        found.iter().map(|finding| (text(finding, "code"), text(finding, "text"))).collect()
+    };
+    let says_of = |rule: &str, entity: &str, code: &str| {
+        findings_of(rule, entity).into_iter().find(|(found, _)| found == code).map(|(_, text)| text)
+    };
+    let says = |entity: &str, code: &str| {
+        findings_of("rule-001", entity).into_iter().find(|(found, _)| found == code).map(|(_, t)| t)
+    };
+
+    // Four addresses guess; the rule may have two alerts an hour.
+    for last in 1..=4 {
+        send(&engine, &failures(&format!("10.0.0.{last}"), 3_600 + last, 6));
+    }
+    let alerts = || lines(&run(&["alerts", "--data", at], b""));
+    wait_until("the others are counted", || {
+        alerts().iter().any(|alert| alert["group"]["over_budget"] == "alerts an hour" && alert["count"] == 2)
+    });
+    let (_, metrics) = get(engine.http, "/metrics").unwrap();
+    assert!(metrics.contains("counterflow_rule_alerts_over_budget{rule_id=\"rule-001\"} 2"), "{metrics}");
+    let (_, health) = get(engine.http, "/api/v1/health").unwrap();
+    assert!(health.contains("2 alerts beyond their rules' budget of an hour (first rule-001)"), "{health}");
+
+    // An hour late, with a horizon of a minute: refused for the rule.
+    send(&engine, &failures("10.0.0.7", 0, 6));
+    wait_until("what came too late is said", || says("10.0.0.7", "items_refused").is_some());
+    assert!(says("10.0.0.7", "items_refused").unwrap().starts_with("6 events were refused"));
+    assert_eq!(says("10.0.0.1", "items_refused").map(|text| text.contains("6 events")), None, "not of others");
+    // A fact that forbids it is named with who said it, and the alert that went for it.
+    assert!(says("10.0.0.1", "fact_in_force").is_none());
+    assert_eq!(run(&["facts", "add", "allow", "10.0.0.1", "--data", at], b"").status.code(), Some(0));
+    wait_until("the alert is gone", || says("10.0.0.1", "alert_gone").is_some());
+    assert!(says("10.0.0.1", "fact_in_force").unwrap().contains("which is allowed: its alerts are withdrawn"));
+    // An indicator that would have been needed, and one that does not hold then.
+    assert_eq!(says_of("indicator", "10.0.0.1", "fact_lacking").unwrap(), "10.0.0.1: no indicator names it");
+    let fact = ["facts", "add", "indicator", "10.0.0.0/24", "until=2026-01-01T00:00:00Z", "--data", at];
+    assert_eq!(run(&fact, b"").status.code(), Some(0));
+    assert!(says_of("indicator", "10.0.0.1", "fact_lacking").unwrap().ends_with("do not hold in this time"));
+    assert_eq!(run(&["facts", "add", "indicator", "10.0.0.1", "source=b", "--data", at], b"").status.code(), Some(0));
+    assert!(says_of("indicator", "address:10.0.0.1", "fact_in_force").unwrap().contains("hold in this time"));
+    // A disabled rule finds nothing new.
+    assert!(says("10.0.0.2", "rule_disabled").is_none());
+    std::fs::write(rules.join("off.yml"), "disable: [rule-001]\n").unwrap();
+    wait_until("the rule is disabled", || says("10.0.0.2", "rule_disabled").is_some());
+    engine.stop();
+}
+
 fn send(engine: &Engine, body: &str) {
     let (status, answer) = post(engine.http, "/api/v1/events", NDJSON, body.as_bytes()).unwrap();
     assert_eq!(status, 202, "{answer}");

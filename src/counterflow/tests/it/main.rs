@@ -25,6 +25,7 @@ mod models;
 mod points;
 mod rejects;
 mod reload;
+mod remember;
 mod rules;
 mod run;
 mod scoring;
