@@ -2,6 +2,7 @@
 //!
 //! JSON lines, compressed (zstd): first a [`Manifest`], then rule texts in their order, facts, events. Of the events it has
 //! those that some rule met, as far before and after the incident as an episode reaches: what no rule met makes no alert.
+//! What hunts found in that time is in it as it was recorded, since there is no history to ask again.
 //! Bounds: [`EVENTS_MAX`] events, and lines of [`LINE_BYTES_MAX`].
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use cf_history::{Delivery, Known, RECORD_COLUMNS};
-use cf_types::{AlertId, Cell, Fact, Framing, Origin, Position, Record, Tenant, Time, TimeBasis};
+use cf_types::{AlertId, Cell, Detection, Fact, Framing, Origin, Position, Record, Tenant, Time, TimeBasis};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -22,8 +23,8 @@ use crate::{
     past::{Kept, Past, Point},
 };
 
-/// Version of the format.
-const FORMAT: u32 = 1;
+/// Version of the format. A bundle without finds of hunts is written as version 1, which older programs read.
+const FORMAT: u32 = 2;
 /// Events of one bundle.
 const EVENTS_MAX: usize = 1_000_000;
 /// The longest line that is read.
@@ -52,6 +53,7 @@ enum Line {
     Rule { file: String, text: String },
     Fact(Fact),
     Event(EventLine),
+    Found(Detection),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -72,6 +74,8 @@ pub(crate) struct Bundle {
     pub(crate) texts: Vec<cf_sigma::Text>,
     pub(crate) facts: Vec<Fact>,
     pub(crate) events: Vec<Delivery>,
+    /// What hunts had found.
+    pub(crate) found: Vec<Detection>,
 }
 
 /// Writes the bundle of an incident; gives how many events it has.
@@ -84,8 +88,11 @@ pub(crate) fn write(past: &Past, incident: i64, point: Point, out: &Path) -> Res
     };
     let rules = past.rules_of(point.epoch)?;
     let reach = rules.set.episode_rules().iter().map(|rule| rule.cut() * 2 + rule.reach()).max().unwrap_or(0);
+    let extent = (first.saturating_sub(reach), last.saturating_add(reach));
+    let (from, to) = (Time::from_seconds(extent.0), Time::from_seconds(extent.1.saturating_add(1)));
+    let found = past.hunts_found(point.control, Some(from), Some(to))?;
     let manifest = Manifest {
-        format: FORMAT,
+        format: if found.is_empty() { 1 } else { FORMAT },
         engine: crate::commit::ENGINE.to_owned(),
         incident,
         epoch: point.epoch,
@@ -102,7 +109,10 @@ pub(crate) fn write(past: &Past, incident: i64, point: Point, out: &Path) -> Res
     for fact in past.facts_at(point.control)? {
         put(&mut lines, &Line::Fact(fact))?;
     }
-    let events = write_events(past, (first.saturating_sub(reach), last.saturating_add(reach)), point, &mut lines)?;
+    for found in found {
+        put(&mut lines, &Line::Found(found))?;
+    }
+    let events = write_events(past, extent, point, &mut lines)?;
     lines.finish().and_then(|mut file| file.flush()).with_context(failed)?;
     Ok(events)
 }
@@ -172,7 +182,7 @@ pub(crate) fn read(path: &Path) -> Result<Bundle> {
     if manifest.format > FORMAT {
         bail!("{} is a bundle of format {}; this program knows {FORMAT}", path.display(), manifest.format);
     }
-    let mut bundle = Bundle { manifest, texts: Vec::new(), facts: Vec::new(), events: Vec::new() };
+    let mut bundle = Bundle { manifest, texts: Vec::new(), facts: Vec::new(), events: Vec::new(), found: Vec::new() };
     let mut number = 1_u64;
     while let Some(line) = next(&mut lines).with_context(failed)? {
         number += 1;
@@ -181,8 +191,9 @@ pub(crate) fn read(path: &Path) -> Result<Bundle> {
             Line::Rule { file, text } => bundle.texts.push(cf_sigma::Text { file: file.into(), text }),
             Line::Fact(fact) => bundle.facts.push(fact),
             Line::Event(event) => bundle.events.push(event.delivery()),
+            Line::Found(found) => bundle.found.push(found),
         }
-        if bundle.events.len() > EVENTS_MAX {
+        if bundle.events.len() + bundle.found.len() > EVENTS_MAX {
             bail!("bundle {} has more than {EVENTS_MAX} events", path.display());
         }
     }

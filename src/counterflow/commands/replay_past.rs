@@ -62,7 +62,7 @@ pub(crate) fn run(cli: &Cli, arguments: &ReplayArguments, data: &Path) -> Result
 
 /// Replays a bundle, and says whether it comes to the alerts of its incident.
 pub(crate) fn bundle(cli: &Cli, arguments: &ReplayArguments, path: &Path) -> Result<Exit> {
-    let Bundle { manifest, texts, facts, events } = bundle::read(path)?;
+    let Bundle { manifest, texts, facts, events, found } = bundle::read(path)?;
     let settings = manifest.settings.clone().into_settings(crate::config::load(cli, None)?.settings);
     let options = settings.rules.options(settings.detection.fold_window_s)?;
     let (rules, _problems) = crate::rules::compile(&texts, &options);
@@ -70,7 +70,7 @@ pub(crate) fn bundle(cli: &Cli, arguments: &ReplayArguments, path: &Path) -> Res
     let mut drive = Drive::start(arguments.workers, crate::past::bounded_graph(&settings)?, None)?;
     let mut view = View::of(&rules);
     let facts = facts.into_iter().map(|fact| (fact, 1)).collect();
-    let mut next = EpochInput { epoch: 1, rules: Some(rules), facts, ..EpochInput::default() };
+    let mut next = EpochInput { epoch: 1, rules: Some(rules), facts, found, ..EpochInput::default() };
     for part in events.chunks(EPOCH_RECORDS) {
         next.events = decoding.events(part);
         let after = EpochInput { epoch: next.epoch + 1, ..EpochInput::default() };

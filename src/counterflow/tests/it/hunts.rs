@@ -132,6 +132,15 @@ fn what_a_hunt_finds_becomes_an_alert_once_and_is_lived_again() {
         found.sort_by_key(ToString::to_string);
         assert_eq!(found, [json!("10.0.0.1"), json!("10.0.0.2"), json!("10.0.0.3")], "{workers} workers");
     }
+
+    // On another machine there is no history to ask: the bundle has what was found.
+    let number = lines(&run(&["incidents", "--data", at], b""))[0]["number"].to_string();
+    let bundle = folder.path().join("bundle.zst");
+    let bundle = bundle.to_str().unwrap();
+    let written = run(&["incidents", "export", &number, "--data", at, "--out", bundle], b"");
+    assert!(written.status.success(), "{}", said(&written));
+    let replayed = run(&["replay", "--bundle", bundle], b"");
+    assert!(replayed.status.success() && said(&replayed).contains("are as they were"), "{}", said(&replayed));
 }
 
 /// Dies before and after the one transaction that records what a hunt found: each row is there once.
