@@ -199,7 +199,7 @@ fn a_look_up_of_many_events_goes_on_in_slices_until_it_is_done() {
     let events = usize::try_from(EVENTS).unwrap();
     assert_eq!((found.len(), distinct.len()), (events, events), "{} slices", slices.len());
     assert!(slices.len() >= 16 && slices.iter().all(|slice| slice["found"].as_array().unwrap().len() <= 3));
-    let counted = || {
+    let counted = || -> u64 {
         let alerts = lines(&run(&["alerts", "--data", at], b""));
         alerts.iter().filter(|alert| alert["rule_id"] == "indicator").filter_map(|alert| alert["count"].as_u64()).sum()
     };
