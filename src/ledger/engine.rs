@@ -303,14 +303,6 @@ impl Ledger {
         control::last_of_kind(&mut *self.writer().await, kind).await
     }
 
-    /// The last entry of the control log of one kind.
-    ///
-    /// # Errors
-    /// The ledger cannot be read.
-    pub async fn control_last_of_kind(&self, kind: &str) -> Result<Option<ControlEntry>, LedgerError> {
-        control::last_of_kind(&mut *self.writer().await, kind).await
-    }
-
     /// The facts that hold at a position of the control log, sorted.
     ///
     /// # Errors
