@@ -14,7 +14,7 @@ use crate::{
     Engine, LedgerError,
     apply::number,
     audit::{self, Entry},
-    format, schema,
+    format, schema, sinks,
 };
 
 /// Where the ledger keeps it.
@@ -69,6 +69,7 @@ pub async fn mark(dir: &Path, backup: Value, at: Time) -> Result<(), LedgerError
         .execute(&mut *transaction)
         .await
         .map_err(&store)?;
+    sinks::begin_again(&mut transaction).await?;
     let detail = json!({"backup": backup, "verify_first": verify});
     audit::append(&mut transaction, at, &[Entry::engine("restored", "data folder", detail)]).await?;
     transaction.commit().await.map_err(&store)?;

@@ -15,14 +15,21 @@ use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use crate::{ControlLog, Ledger, LedgerError, Reader, apply::number, schema};
 
+// The row of an id that some sink was not told yet keeps its epoch under its new number: from there on its revisions are
+// told. It is written under another id first, since it is made from the row that it takes the place of.
 macro_rules! noted {
     ($name:literal, $when:literal, $($kind:literal, $id:literal, $gone:literal);+) => {
         concat!(
-            "CREATE TRIGGER IF NOT EXISTS ", $name, " AFTER ", $when, " WHEN EXISTS (SELECT 1 FROM sinks) BEGIN\n",
+            "DROP TRIGGER IF EXISTS ", $name, ";\n",
+            "CREATE TRIGGER IF NOT EXISTS note_", $name, " AFTER ", $when,
+            " WHEN EXISTS (SELECT 1 FROM sinks) BEGIN\n",
             $(
+                "INSERT INTO changes(kind, id, epoch, gone) VALUES ('", $kind, "', '+' || ", $id, ", coalesce(
+                     (SELECT epoch FROM changes WHERE kind = '", $kind, "' AND id = ", $id, "
+                      AND seq > (SELECT min(cursor) FROM sinks)),
+                     (SELECT upper - 1 FROM engine)), ", $gone, ");\n",
                 "DELETE FROM changes WHERE kind = '", $kind, "' AND id = ", $id, ";\n",
-                "INSERT INTO changes(kind, id, epoch, gone) VALUES ('", $kind, "', ", $id,
-                ", (SELECT upper FROM engine), ", $gone, ");\n",
+                "UPDATE changes SET id = ", $id, " WHERE kind = '", $kind, "' AND id = '+' || ", $id, ";\n",
             )+
             "END;\n"
         )
@@ -117,7 +124,7 @@ impl ChangeKind {
 pub struct Cursor {
     /// All changes up to this number.
     pub seq: i64,
-    /// Revisions of changes behind it are of this epoch or a later one.
+    /// The epoch of the last of them, or of its registration.
     pub epoch: Epoch,
 }
 
@@ -389,13 +396,25 @@ impl Reader {
             }
             found.upto = Cursor { seq, epoch: u64::try_from(epoch).unwrap_or(0).max(found.upto.epoch) };
             let Some(kind) = ChangeKind::parse(&kind).filter(|kind| kinds.contains(kind)) else { continue };
-            let (records, read) = records(&mut transaction, kind, &id, seq, after.epoch).await?;
+            let (records, read) = records(&mut transaction, kind, &id, seq, u64::try_from(epoch).unwrap_or(0)).await?;
             bytes += read;
             found.changes.push(Change { seq, kind, id, records });
         }
         transaction.commit().await.map_err(&store)?;
         Ok(found)
     }
+}
+
+/// Lets all sinks begin again with everything as it stands: what they were told may be newer than what a restored ledger has.
+pub(crate) async fn begin_again(connection: &mut SqliteConnection) -> Result<(), LedgerError> {
+    if !schema::has_table(connection, "sinks").await? {
+        return Ok(());
+    }
+    sqlx::query("UPDATE sinks SET cursor = 0, epoch = (SELECT upper FROM engine)")
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(LedgerError::store("let sinks begin again"))
 }
 
 async fn cursor_of(connection: &mut SqliteConnection, name: &str) -> Result<Option<Cursor>, LedgerError> {

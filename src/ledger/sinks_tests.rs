@@ -234,6 +234,17 @@ async fn without_a_sink_nothing_is_noted_and_a_forgotten_one_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_restored_ledger_tells_everything_again() {
+    let mut world = World::new().await;
+    let mut topic = Topic::new(&world, "out").await;
+    world.epoch(vec![came(&alert("a", 1))], Vec::new()).await;
+    topic.take_all(&world).await;
+    crate::restored::mark(world.dir.path(), json!("a backup"), wall(2)).await.unwrap();
+    let cursor = world.ledger.reader().await.unwrap().sink_cursor("out").await.unwrap();
+    assert_eq!(cursor, Some(Cursor { seq: 0, epoch: 2 }));
+}
+
+#[tokio::test]
 async fn other_topics_begin_with_everything() {
     let mut world = World::new().await;
     let mut topic = Topic::new(&world, "out").await;

@@ -183,5 +183,5 @@ fn when_all_are_behind_each_class_has_its_share() {
     let share = |stream: &str| read.get(stream).copied().unwrap_or(0) * 100 / all;
     let shares = ["kafka:edge:urgent/0", "kafka:edge:classes/0", "kafka:edge:classes/1"].map(share);
     println!("shares of high, normal and low: {shares:?} of {all}");
-    assert!(shares[0] >= 50 && shares[1] >= shares[2] && shares[2] >= 5, "{shares:?}");
+    assert!(shares[0] >= 40 && shares[0] > shares[1] && shares[1] >= shares[2] && shares[2] >= 5, "{shares:?}");
 }
