@@ -279,6 +279,7 @@ impl Conductor {
             // A damaged log does not know its watermark any more; the ledger does.
             let kept = self.store.runtime.block_on(async { self.store.ledger.reader().await?.epoch(last).await })?;
             input.watermark = loaded.watermark.or(kept.and_then(|(_, watermark)| watermark));
+            self.status.restore_watermark(input.watermark);
             input.sealed = Some(self.sealed_upto(last, input.watermark)?);
             self.engine.feed(input)?;
             state.last = self.take(&record, &mut present, false)?;

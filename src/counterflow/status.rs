@@ -80,6 +80,12 @@ impl Status {
         Status { newest: Mutex::new(newest), ..Status::default() }
     }
 
+    /// Takes in up to when input was complete before this start.
+    pub(crate) fn restore_watermark(&self, watermark: Option<Time>) {
+        let mut inner = self.lock();
+        inner.watermark = inner.watermark.max(watermark);
+    }
+
     /// Takes up what an earlier run knew.
     pub(crate) fn restore_newest(&self, reached: &BTreeMap<String, Time>) {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner).reached.clone_from(reached);

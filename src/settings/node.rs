@@ -42,7 +42,12 @@ pub(crate) fn parse(text: &str) -> Result<Node, String> {
     if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
         return Ok(Node { line: 1, kind: Kind::Map(Vec::new()), interpolated: false });
     }
-    let spanned: Spanned<Raw> = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    // A section may be long and all comment, as the template's are; the file's length is the bound.
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_buffered_comment_events: text.lines().count() + 1 },
+    };
+    let spanned: Spanned<Raw> =
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())?;
     let node = placed(spanned);
     match &node.kind {
         Kind::Map(_) => Ok(node),

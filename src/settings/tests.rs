@@ -159,3 +159,12 @@ fn hostile_files_are_refused() {
         assert!(load::<Settings>(Some(("t", text)), &[], &[], &|_| None).is_err());
     }
 }
+
+/// A section of the template is all comment, and long.
+#[test]
+fn comments_may_be_long() {
+    let comment = "  # a line of it\n".repeat(5_000);
+    let text = format!("ingest:\n{comment}\nworkers:\n{comment}  3\n");
+    let node = node::parse(&text).unwrap();
+    assert_eq!(node.to_value(), serde_json::json!({"ingest": null, "workers": 3}));
+}
