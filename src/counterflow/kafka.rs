@@ -358,7 +358,18 @@ mod tests {
         let cut_off = |state| {
             let stream = "kafka:edge:t/0".to_owned();
             let (next, end, lag, says) = (None, None, None, None);
-            let one = PartitionState { stream, state, next, end, lag, records: 0, bytes: 0, says, class: Class::High };
+            let one = PartitionState {
+                stream,
+                state,
+                next,
+                end,
+                lag,
+                records: 0,
+                bytes: 0,
+                pauses: 0,
+                says,
+                class: Class::High,
+            };
             is_cut_off(&[(Arc::from("edge"), Class::High, one)])
         };
         assert!(["waiting", "unreachable", "refused", "stopped"].into_iter().all(cut_off));

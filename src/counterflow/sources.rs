@@ -112,7 +112,7 @@ impl Board {
             let mut row = row(&state.stream, source, "kafka");
             let more = json!({
                 "class": class, "state": state.state, "lag": state.lag, "next": state.next, "end": state.end,
-                "last_error": state.says,
+                "last_error": state.says, "pauses": state.pauses,
             });
             if let (Some(row), Some(more)) = (row.as_object_mut(), more.as_object()) {
                 row.extend(more.clone());

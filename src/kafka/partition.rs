@@ -99,6 +99,8 @@ pub(crate) struct Partition {
     pub(crate) class: Class,
     /// It is far ahead of others: nothing is taken from it meanwhile.
     pub(crate) paused: bool,
+    /// Times that it began to be.
+    pub(crate) pauses: u64,
     /// It came to its end since somebody asked.
     pub(crate) reached_end: bool,
     value_bytes_max: usize,
@@ -128,6 +130,7 @@ impl Partition {
             bytes: 0,
             class: Class::default(),
             paused: false,
+            pauses: 0,
             reached_end: false,
             value_bytes_max,
         }

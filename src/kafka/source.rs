@@ -95,6 +95,8 @@ pub struct PartitionState {
     pub records: u64,
     /// Bytes of their values.
     pub bytes: u64,
+    /// Times that it began to wait for others in this run, because it was far ahead in event time.
+    pub pauses: u64,
     /// Why it is stopped, or what went wrong last.
     pub says: Option<String>,
     /// Who goes first when we are behind.
@@ -495,7 +497,9 @@ impl Source {
     /// Says which partitions nothing is taken from, until it is said anew.
     pub fn pause(&mut self, is_ahead: &dyn Fn(&str, Class) -> bool) {
         for partition in self.partitions.values_mut() {
-            partition.paused = is_ahead(&partition.stream, partition.class);
+            let ahead = is_ahead(&partition.stream, partition.class);
+            partition.pauses += u64::from(ahead && !partition.paused);
+            partition.paused = ahead;
         }
     }
 
@@ -670,6 +674,7 @@ impl Source {
                 lag: None,
                 records: 0,
                 bytes: 0,
+                pauses: 0,
                 says,
                 class: self.settings.class,
             });
@@ -697,6 +702,7 @@ impl Source {
             lag: end.map(|end| end.saturating_sub(partition.next)),
             records: partition.records,
             bytes: partition.bytes,
+            pauses: partition.pauses,
             says,
             class: partition.class,
         }
