@@ -398,12 +398,16 @@ impl Work {
                 Ok(Asked::End) | Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        self.learn();
+        self.keep_work(); // a new plan would serve nobody any more
+    }
+
+    fn keep_work(&mut self) {
+        self.keeper.keep(self.book.set.fields_seen(), &self.shared.counted());
     }
 
     /// Writes down what rules cost, and chooses anchors anew if enough came.
     fn learn(&mut self) {
-        self.keeper.keep(self.book.set.fields_seen(), &self.shared.counted());
+        self.keep_work();
         let Some(set) = self.book.set.replanned() else { return };
         tracing::info!(rule_set = set.hash(), "anchors were chosen anew by what came");
         let set = Arc::new(set);
