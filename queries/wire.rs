@@ -32,8 +32,10 @@ use tokio::{
 use crate::{Session, SqlSettings, error::QueryError};
 
 mod catalogue;
+mod clients;
 mod command;
 mod connection;
+mod cursor;
 mod frame;
 mod handler;
 mod login;

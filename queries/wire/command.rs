@@ -2,11 +2,11 @@
 //!
 //! Settings are by list: those that drivers send and that may be ignored, and `as_of`. What is not known is refused, as PostgreSQL does.
 
-use datafusion::sql::sqlparser::ast::{Expr, Set, Statement, Value, ValueWithSpan};
+use datafusion::sql::sqlparser::ast::{CloseCursor, Expr, Set, Statement, Value, ValueWithSpan};
 
 use crate::AsOf;
 
-use super::login::SERVER_VERSION;
+use super::{cursor, login::SERVER_VERSION};
 
 /// What to do instead of asking tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,10 @@ pub(super) enum Command {
     Nothing(&'static str),
     /// `SHOW name`.
     Show(String),
+    /// `FETCH`: so many rows of a cursor; nothing: all that are left.
+    Fetch(String, Option<usize>),
+    /// `CLOSE`: a cursor; nothing: all.
+    Close(Option<String>),
 }
 
 /// Settings that clients ask for or set, with what holds here.
@@ -74,7 +78,11 @@ pub(super) fn command(statement: &Statement) -> Result<Option<Command>, String> 
         Statement::Reset(_) => Command::Nothing("RESET"),
         Statement::Discard { .. } => Command::Nothing("DISCARD ALL"),
         Statement::Deallocate { .. } => Command::Nothing("DEALLOCATE"),
-        Statement::Close { .. } => Command::Nothing("CLOSE CURSOR"),
+        Statement::Close { cursor: CloseCursor::All } => Command::Close(None),
+        Statement::Close { cursor: CloseCursor::Specific { name } } => Command::Close(Some(cursor::name(name))),
+        Statement::Fetch { name, direction, into: None, .. } => {
+            Command::Fetch(cursor::name(name), cursor::rows_wanted(direction)?)
+        }
         Statement::ShowVariable { variable } => {
             let words: Vec<String> = variable.iter().map(|word| word.value.to_ascii_lowercase()).collect();
             match words.join(" ").as_str() {
@@ -153,6 +161,22 @@ mod tests {
         check("SHOW TRANSACTION ISOLATION LEVEL", Ok(Some(Command::Show("transaction_isolation".to_owned()))));
         check("DEALLOCATE ALL", Ok(Some(Command::Nothing("DEALLOCATE"))));
         check("SELECT 1", Ok(None));
+    }
+
+    #[test]
+    fn cursors_go_forward() {
+        let fetch = |name: &str, rows| Ok(Some(Command::Fetch(name.to_owned(), rows)));
+        check("FETCH 100 FROM Parts", fetch("parts", Some(100)));
+        check("FETCH FORWARD 7 IN \"Parts\"", fetch("Parts", Some(7)));
+        check("FETCH NEXT FROM parts", fetch("parts", Some(1)));
+        check("FETCH ALL FROM parts", fetch("parts", None));
+        check("FETCH FORWARD ALL FROM parts", fetch("parts", None));
+        let refused = "cursors go forward only: FETCH NEXT, FETCH n, FETCH FORWARD n and FETCH ALL are there";
+        for direction in ["0", "PRIOR", "FIRST", "BACKWARD 1", "ABSOLUTE 3", "99999999999999999999999"] {
+            check(&format!("FETCH {direction} FROM parts"), Err(refused));
+        }
+        check("CLOSE parts", Ok(Some(Command::Close(Some("parts".to_owned())))));
+        check("CLOSE ALL", Ok(Some(Command::Close(None))));
     }
 
     #[test]

@@ -56,8 +56,8 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream) -> io::Result<
                 }
             }
         };
-        // A portal that is fetched in parts holds a place among the queries: not longer than a query may.
-        let wait = if kept.fetching { query.min(idle) } else { idle };
+        // A portal or a cursor that is fetched in parts holds a place among the queries: not longer than a query may.
+        let wait = if kept.fetching || handler.has_cursors() { query.min(idle) } else { idle };
         let until = if login { login_until } else { Instant::now() + wait };
         let Ok(message) = timeout_at(until, next).await else { return Ok(()) };
         let Some(mut message) = message? else { return Ok(()) };

@@ -15,6 +15,7 @@ use datafusion::{
         sqlparser::{
             ast::{self, Ident, ObjectName, visit_expressions_mut, visit_relations},
             dialect::PostgreSqlDialect,
+            parser::ParserError,
         },
     },
 };
@@ -24,7 +25,11 @@ use datafusion_postgres::{
     pgwire::api::Type,
 };
 
-use super::command::{Command, command};
+use super::{
+    clients::{look_into_text_arrays, with_search_path},
+    command::{Command, command},
+    cursor::{Declared, declared},
+};
 use crate::{
     error::QueryError,
     statement::{bounded, name_columns, only_reads, relations},
@@ -40,6 +45,15 @@ static PARSER: LazyLock<PostgresCompatibilityParser> = LazyLock::new(PostgresCom
 pub(super) enum Prepared {
     Command(Command),
     Query(Arc<Query>),
+    /// A cursor over a query.
+    Declare(Declared, Arc<Query>),
+}
+
+impl Prepared {
+    /// Whether it answers with as many rows as there are.
+    pub(super) fn has_rows(&self) -> bool {
+        matches!(self, Prepared::Query(_) | Prepared::Command(Command::Fetch(..)))
+    }
 }
 
 /// A statement that asks tables.
@@ -57,12 +71,14 @@ pub(super) struct Query {
 pub(super) enum Parsed {
     Command(Command),
     Query(Statement),
+    Declare(Declared, Statement),
 }
 
 /// Parses a text; refuses all that would write.
 pub(super) fn parse(text: &str) -> Result<Vec<Parsed>, QueryError> {
     bounded(text, &PostgreSqlDialect {})?;
-    let statements = PARSER.parse(text).map_err(|error| QueryError::Sql(error.to_string()))?;
+    let failed = |error: ParserError| QueryError::Sql(error.to_string());
+    let statements = PARSER.parse(&with_search_path(text).map_err(failed)?).map_err(failed)?;
     statements.into_iter().map(checked).collect()
 }
 
@@ -70,6 +86,20 @@ fn checked(statement: ast::Statement) -> Result<Parsed, QueryError> {
     if let Some(command) = command(&statement).map_err(QueryError::Sql)? {
         return Ok(Parsed::Command(command));
     }
+    if let ast::Statement::Declare { stmts } = &statement
+        && let [declare] = stmts.as_slice()
+        && let Some(query) = &declare.for_query
+    {
+        let declared = declared(declare).map_err(QueryError::Sql)?;
+        // Some of the rewriting looks at queries alone.
+        let query = PARSER.rewrite(ast::Statement::Query(query.clone()));
+        return Ok(Parsed::Declare(declared, reading(query)?));
+    }
+    reading(statement).map(Parsed::Query)
+}
+
+fn reading(mut statement: ast::Statement) -> Result<Statement, QueryError> {
+    look_into_text_arrays(&mut statement);
     let about_ours = names_ours(&statement);
     let mut statement = Statement::Statement(Box::new(statement));
     if !only_reads(&statement) {
@@ -82,7 +112,7 @@ fn checked(statement: ast::Statement) -> Result<Parsed, QueryError> {
     } else {
         name_user(&mut statement);
     }
-    Ok(Parsed::Query(statement))
+    Ok(statement)
 }
 
 /// Whether it asks tables of ours, where `user` is a column; elsewhere it is who asks.

@@ -213,6 +213,113 @@ fn what_grafana_and_metabase_ask_is_answered() {
 }
 
 #[test]
+fn a_table_without_its_schema_has_columns_in_grafana() {
+    let served = serve(|_| ());
+    let mut client = Client::connect(served.address).unwrap();
+    client.check(asked::COLUMNS_OF_A_BARE_TABLE, "begun|List(Utf8, field: 'element')\ncontrol|Int64");
+}
+
+#[test]
+fn cursors_are_fetched_in_parts() {
+    let served = serve(|_| ());
+    let mut client = Client::connect(served.address).unwrap();
+    let declare = |name: &str, more: &str, rows: u64| {
+        format!("DECLARE {name} CURSOR {more} FOR SELECT value FROM generate_series(1, {rows}) ORDER BY value")
+    };
+    client.check(&declare("parts", "", 5), "error 25P01");
+    client.check("BEGIN", "");
+    client.check(&declare("parts", "", 5), "");
+    client.check("FETCH 2 FROM parts", "1\n2");
+    client.check("FETCH NEXT FROM PARTS", "3");
+    client.check("FETCH FORWARD 1 IN parts; SELECT 7; FETCH ALL FROM parts", "4\n7\n5");
+    client.check("FETCH 10 FROM parts", "");
+    client.check("CLOSE parts", "");
+    client.check("FETCH 1 FROM parts", "error 34000");
+    client.check("ROLLBACK", "");
+    // Over several batches, which fetches cut anywhere.
+    client.check("BEGIN", "");
+    client.check(&declare("\"Long\"", "", 9_999), "");
+    let mut fetched = Vec::new();
+    loop {
+        let said = client.query("FETCH 700 FROM \"Long\"").unwrap();
+        assert_eq!(said.error, None);
+        assert!(said.rows.len() <= 700);
+        if said.rows.is_empty() {
+            break;
+        }
+        fetched.extend(said.rows.into_iter().map(|row| row[0].clone().unwrap()));
+    }
+    assert_eq!(fetched, (1..=9_999).map(|n| n.to_string()).collect::<Vec<_>>());
+    client.check("COMMIT", "");
+    for (sql, code) in [
+        ("DECLARE a SCROLL CURSOR FOR SELECT 1", "42601"),
+        ("DECLARE a CURSOR WITH HOLD FOR SELECT * FROM evnts", "42P01"),
+        ("FETCH BACKWARD 1 FROM \"Long\"", "42601"),
+        ("FETCH 1 FROM \"Long\"", "34000"),
+        ("CLOSE \"Long\"", "34000"),
+    ] {
+        assert_eq!(client.query(sql).unwrap().error.as_deref(), Some(code), "{sql}");
+    }
+}
+
+#[test]
+fn cursors_end_with_their_transaction_and_are_few() {
+    let served = serve(|settings| settings.queries_max = 3);
+    let mut client = Client::connect(served.address).unwrap();
+    let declare =
+        |name: &str, more: &str| format!("DECLARE {name} CURSOR {more} FOR SELECT line FROM events ORDER BY line");
+    client.check("BEGIN", "");
+    client.check(&declare("held", "WITH HOLD"), "");
+    client.check(&declare("brief", ""), "");
+    client.check(&declare("third", ""), "error 53400");
+    client.check("FETCH 1 FROM held", "error 25P02");
+    client.check("COMMIT", "");
+    client.check("FETCH 1 FROM held", "error 34000");
+    // A cursor that is held outlives what is committed, another one does not; the past it was declared in is its own.
+    client.check("BEGIN; SET as_of = 1", "");
+    client.check(&declare("held", "WITH HOLD").replace("line FROM", "count(*) FROM").replace(" ORDER BY line", ""), "");
+    client.check(&declare("brief", ""), "");
+    client.check(&declare("held", ""), "error 42P03");
+    client.check("ROLLBACK", "");
+    client.check(&declare("held", "WITH HOLD").replace("line FROM", "count(*) FROM").replace(" ORDER BY line", ""), "");
+    client.check("BEGIN", "");
+    client.check(&declare("brief", ""), "");
+    client.check("COMMIT; SET as_of = now", "");
+    client.check("FETCH ALL FROM brief", "error 34000");
+    client.check("FETCH ALL FROM held", "4");
+    client.check("CLOSE ALL", "");
+    // Places are given back: more than there are, one after the other, by connections that leave theirs open.
+    for _ in 0..6 {
+        let mut other = Client::connect(served.address).unwrap();
+        other.check("BEGIN", "");
+        other.check(&declare("left", ""), "");
+    }
+    client.check("SELECT count(*) FROM events", "7");
+}
+
+/// The extended protocol by hand: parse, bind, describe and execute with as many rows as a 32 bit number says.
+#[test]
+fn a_client_that_wants_two_thousand_million_rows_gets_what_there_is() {
+    let served = serve(|_| ());
+    let mut client = Client::connect(served.address).unwrap();
+    for (sql, rows) in [("SELECT value FROM generate_series(1, 9000)", 9_000), ("SHOW timezone", 1)] {
+        for most in [i32::MAX, -1, 0] {
+            let execute = [b"\0".as_slice(), &most.to_be_bytes()].concat();
+            for message in [
+                Client::message(b'P', format!("\0{sql}\0\0\0").as_bytes()),
+                Client::message(b'B', b"\0\0\0\0\0\0\0\0"),
+                Client::message(b'E', &execute),
+                Client::message(b'S', b""),
+            ] {
+                client.0.write_all(&message).unwrap();
+            }
+            let said = client.until_ready().unwrap();
+            assert_eq!((said.error, said.rows.len()), (None, rows), "{sql} {most}");
+        }
+    }
+}
+
+#[test]
 fn only_users_come_in() {
     let folder = tempfile::tempdir().unwrap();
     let users = folder.path().join("users");

@@ -40,3 +40,15 @@ with psycopg.connect(where) as connection:
     # In a transaction, as drivers do by default.
     assert connection.execute("SELECT 1").fetchone() == (1,)
     connection.rollback()
+    # Cursors on the server: by their name, in parts, with parameters, as text and binary.
+    for binary in (False, True):
+        with connection.cursor(name="Parts", binary=binary) as cursor:
+            cursor.itersize = 300
+            cursor.execute("SELECT value FROM generate_series(1, 5000) WHERE value > %s ORDER BY value", (10,))
+            assert cursor.fetchone() == (11,)
+            assert [value for (value,) in cursor] == list(range(12, 5001))
+    with connection.cursor(name="kinds") as cursor:
+        cursor.execute("SELECT time, user, entities, epoch FROM events ORDER BY time")
+        rows = cursor.fetchmany(30) + cursor.fetchall()
+        assert len(rows) == 100 and isinstance(rows[0][0], datetime.datetime) and isinstance(rows[0][2], list)
+    connection.commit()

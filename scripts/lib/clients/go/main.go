@@ -41,6 +41,25 @@ func main() {
 	var user string
 	must(db.QueryRow("SELECT time, user FROM events ORDER BY time LIMIT 1").Scan(&at, &user), "lib/pq types")
 	want(at.Year() == 2026, "lib/pq time", at)
+	tx, err := db.Begin()
+	must(err, "lib/pq begin")
+	_, err = tx.Exec("DECLARE parts CURSOR FOR SELECT value FROM generate_series(1, 5000)")
+	must(err, "lib/pq declare")
+	fetched := 0
+	for {
+		part, err := tx.Query("FETCH 300 FROM parts")
+		must(err, "lib/pq fetch")
+		before := fetched
+		for part.Next() {
+			fetched++
+		}
+		must(part.Err(), "lib/pq fetch")
+		if fetched == before {
+			break
+		}
+	}
+	want(fetched == 5000, "lib/pq cursor", fetched)
+	must(tx.Commit(), "lib/pq commit")
 	_, err = db.Exec("DELETE FROM events")
 	want(err != nil, "lib/pq wrote", err)
 	must(db.Close(), "lib/pq close")
