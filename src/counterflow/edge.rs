@@ -153,6 +153,7 @@ impl Edge {
             let health = Arc::new(health);
             let page = page(&conductor.status, spool, reload, counts, (&conductor.triage, &conductor.scoring));
             let page = with_lags(page, Arc::clone(&conductor.board), Arc::clone(sinks.board()));
+            let page = with_hunts(page, Arc::clone(&hunts));
             let rules: Arc<dyn cf_api::Rules> = Arc::<Reload>::clone(reload);
             let state = ApiState::new(Arc::clone(spool), reader, data.to_owned(), health, page, options.clone());
             let rejects = Asked::new(data.to_owned(), runtime.handle().clone());
@@ -226,6 +227,17 @@ fn with_lags(
         let rows = labels.iter().zip(&behind).map(|(labels, (_, behind))| (&labels[..], *behind));
         let help = "Ids whose change a sink was not told yet.";
         out.metric("counterflow_sink_behind", cf_api::metrics::Kind::Gauge, help, rows);
+    })
+}
+
+/// The page, and what hunts did.
+fn with_hunts(
+    page: Arc<dyn Fn(&mut Page) + Send + Sync>,
+    hunts: Arc<HuntsApi>,
+) -> Arc<dyn Fn(&mut Page) + Send + Sync> {
+    Arc::new(move |out| {
+        page(out);
+        hunts.metrics(out);
     })
 }
 

@@ -16,6 +16,7 @@
 
 pub(crate) mod ask;
 pub(crate) mod check;
+mod counts;
 mod rows;
 pub(crate) mod schedule;
 

@@ -23,6 +23,7 @@ use tokio::{
 use super::{
     Subject,
     ask::{Asker, How},
+    counts::Counts,
 };
 use crate::{config::Settings, reload::Reload, sql};
 
@@ -47,6 +48,7 @@ struct Shared {
     running: Mutex<BTreeSet<Arc<str>>>,
     /// The last run of each, for who asks how the engine is.
     last: Mutex<BTreeMap<Arc<str>, HuntRun>>,
+    counts: Counts,
     handle: Handle,
 }
 
@@ -66,6 +68,7 @@ impl Hunts {
             places: Semaphore::new(usize::try_from(at_once).unwrap_or(1).min(Semaphore::MAX_PERMITS)),
             running: Mutex::default(),
             last: Mutex::default(),
+            counts: Counts::default(),
             handle: runtime.handle().clone(),
         });
         let (end, mut ending) = watch::channel(false);
@@ -123,6 +126,7 @@ impl Shared {
     /// The hunts that are run by themselves.
     fn scheduled(&self) -> Vec<Subject> {
         let all = Subject::all(&self.reload.rules());
+        self.counts.retain(|id| all.iter().any(|subject| *subject.info.id == *id));
         all.into_iter().filter(|subject| subject.info.enabled && subject.every_s(self.every_s) > 0).collect()
     }
 
@@ -199,6 +203,7 @@ impl Shared {
             }
             None => tracing::debug!(hunt, rows = run.rows, took_ms, "a hunt found nothing new"),
         }
+        self.counts.add(&subject.info.id, run);
         self.remember(&subject.info.id, run.clone());
     }
 
@@ -243,6 +248,11 @@ impl HuntsApi {
             return (true, format!("{} hunts", subjects.len()));
         }
         (false, format!("{} hunts, of which these came to nothing: {}", subjects.len(), failed.join(", ")))
+    }
+
+    /// What they did since the start.
+    pub(crate) fn metrics(&self, page: &mut cf_api::metrics::Page) {
+        self.0.counts.write(page);
     }
 
     async fn rows(&self) -> Result<Vec<(Subject, Value)>, Refusal> {
