@@ -30,6 +30,10 @@ pub const BACKFILL: &str = "rule_backfill";
 /// From here on another rule set holds; the body is its hash as a JSON text.
 pub const RULES: &str = "rules";
 
+/// Kinds whose bodies repeat what events said, and of whom: what hunts, look-ups and warm starts found. The audit chain has the
+/// hash of such a body in its place, so that a person's data can be erased from the control log and the chain holds.
+pub const FOUND: [&str; 4] = [crate::hunts::HUNT_FOUND, BACKFILL, "indicator_lookup", "rule_memory"];
+
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ControlEntry {
@@ -258,10 +262,41 @@ pub(crate) async fn append_in(
         actor: "control",
         action: "control_appended",
         subject: format!("control {seq}"),
-        detail: json!({"kind": kind, "body": body, "author": author, "reason": reason}),
+        detail: if FOUND.contains(&kind) {
+            let hash = blake3::hash(body.as_bytes()).to_hex();
+            json!({"kind": kind, "body_blake3": hash.as_str(), "author": author, "reason": reason})
+        } else {
+            json!({"kind": kind, "body": body, "author": author, "reason": reason})
+        },
     };
     audit::append(transaction, at, &[entry]).await?;
     Ok(seq)
+}
+
+/// Puts other bodies in the places of those of [`FOUND`] that `change` gives one for; all or none. Gives how many.
+///
+/// This is for erasure alone: entries are else never changed.
+pub(crate) async fn erase(
+    connection: &mut SqliteConnection,
+    change: &mut (dyn FnMut(&ControlEntry) -> Option<String> + Send),
+) -> Result<usize, LedgerError> {
+    let store = LedgerError::store("erase from the control log");
+    // What goes is overwritten on disk.
+    sqlx::query("PRAGMA secure_delete = ON").execute(&mut *connection).await.map_err(&store)?;
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+    let mut changed = 0;
+    for kind in FOUND {
+        for entry in of_kind_between(&mut transaction, kind, 0, i64::MAX).await? {
+            let Some(body) = change(&entry) else { continue };
+            let update = sqlx::query("UPDATE control SET body = ? WHERE seq = ?").bind(body).bind(entry.seq);
+            update.execute(&mut *transaction).await.map_err(&store)?;
+            changed += 1;
+        }
+    }
+    transaction.commit().await.map_err(&store)?;
+    // The log beside the file has the pages of before.
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *connection).await.map_err(&store)?;
+    Ok(changed)
 }
 
 /// Entries after `seq`, in order, at most `limit`.

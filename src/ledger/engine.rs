@@ -266,6 +266,18 @@ impl Ledger {
         control::append(&mut *self.writer().await, kind, body, author, reason, at).await
     }
 
+    /// Puts other bodies in the places of entries of [`control::FOUND`] that `change` gives one for; gives how many. For
+    /// erasure alone: entries are else never changed.
+    ///
+    /// # Errors
+    /// The ledger cannot be read or written.
+    pub async fn control_erase(
+        &self,
+        change: &mut (dyn FnMut(&ControlEntry) -> Option<String> + Send),
+    ) -> Result<usize, LedgerError> {
+        control::erase(&mut *self.writer().await, change).await
+    }
+
     /// Entries of the control log after `seq`, in order, at most 10,000.
     ///
     /// # Errors

@@ -141,6 +141,18 @@ fn what_a_hunt_finds_becomes_an_alert_once_and_is_lived_again() {
     assert!(written.status.success(), "{}", said(&written));
     let replayed = run(&["replay", "--bundle", bundle], b"");
     assert!(replayed.status.success() && said(&replayed).contains("are as they were"), "{}", said(&replayed));
+
+    // SEC-10: who is erased is gone from what hunts found, from the control log and from what is in history of it.
+    let erased = run(&["history", "erase", "--entity", "address:10.0.0.3", "--yes", "--data", at], b"");
+    assert!(erased.status.success(), "{}", said(&erased));
+    assert_eq!(lines(&erased)[0]["control_log"], json!(1), "{}", said(&erased));
+    assert_eq!(recorded(&data), 2);
+    let shown = run(&["hunts", "show", "many", "--data", at, "--output", "json"], b"");
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("10.0.0.2") && !shown.contains("10.0.0.3"), "{shown}");
+    assert!(run(&["audit", "verify", "--data", at], b"").status.success());
+    let known = lines(&run(&["replay", "--data", at], b""));
+    assert_eq!(known.len(), 2, "{known:?}");
 }
 
 /// Dies before and after the one transaction that records what a hunt found: each row is there once.
@@ -196,6 +208,10 @@ fn a_hunt_that_meets_a_limit_says_so_and_goes_on_when_it_is_mended() {
     wait_until("it is counted", || state()["failures"].as_u64().unwrap() >= 2);
     let (_, health) = request(engine.http, "GET", "/api/v1/health", &[], b"").unwrap();
     assert!(health.contains("came to nothing: Many failures"), "{health}");
+    let metrics = || request(engine.http, "GET", "/metrics", &[], b"").unwrap().1;
+    let page = metrics();
+    let failing = "counterflow_hunt_failing{rule_id=\"many\",code=\"row_limit\"} ";
+    assert!(page.contains(failing) && page.contains("counterflow_hunt_seconds_total{rule_id=\"many\"} "), "{page}");
     let output = run(&["hunts", "run", "many", "--data", data.to_str().unwrap()], b"");
     assert_eq!(output.status.code(), Some(2));
     assert!(said(&output).contains("row_limit"), "{}", said(&output));
@@ -208,6 +224,10 @@ fn a_hunt_that_meets_a_limit_says_so_and_goes_on_when_it_is_mended() {
     std::fs::write(rules.join("many.yml"), MANY.replace("every: 1s", "every: 300d")).unwrap();
     wait_until("the mended one has found it", || alerts(&data) == ["10.0.0.1"]);
     assert_eq!((&state()["error"], &state()["failures"]), (&Value::Null, &json!(0)));
+    wait_until("the metrics say so, too", || !metrics().contains(failing));
+    let page = metrics();
+    assert!(page.contains("counterflow_hunt_runs_total{rule_id=\"many\",result=\"ok\"} "), "{page}");
+    assert!(page.contains("counterflow_hunt_new_rows_total{rule_id=\"many\"} 1\n"), "{page}");
     engine.stop();
 }
 
