@@ -42,8 +42,8 @@ SELECT assets.owner, assets.criticality, count(*) AS events, count(DISTINCT even
 FROM events JOIN assets ON events.host = assets.host GROUP BY assets.owner, assets.criticality;
 
 -- sequence: a program starts, and within a minute the same program talks to the network from the same host
-WITH started AS (SELECT host, process_executable, process_pid, time FROM events WHERE event_code = '1' AND category = 'process_creation'),
-connected AS (SELECT host, process_executable, process_pid, destination_ip, time FROM events WHERE event_code = '3' AND category = 'network_connection')
+WITH started AS (SELECT host, process_executable, process_pid, time FROM events WHERE event_code = '1'),
+connected AS (SELECT host, process_executable, process_pid, destination_ip, time FROM events WHERE event_code = '3')
 SELECT started.host, started.process_executable, connected.destination_ip, count(*) AS times
 FROM started JOIN connected ON started.host = connected.host AND started.process_pid = connected.process_pid
   AND started.process_executable = connected.process_executable
