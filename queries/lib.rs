@@ -9,6 +9,8 @@ mod statement;
 mod as_of;
 mod limits;
 mod live;
+mod opened;
+mod scan;
 mod session;
 
 mod functions;

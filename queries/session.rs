@@ -45,6 +45,7 @@ use crate::{
     functions,
     limits::{self, Share},
     live::LiveTable,
+    opened::{Held, Tables},
     statement,
 };
 
@@ -105,6 +106,7 @@ pub struct Session {
     options: Options,
     places: Arc<Semaphore>,
     live: Option<Arc<dyn Live>>,
+    tables: Arc<Tables>,
     /// Settings and functions of every query.
     template: Arc<SessionState>,
 }
@@ -137,7 +139,7 @@ impl Session {
         functions::register(&context);
         let places = Arc::new(Semaphore::new(options.queries_max.clamp(1, Semaphore::MAX_PERMITS)));
         let template = Arc::new(context.state());
-        Ok(Session { history: history.into(), options, places, live: None, template })
+        Ok(Session { history: history.into(), options, places, live: None, tables: Arc::default(), template })
     }
 
     /// With tables of what is now.
@@ -309,8 +311,8 @@ impl Session {
         // Live tables first: then history, which follows the ledger, is never ahead of them by more than it lags.
         self.register_live(context, &named, as_of).await?;
         // `epochs` first: what it says is complete is in all tables that are opened after it.
-        let epochs = cf_history::open(&self.history, Table::Epochs).await?;
-        let complete = epochs.as_ref().map_or(0, |opened| opened.last_epoch);
+        let epochs = self.tables.open(&self.history, Table::Epochs).await?;
+        let complete = epochs.as_ref().map_or(0, |held| held.opened.last_epoch);
         let complete = match as_of {
             None => complete,
             Some(AsOf::Epoch(epoch)) => epoch.min(complete),
@@ -373,17 +375,19 @@ impl Session {
         table: Table,
         complete: Epoch,
     ) -> Result<Arc<dyn TableProvider>, QueryError> {
-        let Some(opened) = cf_history::open(&self.history, table).await? else {
+        let Some(Held { opened, files }) = self.tables.open(&self.history, table).await? else {
             return Ok(Arc::new(EmptyTable::new(table.arrow(true))));
         };
         let failed = |source| HistoryError::Delta { attempt: "read", table, source: Box::new(source) };
         opened.delta.update_datafusion_session(&context.state()).map_err(failed)?;
-        let provider = opened
-            .delta
-            .table_provider()
-            .with_session(Arc::new(context.state()))
-            .await
-            .map_err(|error| self.error(&error))?;
+        let provider: Arc<dyn TableProvider> = match files {
+            Some(files) => files,
+            None => {
+                let state = Arc::new(context.state());
+                let provider = opened.delta.table_provider().with_session(state).await;
+                provider.map_err(|error| self.error(&error))?
+            }
+        };
         if opened.last_epoch <= complete {
             return Ok(provider);
         }

@@ -47,6 +47,6 @@ pub use row::{
     Subject, VerdictEntry,
 };
 pub use schema::{PASSED_MS, Table};
-pub use stored::Stored;
+pub use stored::{Plain, Stored};
 pub use table::{Opened, Replacement, open, open_version};
 pub use writer::{Committed, Options, TableCommit, Writer};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use arrow::datatypes::SchemaRef;
 use cf_types::Time;
 use deltalake::DeltaTable;
 use serde::Deserialize;
@@ -23,6 +24,37 @@ pub struct Stored {
     pub oldest: Option<Time>,
     /// The greatest time of its rows, rounded up to milliseconds.
     pub newest: Option<Time>,
+}
+
+/// A snapshot whose rows are those of its data files, and no more is to be known: no deletion vectors, no renamed columns, and
+/// the day the only partition column.
+#[derive(Clone, Debug)]
+pub struct Plain {
+    /// The store: `file://`, `s3://BUCKET`.
+    pub store: String,
+    /// The path of the table in it, as a URL has it.
+    pub root: String,
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// Its files.
+    pub files: Vec<Stored>,
+}
+
+/// The files of a loaded snapshot, unless it takes more than reading them: then somebody else has changed the table.
+pub(crate) fn plain(delta: &DeltaTable, table: Table) -> Result<Option<Plain>, HistoryError> {
+    let state = delta.snapshot().map_err(HistoryError::delta("open", table))?;
+    let metadata = state.metadata();
+    let is_mapped = metadata.configuration().get("delta.columnMapping.mode").is_some_and(|mode| mode != "none");
+    let log = state.log_data();
+    let is_else = log.iter().any(|file| file.deletion_vector_descriptor().is_some() || file.path().contains("://"));
+    if is_mapped || is_else || metadata.partition_columns() != ["day"] {
+        return Ok(None);
+    }
+    let url = delta.table_url();
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let store = format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default());
+    let schema = state.snapshot().arrow_schema();
+    Ok(Some(Plain { store, root: url.path().to_owned(), schema, files: stored(delta, table)? }))
 }
 
 #[derive(Default, Deserialize)]

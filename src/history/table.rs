@@ -22,7 +22,7 @@ use crate::{
     files::{Files, MERGED, sync_folder},
     place::Place,
     schema::{Kind, Table, VERSION, field_column},
-    stored::{Stored, stored},
+    stored::{Plain, Stored, plain, stored},
 };
 
 /// Commits between two checkpoints of a table's log: opening reads at most so many small files.
@@ -32,7 +32,7 @@ const CHECKPOINT_COMMITS: u32 = 100;
 const VERSION_KEY: &str = "counterflow.schemaVersion";
 
 /// A table as it was when it was opened.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Opened {
     /// The snapshot.
     pub delta: DeltaTable,
@@ -41,6 +41,21 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// Reads what was committed since. Whether there was something.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be read.
+    pub async fn update(&mut self, table: Table) -> Result<bool, HistoryError> {
+        let before = self.delta.version();
+        self.delta.update_state().await.map_err(HistoryError::delta("open", table))?;
+        if self.delta.version() == before {
+            return Ok(false);
+        }
+        self.last_epoch = last_epoch(&self.delta, table).await?;
+        Ok(true)
+    }
+
     /// The data files of the snapshot.
     ///
     /// # Errors
@@ -48,6 +63,15 @@ impl Opened {
     /// When the snapshot is not loaded.
     pub fn files(&self, table: Table) -> Result<Vec<Stored>, HistoryError> {
         stored(&self.delta, table)
+    }
+
+    /// The same with what it takes to read them, unless that takes more: then somebody else has changed the table.
+    ///
+    /// # Errors
+    ///
+    /// When the snapshot is not loaded.
+    pub fn plain(&self, table: Table) -> Result<Option<Plain>, HistoryError> {
+        plain(&self.delta, table)
     }
 
     /// The columns that the table has, in its order.
