@@ -18,6 +18,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use cf_dataflows::GraphOptions;
+use cf_history::Place;
 use cf_ledger::{
     ControlEntry, Ledger, Reader,
     read::{AlertFilter, AlertView},
@@ -112,24 +113,12 @@ pub(crate) struct Past {
     pub(crate) bounded: bool,
 }
 
-/// The folder of a data folder's history. Records are read from files: of a store nothing would be found, silently.
-pub(crate) fn local_history(data: &Path) -> Result<PathBuf> {
-    match cf_history::Place::of_data(data)? {
-        cf_history::Place::Folder(folder) => Ok(folder),
-        cf_history::Place::Store(_) => bail!(
-            "the history of {} lies in an object store: replay, backtest and --backfill read local files alone; copy its \
-             tables into a data folder first",
-            data.display()
-        ),
-    }
-}
-
 impl Past {
     /// Opens a data folder. Settings of a file win over those that the engine kept.
     pub(crate) fn open(cli: &crate::cli::Cli, data: &Path) -> Result<Past> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let history = local_history(data)?;
-        if !history.is_dir() {
+        let history = Place::of_data(data)?;
+        if !history.may_exist() {
             bail!("there is no history in {}; give the folder of an engine or of `replay --data`", data.display());
         }
         let reader = runtime.block_on(Reader::open(data))?;
@@ -138,9 +127,9 @@ impl Past {
         Ok(Past { runtime, data: data.to_path_buf(), reader, session, settings, bounded })
     }
 
-    /// The history folder.
-    pub(crate) fn history(&self) -> Result<PathBuf> {
-        local_history(&self.data)
+    /// Where its history lies.
+    pub(crate) fn history(&self) -> Result<Place> {
+        Ok(Place::of_data(&self.data)?)
     }
 
     /// How rules are read and compiled here.

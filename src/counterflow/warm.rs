@@ -24,17 +24,14 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use cf_history::{Deliveries, Span};
+use cf_history::{Deliveries, Place, Span};
 use cf_ingest::SourceTable;
 use cf_ledger::{ControlEntry, ControlLog, Reader, control::BACKFILL};
 use cf_sigma::{RuleSet, Scanner};
 use cf_types::{Detection, Epoch, EventId, Predicate, Time, clock};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    backtest::rule_sets,
-    past::{self, One},
-};
+use crate::{backtest::rule_sets, past::One};
 
 /// What the control log calls a question.
 pub(crate) const ASKED: &str = "rule_backfill_asked";
@@ -230,7 +227,7 @@ fn look_back(
     let plain: BTreeSet<&str> = targets.iter().flat_map(|target| &target.plain).map(String::as_str).collect();
     let set = rule_sets::only_ids(&question.set, &plain);
     let span = Span { from: question.from, to: None, upto: question.epoch };
-    let deliveries = runtime.block_on(Box::pin(Deliveries::open(&past::local_history(data)?, span)))?;
+    let deliveries = runtime.block_on(Box::pin(Deliveries::open(&Place::of_data(data)?, span)))?;
     let (mut one, mut scanner, mut hits) = (One::new(sources), Scanner::new(Arc::clone(&set)), Vec::new());
     // By rule that is asked for and event: an event that meets two references of a correlation is one detection.
     let mut found: BTreeMap<(String, EventId), Detection> = BTreeMap::new();

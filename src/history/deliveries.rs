@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -29,11 +29,12 @@ use parquet::{
         },
     },
     errors::ParquetError,
-    file::{metadata::RowGroupMetaData, statistics::Statistics},
+    file::{metadata::RowGroupMetaData, reader::ChunkReader, statistics::Statistics},
 };
 use serde_json::Value;
+use tokio::runtime::Handle;
 
-use crate::{error::HistoryError, row, schema::Table, table};
+use crate::{error::HistoryError, files::Files, place::Place, row, schema::Table, table};
 
 /// The columns that make a record again.
 pub const RECORD_COLUMNS: &[&str] = &[
@@ -108,10 +109,10 @@ pub struct DataFile {
     pub whole: bool,
 }
 
-/// The deliveries of a snapshot.
+/// The deliveries of a snapshot. Those of an object store are fetched on the runtime that opened them: it must be alive, of several
+/// threads, and not the one that reads.
 pub struct Deliveries {
-    folder: PathBuf,
-    table: Option<deltalake::DeltaTable>,
+    opened: Option<(deltalake::DeltaTable, Files)>,
     files: Vec<DataFile>,
     span: Span,
 }
@@ -123,20 +124,22 @@ impl std::fmt::Debug for Deliveries {
 }
 
 impl Deliveries {
-    /// What the history folder (`DIR/history`) has now within a span. Epochs that are not complete in all tables are left
+    /// What a history (`DIR/history`, or [`Place::of_data`]) has now within a span. Epochs that are not complete in all tables are left
     /// out.
     ///
     /// # Errors
     ///
     /// When there is a table and its log cannot be read.
-    pub async fn open(history: &Path, span: Span) -> Result<Deliveries, HistoryError> {
+    pub async fn open(history: impl Into<Place>, span: Span) -> Result<Deliveries, HistoryError> {
+        let history = history.into();
         // `epochs` first: what it says is complete is in the table that is opened after it.
-        let complete = table::open(history, Table::Epochs).await?.map_or(0, |opened| opened.last_epoch);
+        let complete = table::open(&history, Table::Epochs).await?.map_or(0, |opened| opened.last_epoch);
         let span = Span { upto: span.upto.min(complete), ..span };
-        let folder = history.join(Table::Events.name());
-        let Some(opened) = table::open(history, Table::Events).await? else {
-            return Ok(Deliveries { folder, table: None, files: Vec::new(), span });
+        let Some(opened) = table::open(&history, Table::Events).await? else {
+            return Ok(Deliveries { opened: None, files: Vec::new(), span });
         };
+        let store = opened.delta.log_store().object_store(None);
+        let of = Files::new(Table::Events, history.folder(Table::Events), store, Handle::current());
         let mut files = Vec::new();
         let state = opened.delta.snapshot().map_err(HistoryError::delta("read", Table::Events))?;
         for view in state.log_data().iter() {
@@ -148,7 +151,7 @@ impl Deliveries {
             files.push(DataFile { path: view.path().into_owned(), bytes, rows, whole });
         }
         files.sort_unstable();
-        Ok(Deliveries { folder, table: Some(opened.delta), files, span })
+        Ok(Deliveries { opened: Some((opened.delta, of)), files, span })
     }
 
     /// The files that may hold wanted deliveries, sorted by path.
@@ -182,8 +185,26 @@ impl Deliveries {
     }
 
     fn open_file(&self, file: &DataFile, wanted: Option<Arc<WantedLogSource>>) -> Result<Reading, HistoryError> {
-        let path = self.folder.join(decoded(&file.path));
-        let input = File::open(&path).map_err(HistoryError::file("read", &path))?;
+        let name = decoded(&file.path);
+        let folder = self.opened.as_ref().and_then(|(_, files)| files.folder.as_ref());
+        match (folder, &self.opened) {
+            (None, Some((_, files))) => self.begin(files.get(&name)?, PathBuf::from(name), file, wanted),
+            (folder, _) => {
+                let path = folder.map_or_else(PathBuf::new, |folder| folder.join(name));
+                let input = File::open(&path).map_err(HistoryError::file("read", &path))?;
+                self.begin(input, path, file, wanted)
+            }
+        }
+    }
+
+    /// Begins to read what a file holds.
+    fn begin<R: ChunkReader + 'static>(
+        &self,
+        input: R,
+        path: PathBuf,
+        file: &DataFile,
+        wanted: Option<Arc<WantedLogSource>>,
+    ) -> Result<Reading, HistoryError> {
         let damaged = |source| HistoryError::Read { path: path.clone(), source };
         let builder = ParquetRecordBatchReaderBuilder::try_new(input).map_err(damaged)?;
         let schema = builder.parquet_schema();
@@ -211,7 +232,7 @@ impl Deliveries {
     /// The version of the table that was opened; 0 where there is none.
     #[must_use]
     pub fn version(&self) -> u64 {
-        self.table.as_ref().and_then(|table| table.version()).unwrap_or(0)
+        self.opened.as_ref().and_then(|(table, _)| table.version()).unwrap_or(0)
     }
 }
 

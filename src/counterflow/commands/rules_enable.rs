@@ -7,7 +7,6 @@ use cf_types::clock;
 use crate::{
     cli::EnableArguments,
     output::{self, Exit},
-    past,
     rulebook::RuleEntry,
     warm::{ASKED, Asked},
 };
@@ -19,9 +18,6 @@ const USER: &str = "USER";
 pub(crate) fn run(arguments: &EnableArguments) -> Result<Exit> {
     if arguments.from.is_some() && !arguments.backfill {
         bail!("--from says how far --backfill looks back");
-    }
-    if arguments.backfill {
-        past::local_history(&arguments.data)?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("could not start")?;
     runtime.block_on(async {

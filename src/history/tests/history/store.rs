@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use cf_history::{Housekeeper, Place, StorePlace, Table, Writer};
+use cf_history::{Deliveries, Housekeeper, Place, Span, StorePlace, Table, Writer};
 
 use crate::{support::*, tools::programs};
 
@@ -202,6 +202,24 @@ fn a_store_that_fails_loses_nothing_and_is_written_when_it_is_back() {
     thread::sleep(Duration::from_millis(1_100)); // the store tells times in seconds
     assert!(keeper.vacuum(0).unwrap().0 >= 5);
     assert_eq!(rows(&store.place, Table::Events), all);
+
+    // Replay, backtest and warm start read records from there as from a disk.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let span = Span { upto: 4, ..Span::default() };
+    let deliveries = runtime.block_on(Deliveries::open(&store.place, span)).unwrap();
+    let mut read = Vec::new();
+    for file in deliveries.files() {
+        for batch in deliveries.read(file).unwrap() {
+            read.extend(batch.unwrap().into_iter().map(|delivery| (delivery.epoch, delivery.record.bytes.clone())));
+        }
+    }
+    read.sort();
+    assert_eq!(read.iter().map(|(epoch, _)| *epoch).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert!(read.iter().all(|(_, record)| !record.is_empty()));
+    store.mode.store(AWAY, Ordering::SeqCst);
+    assert!(deliveries.read(&deliveries.files()[0]).is_err(), "what cannot be read is told, not passed over");
+    store.mode.store(GOOD, Ordering::SeqCst);
+    drop(deliveries);
 
     // A second writer is found out by the conditional put.
     let mut second = Writer::open(&store.place, OPTIONS).unwrap();
