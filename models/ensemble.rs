@@ -1,7 +1,5 @@
 //! Encoder and members, fitted on the same training rows, and how their scores become one.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -11,7 +9,6 @@ use crate::{
     features::{Encoder, Input, Known, Spec},
     matrix::Matrix,
     members::{Kind, Lesson, Member, Settings, logit, sigmoid},
-    metrics,
     rarity::Rarity,
     table::{Table, Texts},
     threads,
@@ -19,6 +16,9 @@ use crate::{
 
 /// Rows up to which finer trees cost little.
 const FEW_ROWS: usize = 30_000;
+
+/// Rows that members are asked about at once: they and a tree are in the processor's cache together.
+const BLOCK: usize = 256;
 
 /// How scores of members become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -43,6 +43,15 @@ pub enum Mix {
     Logits(f64),
     /// Their rarities.
     Rarities(Vec<Rarity>),
+}
+
+/// How members count.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weighing {
+    /// Of each member.
+    pub weights: Vec<f64>,
+    /// What is weighed.
+    pub mix: Mix,
 }
 
 /// What a training is made with.
@@ -156,11 +165,11 @@ impl Ensemble {
     /// The same of an encoded table.
     #[must_use]
     pub fn scores_of(&self, matrix: &Matrix, threads: usize) -> Vec<Vec<f64>> {
-        const CHUNK: usize = 2_048;
-        let chunks = threads::map(threads, matrix.rows.div_ceil(CHUNK), |chunk| {
-            let rows = chunk * CHUNK..((chunk + 1) * CHUNK).min(matrix.rows);
-            let scores = |member: &Member| rows.clone().map(|row| member.score(matrix.row(row))).collect::<Vec<f64>>();
-            self.members.iter().map(scores).collect::<Vec<_>>()
+        let width = matrix.columns();
+        let chunks = threads::map(threads, matrix.rows.div_ceil(BLOCK), |chunk| {
+            let rows = chunk * BLOCK..((chunk + 1) * BLOCK).min(matrix.rows);
+            let block = &matrix.values[rows.start * width..rows.end * width];
+            self.members.iter().map(|member| member.scores(block, width, None)).collect::<Vec<_>>()
         });
         let mut scores = vec![Vec::with_capacity(matrix.rows); self.members.len()];
         for chunk in chunks {
@@ -171,61 +180,57 @@ impl Ensemble {
         scores
     }
 
+    /// The score of each member for each row, and what each column changed: as many numbers a row as the matrix has columns.
+    #[must_use]
+    pub fn explained(&self, matrix: &Matrix) -> (Vec<Vec<f64>>, Vec<f64>) {
+        let width = matrix.columns();
+        let mut effects = vec![0.0; matrix.values.len()];
+        let mut scores = vec![Vec::with_capacity(matrix.rows); self.members.len()];
+        for (rows, effects) in matrix.values.chunks(BLOCK * width).zip(effects.chunks_mut(BLOCK * width)) {
+            for (scores, member) in scores.iter_mut().zip(&self.members) {
+                scores.extend(member.scores(rows, width, Some(effects)));
+            }
+        }
+        let said = self.members.iter().filter(|m| !matches!(m.kind(), Kind::Network | Kind::Isolation)).count();
+        effects.iter_mut().for_each(|effect| *effect /= said.max(1) as f64);
+        (scores, effects)
+    }
+
     /// One score of the members' scores of a row.
     #[must_use]
     pub fn blend(&self, scores: impl Iterator<Item = f64>) -> f64 {
-        let weighed = scores.zip(&self.weights);
-        match &self.mix {
-            Mix::Scores => weighed.map(|(score, weight)| score * weight).sum(),
-            Mix::Logits(shift) => sigmoid(weighed.fold(*shift, |sum, (score, weight)| sum + logit(score) * weight)),
-            Mix::Rarities(rarities) => {
-                let sum: f64 = weighed.zip(rarities).map(|((score, weight), rarity)| weight * rarity.of(score)).sum();
-                -(-sum / Rarity::SCALE).exp_m1()
-            }
-        }
+        blend(&self.weights, &self.mix, scores)
     }
 
     /// The blended score of each row.
     #[must_use]
     pub fn blended(&self, member_scores: &[Vec<f64>]) -> Vec<f64> {
-        let rows = member_scores.first().map_or(0, Vec::len);
-        (0..rows).map(|row| self.blend(member_scores.iter().map(|scores| scores[row]))).collect()
+        rows_of(member_scores).map(|scores| self.blend(scores)).collect()
     }
 
-    /// Sets how members count, by how they did on rows that they have not seen.
-    pub fn weigh(&mut self, blend: Blend, member_scores: &[Vec<f64>], positive: &[bool]) {
+    /// How members are to count, by how they did on rows that they have not seen.
+    #[must_use]
+    pub fn weighing(&self, how: Blend, member_scores: &[Vec<f64>], positive: &[bool]) -> Weighing {
         let votes: Vec<f64> = self.members.iter().map(|member| member.kind().votes()).collect();
         let all: f64 = votes.iter().sum();
-        self.weights = votes.iter().map(|votes| votes / all).collect();
-        match blend {
-            Blend::Vote => {}
+        let weights = votes.iter().map(|votes| votes / all).collect();
+        match how {
+            Blend::Vote => Weighing { weights, mix: self.mix.clone() },
             Blend::Stack => {
                 let (weights, shift) = stack(member_scores, positive);
-                self.weights = weights;
-                self.mix = Mix::Logits(shift);
+                Weighing { weights, mix: Mix::Logits(shift) }
             }
             Blend::Rarity => {
-                self.mix = Mix::Rarities(member_scores.iter().map(|scores| Rarity::fit(scores, positive)).collect());
+                let rarities = member_scores.iter().map(|scores| Rarity::fit(scores, positive)).collect();
+                Weighing { weights, mix: Mix::Rarities(rarities) }
             }
         }
     }
 
-    /// What each source column changed in the score of a row, the largest first, at most `most`.
-    #[must_use]
-    pub fn reasons(&self, row: &[f32], most: usize) -> Vec<(String, f64)> {
-        let mut effects = vec![0.0; row.len()];
-        for member in &self.members {
-            member.contribute(row, &mut effects);
-        }
-        let explained = self.members.iter().filter(|m| !matches!(m.kind(), Kind::Network | Kind::Isolation)).count();
-        let mut named: BTreeMap<String, f64> = BTreeMap::new();
-        for (name, effect) in self.encoder.names().into_iter().zip(effects).filter(|(_, effect)| *effect != 0.0) {
-            *named.entry(name).or_default() += effect / explained.max(1) as f64;
-        }
-        let mut named: Vec<(String, f64)> = named.into_iter().collect();
-        named.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()).then_with(|| a.0.cmp(&b.0)));
-        named.truncate(most);
-        named
+    /// Sets how members count.
+    pub fn weigh(&mut self, how: Blend, member_scores: &[Vec<f64>], positive: &[bool]) {
+        let Weighing { weights, mix } = self.weighing(how, member_scores, positive);
+        (self.weights, self.mix) = (weights, mix);
     }
 
     /// Whether a stored ensemble is sound.
@@ -248,6 +253,38 @@ impl Ensemble {
         self.reference.check(columns)?;
         self.members.iter().try_for_each(|member| member.check(columns))
     }
+}
+
+impl Weighing {
+    /// One score of the members' scores of a row.
+    #[must_use]
+    pub fn blend(&self, scores: impl Iterator<Item = f64>) -> f64 {
+        blend(&self.weights, &self.mix, scores)
+    }
+
+    /// The blended score of each row.
+    #[must_use]
+    pub fn blended(&self, member_scores: &[Vec<f64>]) -> Vec<f64> {
+        rows_of(member_scores).map(|scores| self.blend(scores)).collect()
+    }
+}
+
+fn blend(weights: &[f64], mix: &Mix, scores: impl Iterator<Item = f64>) -> f64 {
+    let weighed = scores.zip(weights);
+    match mix {
+        Mix::Scores => weighed.map(|(score, weight)| score * weight).sum(),
+        Mix::Logits(shift) => sigmoid(weighed.fold(*shift, |sum, (score, weight)| sum + logit(score) * weight)),
+        Mix::Rarities(rarities) => {
+            let sum: f64 = weighed.zip(rarities).map(|((score, weight), rarity)| weight * rarity.of(score)).sum();
+            -(-sum / Rarity::SCALE).exp_m1()
+        }
+    }
+}
+
+/// The members' scores, row by row.
+fn rows_of(member_scores: &[Vec<f64>]) -> impl Iterator<Item = impl Iterator<Item = f64> + '_> {
+    let rows = member_scores.first().map_or(0, Vec::len);
+    (0..rows).map(move |row| member_scores.iter().map(move |scores| scores[row]))
 }
 
 /// Weights of logits, none negative, by projected gradient steps on the likelihood.
@@ -274,14 +311,4 @@ fn stack(member_scores: &[Vec<f64>], positive: &[bool]) -> (Vec<f64>, f64) {
             .for_each(|(weight, gradient)| *weight = f64::max(0.0, *weight - 0.05 * gradient));
     }
     (weights, shift)
-}
-
-/// How a member or the ensemble does alone: its ranking, and its decisions at its own threshold for a budget.
-#[must_use]
-pub fn at_budget(scores: &[f64], positive: &[bool], budget: Option<f64>) -> (f64, metrics::Decision) {
-    let threshold = match budget {
-        Some(budget) => metrics::budget_threshold(scores, positive, budget),
-        None => metrics::accurate_threshold(scores, positive),
-    };
-    (threshold, metrics::decision(scores, positive, threshold))
 }

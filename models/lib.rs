@@ -28,6 +28,7 @@ pub mod tree;
 pub mod drift;
 pub mod ensemble;
 pub mod rarity;
+pub mod reasons;
 
 pub mod calibrate;
 pub mod metrics;

@@ -134,22 +134,24 @@ impl Member {
     /// A score in `0..=1` that rises with the likelihood of the positive class.
     #[must_use]
     pub fn score(&self, row: &[f32]) -> f64 {
-        match self {
-            Member::Logistic(member) => member.score(row),
-            Member::Forest(member) => member.score(row),
-            Member::Boost(member) => member.score(row),
-            Member::Network(member) => member.score(row),
-            Member::Isolation(member) => member.score(row),
-        }
+        self.scores(row, row.len(), None).first().copied().unwrap_or(0.0)
     }
 
-    /// Adds what each column changed, on the scale of the score; members that cannot say add nothing.
-    pub fn contribute(&self, row: &[f32], into: &mut [f64]) {
+    /// Scores of a block of rows of `width` cells each. With `effects`, of as many cells, also adds to them what each column
+    /// changed, on the scale of the score; members that cannot say add nothing. What else is in a block changes nothing.
+    #[must_use]
+    pub fn scores(&self, rows: &[f32], width: usize, mut effects: Option<&mut [f64]>) -> Vec<f64> {
+        if let (Member::Logistic(member), Some(effects)) = (self, effects.as_deref_mut()) {
+            for (row, effects) in rows.chunks_exact(width).zip(effects.chunks_exact_mut(width)) {
+                member.contribute(row, effects);
+            }
+        }
         match self {
-            Member::Logistic(member) => member.contribute(row, into),
-            Member::Forest(member) => member.contribute(row, into),
-            Member::Boost(member) => member.contribute(row, into),
-            Member::Network(_) | Member::Isolation(_) => {}
+            Member::Forest(member) => member.scores(rows, width, effects),
+            Member::Boost(member) => member.scores(rows, width, effects),
+            Member::Logistic(member) => rows.chunks_exact(width).map(|row| member.score(row)).collect(),
+            Member::Network(member) => member.scores(rows, width),
+            Member::Isolation(member) => member.scores(rows, width),
         }
     }
 

@@ -128,9 +128,16 @@ pub fn ranking(scores: &[f64], positive: &[bool]) -> Ranking {
 /// All of [`Decision`] for "positive if above the threshold".
 #[must_use]
 pub fn decision(scores: &[f64], positive: &[bool], threshold: f64) -> Decision {
+    let said: Vec<bool> = scores.iter().map(|score| *score > threshold).collect();
+    decided(&said, positive)
+}
+
+/// All of [`Decision`] for what was said.
+#[must_use]
+pub fn decided(said: &[bool], positive: &[bool]) -> Decision {
     let (mut tp, mut fp, mut tn, mut fn_) = (0.0, 0.0, 0.0, 0.0);
-    for (&score, &is) in scores.iter().zip(positive) {
-        *match (score > threshold, is) {
+    for (&said, &is) in said.iter().zip(positive) {
+        *match (said, is) {
             (true, true) => &mut tp,
             (true, false) => &mut fp,
             (false, false) => &mut tn,

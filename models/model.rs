@@ -49,6 +49,30 @@ pub enum Verdict {
     Unknown,
 }
 
+/// How a probability becomes a verdict.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decide {
+    /// Above this probability the verdict is "true".
+    pub threshold: f64,
+    /// When the verdict is "unknown".
+    pub conformal: Conformal,
+}
+
+impl Decide {
+    /// What is said at a probability. Above the operating point it is "true", unless "negative" is possible, too; below,
+    /// it is "false" where that alone is possible.
+    #[must_use]
+    pub fn verdict(&self, probability: f64) -> Verdict {
+        let set = self.conformal.set(probability);
+        match (probability > self.threshold, set.negative, set.positive) {
+            (true, true, true) => Verdict::Unknown,
+            (true, ..) => Verdict::True,
+            (false, true, false) => Verdict::False,
+            (false, ..) => Verdict::Unknown,
+        }
+    }
+}
+
 impl Serialize for Verdict {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -85,17 +109,19 @@ impl Model {
         self.calibration.probability(self.ensemble.blend(scores))
     }
 
-    /// What is said at a probability. Above the operating point it is "true", unless "negative" is possible, too; below,
-    /// it is "false" where that alone is possible.
+    /// The same with what each column changed in the score of the members that can say: as many numbers a row as the matrix
+    /// has columns.
+    #[must_use]
+    pub fn explained(&self, matrix: &Matrix) -> (Vec<f64>, Vec<f64>) {
+        let (scores, effects) = self.ensemble.explained(matrix);
+        let blended = self.ensemble.blended(&scores);
+        (blended.into_iter().map(|score| self.calibration.probability(score)).collect(), effects)
+    }
+
+    /// What is said at a probability.
     #[must_use]
     pub fn verdict(&self, probability: f64) -> Verdict {
-        let set = self.conformal.set(probability);
-        match (probability > self.threshold, set.negative, set.positive) {
-            (true, true, true) => Verdict::Unknown,
-            (true, ..) => Verdict::True,
-            (false, true, false) => Verdict::False,
-            (false, ..) => Verdict::Unknown,
-        }
+        Decide { threshold: self.threshold, conformal: self.conformal }.verdict(probability)
     }
 
     /// Share of rows whose verdict is "unknown".

@@ -12,6 +12,7 @@ use crate::{
     ModelError,
     features::{Input, alert::feature_names, flow},
     model::{Model, Verdict},
+    reasons::Names,
     registry::Registry,
     table::{Cells, Column, Interner, Table, hex},
 };
@@ -24,6 +25,8 @@ pub struct Serving {
     /// The version's id.
     pub version: Arc<str>,
     model: Model,
+    /// Of reasons.
+    names: Names,
 }
 
 /// What a model of a task is asked with: columns, whether they are texts, and what to do where a model wants others.
@@ -78,7 +81,8 @@ impl Serving {
         if model.history.is_some() {
             return Err(refused(format!("it looks back on rows of a file: {}", asking.hint)));
         }
-        Ok(Serving { version: Arc::from(version), model })
+        let names = Names::of(&model.ensemble.encoder);
+        Ok(Serving { version: Arc::from(version), model, names })
     }
 
     /// Answers about alerts with these features, in order.
@@ -95,32 +99,34 @@ impl Serving {
     /// A column is missing or of the wrong kind.
     pub fn answer_rows(&self, rows: &Table, role: Role) -> Result<Vec<Answer>, ModelError> {
         let matrix = self.model.encode(rows)?;
-        let answer = |row: usize| {
-            let cells = matrix.row(row);
+        let (probabilities, effects) = self.model.explained(&matrix);
+        let answers = probabilities.iter().zip(effects.chunks_exact(matrix.columns()));
+        Ok(answers.map(|(&probability, effects)| self.said(probability, effects, role)).collect())
+    }
+
+    /// What is said of a row.
+    fn said(&self, probability: f64, effects: &[f64], role: Role) -> Answer {
+        let possible = self.model.conformal.set(probability);
+        let reasons = self.names.largest(effects, REASONS).into_iter().map(|(feature, effect)| Reason {
+            feature: feature.into(),
+            effect_milli: (effect * 1_000.0).clamp(-1e9, 1e9).round() as i64,
+        });
+        Answer {
+            model: Arc::clone(&self.version),
+            role,
+            probability_ppm: (probability.clamp(0.0, 1.0) * 1e6).round() as u32,
             // Of well separated classes the operating point lies below a millionth: the verdict is not of the rounded.
-            let probability = self.model.probability(cells);
-            let possible = self.model.conformal.set(probability);
-            let reasons = self.model.ensemble.reasons(cells, REASONS).into_iter().map(|(feature, effect)| Reason {
-                feature: feature.into(),
-                effect_milli: (effect * 1_000.0).clamp(-1e9, 1e9).round() as i64,
-            });
-            Answer {
-                model: Arc::clone(&self.version),
-                role,
-                probability_ppm: (probability.clamp(0.0, 1.0) * 1e6).round() as u32,
-                verdict: match self.model.verdict(probability) {
-                    Verdict::True => Worth::True,
-                    Verdict::False => Worth::False,
-                    Verdict::Unknown => Worth::Unknown,
-                },
-                set: [(false, possible.negative), (true, possible.positive)]
-                    .into_iter()
-                    .filter_map(|(class, is)| is.then_some(class))
-                    .collect(),
-                reasons: reasons.collect(),
-            }
-        };
-        Ok((0..matrix.rows).map(answer).collect())
+            verdict: match self.model.verdict(probability) {
+                Verdict::True => Worth::True,
+                Verdict::False => Worth::False,
+                Verdict::Unknown => Worth::Unknown,
+            },
+            set: [(false, possible.negative), (true, possible.positive)]
+                .into_iter()
+                .filter_map(|(class, is)| is.then_some(class))
+                .collect(),
+            reasons: reasons.collect(),
+        }
     }
 }
 

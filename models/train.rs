@@ -4,6 +4,7 @@
 //! set the threshold or judge were not seen by the members that score them: of few rows each is scored by the members of
 //! the other folds, and the final members see all; of many, a hold-out is kept back and never learned from.
 
+mod finish;
 mod prepare;
 mod report;
 
@@ -12,11 +13,10 @@ use std::path::PathBuf;
 pub use prepare::Prepared;
 pub use report::{Evaluation, LabelRecall, MemberEvaluation};
 
+use self::finish::Finish;
 use crate::{
     ModelError,
-    calibrate::{Calibration, Conformal},
     ensemble::{Ensemble, Recipe},
-    metrics,
     model::Model,
     split,
     tune::{self, Limits},
@@ -82,7 +82,7 @@ pub struct Judged {
     pub member_scores: Vec<Vec<f64>>,
     /// Blended, per row.
     pub blended: Vec<f64>,
-    /// Calibrated, per row.
+    /// Calibrated, per row, as the other rows say.
     pub probabilities: Vec<f64>,
     /// The truth.
     pub positive: Vec<bool>,
@@ -99,26 +99,26 @@ pub fn train(request: &Request, prepared: &Prepared, progress: &mut Progress<'_>
     let (mut ensemble, mut judged) = fit(request, prepared, progress)?;
     judged.positive = judged.rows.iter().map(|&row| prepared.labels.positive[row]).collect();
     both_classes(&judged.positive, "rows that judge")?;
-    ensemble.weigh(request.recipe.blend, &judged.member_scores, &judged.positive);
-    judged.blended = ensemble.blended(&judged.member_scores);
-    let calibration = Calibration::fit(&judged.blended, &judged.positive);
-    judged.probabilities = judged.blended.iter().map(|&score| calibration.probability(score)).collect();
-    let threshold = match request.budget {
-        Some(budget) => metrics::budget_threshold(&judged.probabilities, &judged.positive, budget),
-        None => metrics::accurate_threshold(&judged.probabilities, &judged.positive),
-    };
-    ensemble.reference.answered(&judged.probabilities);
-    let conformal = Conformal::fit(&judged.probabilities, &judged.positive, request.confidence);
+    let groups = finish::groups(prepared, &judged);
+    let said = finish::crossed(request, &ensemble, &judged, &groups);
+    judged.probabilities = said.iter().map(|said| said.probability).collect();
+    let everything: Vec<usize> = (0..judged.rows.len()).collect();
+    let finish = Finish::fit(request, &ensemble, &judged, &groups, &everything);
+    judged.blended = finish.weighing.blended(&judged.member_scores);
+    (ensemble.weights, ensemble.mix) = (finish.weighing.weights.clone(), finish.weighing.mix.clone());
+    // As the model will say it, step for step: what the parts say has steps elsewhere, which would look like drift.
+    let answers: Vec<f64> = judged.blended.iter().map(|&score| finish.calibration.probability(score)).collect();
+    ensemble.reference.answered(&answers);
     let model = Model {
         task: request.task.name.clone(),
         history: request.recipe.spec.history.clone(),
         inputs: prepared.inputs.clone(),
         ensemble,
-        calibration,
-        threshold,
-        conformal,
+        calibration: finish.calibration.clone(),
+        threshold: finish.decide.threshold,
+        conformal: finish.decide.conformal,
     };
-    let evaluation = report::evaluate(request, prepared, &model, &judged);
+    let evaluation = report::evaluate(request, prepared, &model, &finish, &judged, &said);
     Ok(Trained { model, evaluation, judged, notes: prepared.notes.clone() })
 }
 

@@ -13,7 +13,7 @@ use cf_models::{
     train::{self, Prepared, Request},
 };
 
-use crate::{data, request, say};
+use crate::{data, drift, peers::cpu_s, request, say};
 
 /// What is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,10 +100,12 @@ pub(crate) fn run(seed: u64, recipe: Recipe) -> Result<(), ModelError> {
     request.group = Some("scenario".to_owned());
     request.recipe.spec = Spec::default().for_task(&task, &table, Some("time"), Some("scenario"));
     recipe.apply(&mut request, &mut table)?;
-    let started = std::time::Instant::now();
+    let begun_s = cpu_s();
     let prepared = Prepared::new(&request, table)?;
     let (rows, inputs) = (prepared.table.rows, prepared.inputs.len());
-    say(&format!("{rows} rows of {inputs} columns prepared in {:.1} s", started.elapsed().as_secs_f64()));
+    // With all that a training wants besides: labels, hashes, groups.
+    let features_s = cpu_s() - begun_s;
+    let mut scoring_s = 0.0;
     let classes = &prepared.labels.classes;
     let scenarios: BTreeSet<u64> = prepared.groups.iter().copied().collect();
     let mut recalls = vec![Vec::new(); classes.values.len()];
@@ -115,7 +117,10 @@ pub(crate) fn run(seed: u64, recipe: Recipe) -> Result<(), ModelError> {
         let trained = train::train(&request, &prepared.take(&learned), &mut |_, _, _| {})?;
         let test = prepared.take(&inside);
         let model = &trained.model;
-        let scores = model.probabilities(&model.ensemble.encoder.encode(&test.table)?, 1);
+        let begun_s = cpu_s();
+        let matrix = model.ensemble.encoder.encode(&test.table)?;
+        let scores = model.probabilities(&matrix, 1);
+        scoring_s += cpu_s() - begun_s;
         let positive = &test.labels.positive;
         let threshold = metrics::budget_threshold(&scores, positive, 0.01);
         let mut line = String::new();
@@ -140,7 +145,12 @@ pub(crate) fn run(seed: u64, recipe: Recipe) -> Result<(), ModelError> {
             "ROC-AUC {:.4} PR-AUC {:.4} deployed FPR {:.4};{line}",
             ranking.roc_auc, ranking.pr_auc, decision.false_positive_rate
         ));
+        say(&format!("  {}", drift::watched(model, &matrix)));
     }
+    say(&format!(
+        "{rows} alerts of {inputs} columns: features {features_s:.2} CPU s, scores {scoring_s:.2} CPU s, {:.0} alerts a CPU second",
+        rows as f64 / (features_s + scoring_s).max(0.01)
+    ));
     for (what, recalls) in [("at 1 % of benign alerts", &recalls), ("at the threshold of training", &deployed)] {
         let mean = |of: &Vec<f64>| of.iter().sum::<f64>() / of.len() as f64;
         let phases: Vec<f64> = recalls.iter().filter(|of| !of.is_empty()).map(mean).collect();

@@ -6,16 +6,23 @@
 //! `models-campaign alerts [SEED]`  AIT alerts, each scenario asked about by a training on the other five
 //! `models-campaign baseline [SEED]` the same with what `ml.md` measured as the baseline
 //! `models-campaign confidence [SEED]` AIT alerts: what the assessment's confidence says against what they were
-//! `models-campaign urls [SEED]`    phishing URLs, folds grouped by registered domain, all features and the text alone
+//! `models-campaign urls [SEED] [all|text]` phishing URLs, folds grouped by registered domain, all features and the text
+//!                                  alone
+//! `models-campaign members [SEED]` what each member costs on KDDTrain+; `scripts/models-peers.py` asks others' libraries the
+//!                                  same
+//! `models-campaign tuned [SEED]`   KDDTrain+ with 30 trials on two threads: time and memory
 //! `models-campaign peers [SEED]`   our forest and logistic regression against linfa's on the same rows: rank and time
+//! `models-campaign drift [SEED]`   when the alarm goes off and how much is "unknown" on rows that are not like the learned
 //! `models-campaign served [SEED]`  how fast alerts are decided about: features and answer
 
 #![allow(clippy::as_conversions)] // as in the crate
 
 mod alerts;
 mod confidence;
+mod drift;
 mod peers;
 mod served;
+mod training;
 
 use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
 
@@ -30,7 +37,7 @@ use cf_models::{
     split,
     table::Table,
     task::Task,
-    train::{self, Prepared, Request},
+    train::{self, Evaluation, Prepared, Request},
 };
 
 fn main() -> ExitCode {
@@ -39,14 +46,17 @@ fn main() -> ExitCode {
     let done = match arguments.first().map(String::as_str) {
         Some("novel") => novel(seed, arguments.get(2).map(String::as_str)),
         Some("flows") => flows(seed),
-        Some("urls") => urls(seed),
+        Some("urls") => urls(seed, arguments.get(2).map(String::as_str)),
         Some("alerts") => alerts::run(seed, alerts::Recipe::Ours),
         Some("baseline") => alerts::run(seed, alerts::Recipe::Baseline),
         Some("confidence") => confidence::run(seed),
+        Some("drift") => drift::run(seed),
+        Some("members") => training::members(seed),
+        Some("tuned") => training::tuned(seed),
         Some("peers") => peers::run(seed),
         Some("served") => served::run(seed),
         _ => {
-            say("models-campaign novel|flows|urls|alerts|baseline|confidence|peers|served [SEED]");
+            say("models-campaign novel|flows|urls|alerts|baseline|confidence|drift|members|tuned|peers|served [SEED]");
             return ExitCode::from(2);
         }
     };
@@ -91,6 +101,47 @@ fn decided(decision: &Decision) -> String {
     format!(
         "accuracy {:.4} macro-F1 {:.4} recall {:.4} FPR {:.4}",
         decision.accuracy, decision.macro_f1, decision.recall, decision.false_positive_rate
+    )
+}
+
+fn say_of_itself(name: &str, request: &Request, prepared: &Prepared, seed: u64) -> Result<(), ModelError> {
+    let trained = train::train(request, prepared, &mut |_, _, _| {})?;
+    let groups: Vec<u64> = trained.judged.rows.iter().map(|&row| prepared.groups[row]).collect();
+    say(&format!(
+        "{name}: {}; right probabilities would show {:.4}, or {:.4} if a group had one mind",
+        of_itself(&trained.evaluation),
+        luck(&trained.judged.probabilities, None, seed),
+        luck(&trained.judged.probabilities, Some(&groups), seed),
+    ));
+    Ok(())
+}
+
+/// The mean calibration error of labels that are drawn from the probabilities themselves: what a perfect model shows on so
+/// many rows. With groups, all rows of one are drawn by one dice.
+fn luck(probabilities: &[f64], groups: Option<&[u64]>, seed: u64) -> f64 {
+    const DRAWS: u64 = 50;
+    let unit = |number: u64| (number >> 11) as f64 / (1_u64 << 53) as f64;
+    let error = |draw: u64| {
+        let dice = |row: usize| {
+            let of = groups.map_or(row as u64, |groups| groups[row]);
+            unit(split::fold_of(of, usize::MAX, seed ^ (draw << 32)) as u64)
+        };
+        let drawn: Vec<bool> = probabilities.iter().enumerate().map(|(row, p)| dice(row) < *p).collect();
+        metrics::ranking(probabilities, &drawn).calibration_error
+    };
+    (1..=DRAWS).map(error).sum::<f64>() / DRAWS as f64
+}
+
+/// What a training says of itself.
+fn of_itself(evaluation: &Evaluation) -> String {
+    format!(
+        "ROC-AUC {:.5} {:?} calibration error {:.4} coverage {:.4} unknown {:.4} {}",
+        evaluation.ranking.roc_auc,
+        evaluation.curve,
+        evaluation.ranking.calibration_error,
+        evaluation.coverage,
+        evaluation.unknown,
+        decided(&evaluation.decision)
     )
 }
 
@@ -212,14 +263,7 @@ fn flows(seed: u64) -> Result<(), ModelError> {
     let known: BTreeSet<String> = prepared.labels.classes.values.iter().cloned().collect();
     let trained = train::train(&request, &prepared, &mut |_, _, _| {})?;
     let evaluation = &trained.evaluation;
-    say(&format!(
-        "hold-out: ROC-AUC {:.5} calibration error {:.4} coverage {:.4} unknown {:.4} {}",
-        evaluation.ranking.roc_auc,
-        evaluation.ranking.calibration_error,
-        evaluation.coverage,
-        evaluation.unknown,
-        decided(&evaluation.decision)
-    ));
+    say(&format!("hold-out: {}", of_itself(evaluation)));
     let test = Table::read(&data("nsl_kdd_test.parquet"))?;
     let labels = task.labels(test.need("label", "the label")?, None)?;
     let model = &trained.model;
@@ -256,8 +300,8 @@ fn flows(seed: u64) -> Result<(), ModelError> {
     Ok(())
 }
 
-/// The whole training on four fifths, asked about the last.
-fn urls(seed: u64) -> Result<(), ModelError> {
+/// What the whole training says of itself, and the whole training on four fifths, asked about the last.
+fn urls(seed: u64, which: Option<&str>) -> Result<(), ModelError> {
     const FOLDS: usize = 5;
     let task = Task::new("urls")?;
     let table = Table::read(&data("phishing_urls.csv"))?;
@@ -265,11 +309,17 @@ fn urls(seed: u64) -> Result<(), ModelError> {
     let prepared = Prepared::new(&request, table)?;
     let positive = &prepared.labels.positive;
     let folds = split::folds(&prepared.groups, &prepared.labels.classes, FOLDS, seed ^ 0x0DD);
-    for (name, only) in [("all features", vec![]), ("text alone", vec!["url".to_owned()])] {
+    let both = [("all features", vec![]), ("text alone", vec!["url".to_owned()])];
+    for (name, only) in both.into_iter().filter(|(name, _)| which.is_none_or(|which| name.contains(which))) {
         let mut request = request.clone();
         request.recipe.spec.only = only;
+        let mut whole = Prepared::new(&request, prepared.table.clone())?;
+        say_of_itself(&format!("{name}, by domain"), &request, &whole, seed)?;
+        // Rows drawn at random are exchangeable; domains are, too, but not their rows, which share a label.
+        whole.groups.clone_from(&whole.hashes);
+        say_of_itself(&format!("{name}, rows at random"), &request, &whole, seed)?;
         let mut probabilities = vec![0.0; folds.len()];
-        let (mut right, mut unknown) = (0_usize, 0_usize);
+        let (mut said, mut unknown, mut covered) = (vec![false; folds.len()], 0_usize, 0_usize);
         for fold in 0..FOLDS {
             let (inside, outside): (Vec<usize>, Vec<usize>) = (0..folds.len()).partition(|&row| folds[row] == fold);
             let learned = Prepared::new(&request, prepared.table.take(&outside))?;
@@ -277,19 +327,23 @@ fn urls(seed: u64) -> Result<(), ModelError> {
             let scores = model.probabilities(&model.encode(&prepared.table.take(&inside))?, 1);
             for (&row, &score) in inside.iter().zip(&scores) {
                 probabilities[row] = score;
-                right += usize::from((score > model.threshold) == positive[row]);
+                said[row] = score > model.threshold;
+                let set = model.conformal.set(score);
+                covered += usize::from(if positive[row] { set.positive } else { set.negative });
                 unknown += usize::from(model.verdict(score) == Verdict::Unknown);
             }
         }
         let rows = folds.len() as f64;
         let ranking = metrics::ranking(&probabilities, positive);
         say(&format!(
-            "{name:14} ROC-AUC {:.4} calibration error {:.4} above 0.5: {}; at the operating point: accuracy {:.4}, unknown {:.4}",
+            "{name:14} ROC-AUC {:.4} calibration error {:.4} coverage {:.4} unknown {:.4}; above 0.5: {}; at the operating \
+             point: {}",
             ranking.roc_auc,
             ranking.calibration_error,
-            decided(&metrics::decision(&probabilities, positive, 0.5)),
-            right as f64 / rows,
+            covered as f64 / rows,
             unknown as f64 / rows,
+            decided(&metrics::decision(&probabilities, positive, 0.5)),
+            decided(&metrics::decided(&said, positive)),
         ));
     }
     Ok(())

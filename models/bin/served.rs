@@ -1,27 +1,32 @@
-//! How fast alerts are decided about: features and answer of one alert, and of many at once.
+//! How fast models answer: features and answer of one alert, of many at once, and of URLs and flows as events carry them.
 
 use std::time::{Duration, Instant};
 
 use cf_models::{
     ModelError,
     ensemble::Recipe,
-    features::alert::{AlertPast, Asked},
+    features::{
+        alert::{AlertPast, Asked},
+        flow,
+    },
     publish::{self, Gate},
     registry::Registry,
     served::{self, Labelled, Serving},
+    table::Table,
     task::Task,
     train::{self, Prepared, Request},
 };
-use cf_types::{Alert, AlertId, AlertState, Decision, Group, Level, Score, Tenant, triage::Role};
+use cf_types::{Alert, AlertId, AlertState, Decision, Group, Level, Score, Tenant, scored::Cells, triage::Role};
 
-use crate::{peers::cpu_s, say};
+use crate::{data, peers::cpu_s, request, say};
 
 /// Alerts that a past is made of, that are learned from, and that are measured.
 const BEFORE: u64 = 50_000;
 const LEARNED: usize = 3_000;
 const MEASURED: usize = 5_000;
-/// Alerts at once, as the engine asks.
+/// At once, as the engine asks; and how many are answered so.
 const BATCH: usize = 256;
+const ANSWERED: usize = 20_000;
 
 /// Alerts of 40 rules about 2,000 hosts and as many addresses, one a second.
 fn alert(number: u64) -> Alert {
@@ -86,36 +91,100 @@ pub(crate) fn run(seed: u64) -> Result<(), ModelError> {
         })
         .collect();
     let (folder, serving) = trained(&rows, seed)?;
-    let mut times = Vec::with_capacity(MEASURED);
-    for number in BEFORE..BEFORE + MEASURED as u64 {
-        let alert = alert(number);
-        let begun = Instant::now();
-        let decision = past.decide(&Asked { alert: &alert, thread: alert.id, upto: 0 });
-        let answers = serving.answer(&[&decision.features], Role::Champion)?;
-        times.push(begun.elapsed());
-        assert_eq!(answers.len(), 1, "an alert, an answer");
-    }
-    times.sort_unstable();
-    let at = |share: usize| times.get(times.len() * share / 1_000).copied().unwrap_or_default();
-    say(&format!("one alert: p50 {:?} p99 {:?} p99.9 {:?} of {MEASURED}", at(500), at(990), at(999)));
-    let (begun, begun_cpu_s) = (Instant::now(), cpu_s());
-    let mut answered = 0;
-    for first in (0..MEASURED as u64).step_by(BATCH) {
-        let batch: Vec<Decision> =
-            (0..BATCH as u64).map(|at| decide(&mut past, BEFORE + MEASURED as u64 + first + at)).collect();
-        let features: Vec<&[Option<i64>]> = batch.iter().map(|decision| decision.features.as_slice()).collect();
-        answered += serving.answer(&features, Role::Champion)?.len();
-    }
-    say(&format!(
-        "{BATCH} at once: {:.0} a second, {:.0} a processor second",
-        answered as f64 / begun.elapsed().max(Duration::from_nanos(1)).as_secs_f64(),
-        answered as f64 / (cpu_s() - begun_cpu_s).max(0.01)
-    ));
-    std::fs::remove_dir_all(&folder)
+    rolled_back(&folder, &serving, &rows, seed)?;
+    let mut next = BEFORE;
+    speed("alerts", |count| {
+        let decided: Vec<Decision> = (next..next + count as u64).map(|number| decide(&mut past, number)).collect();
+        next += count as u64;
+        let features: Vec<&[Option<i64>]> = decided.iter().map(|decision| decision.features.as_slice()).collect();
+        Ok(serving.answer(&features, Role::Champion)?.len())
+    })?;
+    remove(&folder)?;
+    events("urls", "phishing_urls.csv", "status", &["url"], seed)?;
+    let flows = flow::COLUMNS.map(|(name, _)| name);
+    events("flows", "nsl_kdd_train.parquet", "label", &flows, seed)
+}
+
+/// Another version is promoted and taken back: how long that takes, with its probe predicted bit by bit.
+fn rolled_back(folder: &std::path::Path, serving: &Serving, rows: &[Labelled], seed: u64) -> Result<(), ModelError> {
+    let (request, prepared) = asked(rows, seed + 1)?;
+    let trained = train::train(&request, &prepared, &mut |_, _, _| {})?;
+    let registry = Registry::new(folder);
+    publish::publish(&registry, &request, &prepared, &trained, Gate::Always)?;
+    let (begun, begun_s) = (Instant::now(), cpu_s());
+    let lock = registry.lock("triage")?;
+    let version = registry.roll_back(&lock, "triage", "measured")?;
+    assert_eq!(*version, *serving.version, "the one before answers");
+    say(&format!("triage: rolled back in {:?}, {:.2} CPU s", begun.elapsed(), cpu_s() - begun_s));
+    Ok(())
+}
+
+fn remove(folder: &std::path::Path) -> Result<(), ModelError> {
+    std::fs::remove_dir_all(folder)
         .map_err(|error| ModelError::Setting { what: "the folder".to_owned(), why: error.to_string() })
 }
 
+/// One at a time, then many at once; `answer` is given how many it is to answer.
+fn speed(what: &str, mut answer: impl FnMut(usize) -> Result<usize, ModelError>) -> Result<(), ModelError> {
+    let mut times = Vec::with_capacity(MEASURED);
+    for _ in 0..MEASURED {
+        let begun = Instant::now();
+        assert_eq!(answer(1)?, 1, "a question, an answer");
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    let at = |share: usize| times.get(times.len() * share / 1_000).copied().unwrap_or_default();
+    say(&format!("{what}: one p50 {:?} p99 {:?} p99.9 {:?} of {MEASURED}", at(500), at(990), at(999)));
+    let (begun, begun_cpu_s) = (Instant::now(), cpu_s());
+    let mut answered = 0;
+    while answered < ANSWERED {
+        answered += answer(BATCH)?;
+    }
+    say(&format!(
+        "{what}: {BATCH} at once {:.0} a second, {:.0} a CPU second, of {answered}",
+        answered as f64 / begun.elapsed().max(Duration::from_nanos(1)).as_secs_f64(),
+        answered as f64 / (cpu_s() - begun_cpu_s).max(0.01)
+    ));
+    Ok(())
+}
+
+/// What events are asked about: cells in, answers out, as the engine does.
+fn events(task: &str, file: &str, label: &str, columns: &[&str], seed: u64) -> Result<(), ModelError> {
+    let task = Task::new(task)?;
+    let table = Table::read(&data(file))?;
+    let mut request = request(&task, &table, file, label, seed);
+    request.recipe.spec.only = columns.iter().map(|name| (*name).to_owned()).collect();
+    let prepared = Prepared::new(&request, table)?;
+    let (folder, serving) = stored(&request, &prepared)?;
+    let cells: Vec<Cells> = (0..prepared.table.rows)
+        .step_by(prepared.table.rows.div_ceil(MEASURED).max(1))
+        .map(|row| {
+            let cell = |name: &&str| {
+                let column = prepared.table.column(name)?;
+                let value = match &column.cells {
+                    cf_models::table::Cells::Numbers(numbers) => numbers.get(row).copied()?.into(),
+                    cf_models::table::Cells::Texts(texts) => texts.get(row)?.into(),
+                };
+                Some(((*name).into(), value))
+            };
+            columns.iter().filter_map(cell).collect()
+        })
+        .collect();
+    let mut at = 0;
+    speed(&task.name, |count| {
+        let of: Vec<&Cells> = (at..at + count).filter_map(|at| cells.get(at % cells.len())).collect();
+        at += count;
+        Ok(serving.answer_rows(&served::event_table(&task.name, &of), Role::Champion)?.len())
+    })?;
+    remove(&folder)
+}
+
 fn trained(rows: &[Labelled], seed: u64) -> Result<(std::path::PathBuf, Serving), ModelError> {
+    let (request, prepared) = asked(rows, seed)?;
+    stored(&request, &prepared)
+}
+
+fn asked(rows: &[Labelled], seed: u64) -> Result<(Request, Prepared), ModelError> {
     let task = Task::new("triage")?;
     let table = served::training_table(rows);
     let mut recipe = Recipe::usual(task.budget(), table.rows, seed);
@@ -133,21 +202,27 @@ fn trained(rows: &[Labelled], seed: u64) -> Result<(std::path::PathBuf, Serving)
         threads: 2,
         task,
     };
-    let begun = Instant::now();
     let prepared = Prepared::new(&request, table)?;
-    let trained = train::train(&request, &prepared, &mut |_, _, _| {})?;
+    Ok((request, prepared))
+}
+
+/// Trains, stores and loads, as the engine does.
+fn stored(request: &Request, prepared: &Prepared) -> Result<(std::path::PathBuf, Serving), ModelError> {
+    let begun_s = cpu_s();
+    let trained = train::train(request, prepared, &mut |_, _, _| {})?;
     let name = format!("counterflow-served-{}-{}", std::process::id(), cf_types::clock::now().micros());
     let folder = std::env::temp_dir().join(name);
     let registry = Registry::new(&folder);
-    let version = publish::publish(&registry, &request, &prepared, &trained, Gate::Always)?.version;
+    let task = &request.task.name;
+    let version = publish::publish(&registry, request, prepared, &trained, Gate::Always)?.version;
     say(&format!(
-        "trained on {} alerts in {:?}: ROC-AUC {:.3}",
-        rows.len(),
-        begun.elapsed(),
+        "{task}: trained on {} rows in {:.1} CPU s: ROC-AUC {:.3}",
+        prepared.table.rows,
+        cpu_s() - begun_s,
         trained.evaluation.ranking.roc_auc
     ));
     let begun = Instant::now();
-    let serving = Serving::load(&registry, "triage", &version)?;
-    say(&format!("loaded and checked in {:?}", begun.elapsed()));
+    let serving = Serving::load(&registry, task, &version)?;
+    say(&format!("{task}: loaded, checked and the probe predicted in {:?}", begun.elapsed()));
     Ok((folder, serving))
 }

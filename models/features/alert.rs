@@ -208,12 +208,16 @@ impl AlertPast {
     fn degree(&mut self, entities: &[Entity]) -> i64 {
         let hashes: BTreeSet<u64> = entities.iter().map(|entity| hash(entity.to_string().as_bytes())).collect();
         let mut most = 0;
+        let mut distinct = Vec::new();
         for &entity in &hashes {
             let known = self.neighbours.entry(entity).or_default();
             while known.front().is_some_and(|(time, _)| self.now - time > DEGREE_S) {
                 known.pop_front();
             }
-            let distinct: BTreeSet<u64> = known.iter().map(|(_, other)| *other).collect();
+            distinct.clear();
+            distinct.extend(known.iter().map(|(_, other)| *other));
+            distinct.sort_unstable();
+            distinct.dedup();
             most = most.max(distinct.len());
             known.extend(hashes.iter().filter(|other| **other != entity).map(|other| (self.now, *other)));
             while known.len() > TIMES_MAX / 10 {

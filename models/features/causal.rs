@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ModelError,
-    random::mix,
+    random::{Seeded, mix},
     table::{Cells, Column, MISSING, Table, Texts},
 };
 
@@ -52,15 +52,15 @@ struct Track {
 #[derive(Default)]
 struct Distinct {
     entries: VecDeque<(f64, u64)>,
-    counts: HashMap<u64, usize>,
+    counts: HashMap<u64, usize, Seeded>,
 }
 
 /// Everything that one group has seen.
 pub(super) struct Past {
     windows: Windows,
     limits: Limits,
-    tracks: HashMap<(u8, u64), Track>,
-    distinct: HashMap<(u8, u64), Distinct>,
+    tracks: HashMap<(u8, u64), Track, Seeded>,
+    distinct: HashMap<(u8, u64), Distinct, Seeded>,
     begun: Option<f64>,
 }
 
@@ -219,13 +219,13 @@ impl Causal {
 
 impl Past {
     pub(super) fn new(windows: Windows, limits: Limits) -> Past {
-        Past { windows, limits, tracks: HashMap::new(), distinct: HashMap::new(), begun: None }
+        Past { windows, limits, tracks: HashMap::default(), distinct: HashMap::default(), begun: None }
     }
 
     /// What went before a row; then the row is part of the past. Times must not fall.
     pub(super) fn row(&mut self, now: f64, signature: u64, places: &[u64]) -> Vec<f64> {
         let (windows, limits) = (self.windows, self.limits);
-        let mut values = Vec::new();
+        let mut values = Vec::with_capacity((2 + 2 * places.len()) * 6 + (1 + places.len()) * 4);
         let elapsed = (now - *self.begun.get_or_insert(now)).max(1.0);
         let with = places.iter().map(|place| mix(place ^ signature.rotate_left(17)));
         let keys: Vec<u64> = [0, signature].into_iter().chain(places.iter().copied()).chain(with).collect();

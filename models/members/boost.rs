@@ -7,7 +7,7 @@ use crate::{
     matrix,
     random::Random,
     tree::{
-        Tree,
+        self, Tree,
         grow::{Grower, Growth},
     },
 };
@@ -98,23 +98,19 @@ impl Boost {
             for node in &mut tree.nodes {
                 node.value = (f64::from(node.value) * settings.rate) as f32;
             }
-            for (row, logit) in logits.iter_mut().enumerate() {
-                *logit += f64::from(tree.predict(lesson.matrix.row(row)));
-            }
+            tree.add_to(&mut logits, &lesson.matrix.values, lesson.matrix.columns());
             trees.push(tree);
         }
         Boost { base, trees }
     }
 
-    pub(super) fn score(&self, row: &[f32]) -> f64 {
-        sigmoid(self.trees.iter().fold(self.base, |logit, tree| logit + f64::from(tree.predict(row))))
-    }
-
-    pub(super) fn contribute(&self, row: &[f32], into: &mut [f64]) {
+    /// Scores of a block of rows; with `effects`, also what each column changed.
+    pub(super) fn scores(&self, rows: &[f32], width: usize, effects: Option<&mut [f64]>) -> Vec<f64> {
         // A logit's slope is at most a quarter: so it is on the scale of a probability.
-        for tree in &self.trees {
-            tree.contribute(row, 0.25, into);
-        }
+        let explained = effects.map(|effects| (0.25, effects));
+        let mut sums = tree::sums(&self.trees, self.base, rows, width, explained);
+        sums.iter_mut().for_each(|sum| *sum = sigmoid(*sum));
+        sums
     }
 
     pub(super) fn check(&self, columns: usize) -> Result<(), String> {

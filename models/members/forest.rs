@@ -9,7 +9,7 @@ use crate::{
     random::Random,
     threads,
     tree::{
-        NODES_MAX, Tree,
+        self, NODES_MAX, Tree,
         grow::{Grower, Growth},
     },
 };
@@ -75,15 +75,13 @@ impl Forest {
         Forest { trees }
     }
 
-    pub(super) fn score(&self, row: &[f32]) -> f64 {
-        let sum: f64 = self.trees.iter().map(|tree| f64::from(tree.predict(row))).sum();
-        (sum / self.trees.len() as f64).clamp(0.0, 1.0)
-    }
-
-    pub(super) fn contribute(&self, row: &[f32], into: &mut [f64]) {
-        for tree in &self.trees {
-            tree.contribute(row, 1.0 / self.trees.len() as f64, into);
-        }
+    /// Scores of a block of rows; with `effects`, also what each column changed.
+    pub(super) fn scores(&self, rows: &[f32], width: usize, effects: Option<&mut [f64]>) -> Vec<f64> {
+        let trees = self.trees.len() as f64;
+        let explained = effects.map(|effects| (1.0 / trees, effects));
+        let mut sums = tree::sums(&self.trees, 0.0, rows, width, explained);
+        sums.iter_mut().for_each(|sum| *sum = (*sum / trees).clamp(0.0, 1.0));
+        sums
     }
 
     pub(super) fn check(&self, columns: usize) -> Result<(), String> {

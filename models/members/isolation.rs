@@ -7,7 +7,7 @@ use crate::{
     matrix::{ColumnKind, Matrix},
     random::Random,
     threads,
-    tree::{Node, Tree},
+    tree::{self, Node, Tree},
 };
 
 /// How it learns.
@@ -46,9 +46,11 @@ impl Isolation {
         Isolation { trees, usual: usual_depth(rows) }
     }
 
-    pub(super) fn score(&self, row: &[f32]) -> f64 {
-        let depth: f64 = self.trees.iter().map(|tree| f64::from(tree.predict(row))).sum();
-        (-(depth / self.trees.len() as f64) / self.usual).exp2()
+    /// Scores of a block of rows.
+    pub(super) fn scores(&self, rows: &[f32], width: usize) -> Vec<f64> {
+        let mut depths = tree::sums(&self.trees, 0.0, rows, width, None);
+        depths.iter_mut().for_each(|depth| *depth = (-(*depth / self.trees.len() as f64) / self.usual).exp2());
+        depths
     }
 
     pub(super) fn check(&self, columns: usize) -> Result<(), String> {

@@ -78,7 +78,7 @@ impl Logistic {
 }
 
 /// Newton's method on the penalised likelihood; the last column of `x` is the bias, which is not penalised.
-fn newton(x: &Array2<f64>, positive: &Array1<f64>, weights: &Array1<f64>, ridge: f64) -> Array1<f64> {
+pub(crate) fn newton(x: &Array2<f64>, positive: &Array1<f64>, weights: &Array1<f64>, ridge: f64) -> Array1<f64> {
     let width = x.ncols();
     let penalty = ridge * weights.sum();
     let mut beta = Array1::<f64>::zeros(width);

@@ -116,13 +116,20 @@ impl Network {
         Network { scale, layers }
     }
 
-    pub(super) fn score(&self, row: &[f32]) -> f64 {
+    /// Scores of a block of rows, each in the same order of additions as if it were alone.
+    pub(super) fn scores(&self, rows: &[f32], width: usize) -> Vec<f64> {
         let mut values = vec![0.0; self.scale.width()];
-        self.scale.row(row, &mut values);
-        for (at, layer) in self.layers.iter().enumerate() {
-            values = layer.answer(&values, at + 1 < self.layers.len());
-        }
-        sigmoid(f64::from(values[0]))
+        let mut layers: Vec<Vec<f32>> = self.layers.iter().map(|layer| vec![0.0; layer.biases.len()]).collect();
+        let mut score = |row: &[f32]| {
+            self.scale.row(row, &mut values);
+            let mut inputs: &[f32] = &values;
+            for (at, (layer, answers)) in self.layers.iter().zip(&mut layers).enumerate() {
+                layer.answer(inputs, at + 1 < self.layers.len(), answers);
+                inputs = answers;
+            }
+            sigmoid(f64::from(inputs[0]))
+        };
+        rows.chunks_exact(width).map(&mut score).collect()
     }
 
     pub(super) fn check(&self, columns: usize) -> Result<(), String> {
@@ -146,19 +153,18 @@ impl Network {
 }
 
 impl Layer {
-    fn answer(&self, inputs: &[f32], rectified: bool) -> Vec<f32> {
-        // Units are in the inner loop, so that rows of zeros (most one-hot cells) are skipped.
-        let mut answers = self.biases.clone();
-        let units = answers.len();
-        for (at, &input) in inputs.iter().enumerate().filter(|(_, input)| **input != 0.0) {
-            for (answer, weight) in answers.iter_mut().zip(&self.weights[at * units..(at + 1) * units]) {
+    fn answer(&self, inputs: &[f32], rectified: bool, answers: &mut [f32]) {
+        // Units are in the inner loop, so that inputs of zero (most one-hot cells) are skipped.
+        answers.copy_from_slice(&self.biases);
+        let weights = self.weights.chunks_exact(answers.len());
+        for (&input, weights) in inputs.iter().zip(weights).filter(|(input, _)| **input != 0.0) {
+            for (answer, weight) in answers.iter_mut().zip(weights) {
                 *answer += input * weight;
             }
         }
         if rectified {
             answers.iter_mut().for_each(|answer| *answer = answer.max(0.0));
         }
-        answers
     }
 }
 

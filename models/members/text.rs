@@ -93,17 +93,30 @@ fn buckets(text: &str) -> Vec<usize> {
 }
 
 fn grams(part: u8, text: &str, sizes: std::ops::RangeInclusive<usize>, into: &mut Vec<usize>) {
-    let bytes: Vec<u8> = [b"^", text.as_bytes(), b"$"].concat();
+    // The part stands before each gram, where the byte before it is: one text for all of them.
+    let mut bytes = Vec::with_capacity(text.len() + 3);
+    bytes.extend([part, b'^']);
+    bytes.extend(text.as_bytes());
+    bytes.push(b'$');
     for size in sizes {
-        into.extend(bytes.windows(size).map(|gram| bucket(part, gram)));
+        for start in 1..(bytes.len() + 1).saturating_sub(size) {
+            let before = std::mem::replace(&mut bytes[start - 1], part);
+            into.push(bucket(&bytes[start - 1..start + size]));
+            bytes[start - 1] = before;
+        }
     }
 }
 
 fn words(part: u8, text: &str, into: &mut Vec<usize>) {
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-    into.extend(words.map(|word| bucket(part, word.as_bytes())));
+    let mut bytes = Vec::new();
+    for word in text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()) {
+        bytes.clear();
+        bytes.push(part);
+        bytes.extend(word.as_bytes());
+        into.push(bucket(&bytes));
+    }
 }
 
-fn bucket(part: u8, gram: &[u8]) -> usize {
-    (hash(&[&[part], gram].concat()) % BUCKETS as u64) as usize
+fn bucket(gram: &[u8]) -> usize {
+    (hash(gram) % BUCKETS as u64) as usize
 }

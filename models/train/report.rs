@@ -2,13 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Judged, Prepared, Request};
+use super::{
+    Judged, Prepared, Request,
+    finish::{Finish, Said},
+};
 use crate::{
-    calibrate::{Calibration, Conformal},
-    ensemble::at_budget,
+    calibrate::Curve,
     metrics::{self, Decision, Ranking},
     model::Model,
-    split,
 };
 
 /// One member alone, at its own threshold for the same budget.
@@ -39,7 +40,8 @@ pub struct LabelRecall {
     pub right: f64,
 }
 
-/// All of it.
+/// All of it. What is said of a row comes from the others: no row judges a calibration, an operating point or sets that it
+/// was part of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// How rows were split.
@@ -52,11 +54,14 @@ pub struct Evaluation {
     pub budget: Option<f64>,
     /// The operating point, a probability.
     pub threshold: f64,
-    /// What the scores are worth; calibrated on one half and judged on the other, both ways.
+    /// How scores became probabilities; not said by versions from before there was a choice.
+    #[serde(default)]
+    pub curve: Option<Curve>,
+    /// What the scores are worth.
     pub ranking: Ranking,
     /// What the verdicts are worth at the operating point.
     pub decision: Decision,
-    /// Share of rows whose conformal set holds the truth, fitted on one half and judged on the other, both ways.
+    /// Share of rows whose conformal set holds the truth.
     pub coverage: f64,
     /// Share of verdicts that are "unknown".
     pub unknown: f64,
@@ -66,25 +71,34 @@ pub struct Evaluation {
     pub labels: Vec<LabelRecall>,
 }
 
-pub(super) fn evaluate(request: &Request, prepared: &Prepared, model: &Model, judged: &Judged) -> Evaluation {
-    let (crossed, coverage) = crossed(request, prepared, judged);
-    let mut ranking = metrics::ranking(&crossed, &judged.positive);
-    // Order does not come from calibration: of the model as it is, without the seam between the halves.
-    ranking.roc_auc = metrics::roc_auc(&judged.probabilities, &judged.positive);
-    ranking.pr_auc = metrics::pr_auc(&judged.probabilities, &judged.positive);
+pub(super) fn evaluate(
+    request: &Request,
+    prepared: &Prepared,
+    model: &Model,
+    finish: &Finish,
+    judged: &Judged,
+    said: &[Said],
+) -> Evaluation {
     let rows = judged.rows.len();
+    let share = |is: fn(&Said) -> bool| said.iter().filter(|said| is(said)).count() as f64 / rows.max(1) as f64;
+    let mut ranking = metrics::ranking(&judged.probabilities, &judged.positive);
+    // Order does not come from calibration: of the model as it is, without the seams between parts.
+    ranking.roc_auc = metrics::roc_auc(&judged.blended, &judged.positive);
+    ranking.pr_auc = metrics::pr_auc(&judged.blended, &judged.positive);
+    let above: Vec<bool> = said.iter().map(|said| said.above).collect();
     Evaluation {
         protocol: protocol(request, prepared, rows),
         rows,
         positives: judged.positive.iter().filter(|is| **is).count(),
         budget: request.budget,
         threshold: model.threshold,
+        curve: Some(finish.curve),
         ranking,
-        decision: metrics::decision(&judged.probabilities, &judged.positive, model.threshold),
-        coverage,
-        unknown: model.unknown_share(&judged.probabilities),
-        members: members(request, model, judged),
-        labels: labels(prepared, model, judged),
+        decision: metrics::decided(&above, &judged.positive),
+        coverage: share(|said| said.covered),
+        unknown: share(|said| said.unknown),
+        members: members(model, finish, judged, said),
+        labels: labels(prepared, judged, &above),
     }
 }
 
@@ -99,49 +113,25 @@ fn protocol(request: &Request, prepared: &Prepared, judged: usize) -> String {
     }
 }
 
-/// Probabilities and coverage, each row's from a calibration that has not seen it.
-fn crossed(request: &Request, prepared: &Prepared, judged: &Judged) -> (Vec<f64>, f64) {
-    let half: Vec<bool> = judged
-        .rows
-        .iter()
-        .map(|&row| split::fold_of(prepared.groups[row], 2, request.recipe.seed ^ 0xCA11) == 0)
-        .collect();
-    let mut probabilities = vec![0.0; judged.rows.len()];
-    let mut covered = 0_usize;
-    for side in [true, false] {
-        let known: Vec<usize> = (0..half.len()).filter(|&at| half[at] == side).collect();
-        let scores: Vec<f64> = known.iter().map(|&at| judged.blended[at]).collect();
-        let positive: Vec<bool> = known.iter().map(|&at| judged.positive[at]).collect();
-        let calibration = Calibration::fit(&scores, &positive);
-        let scores: Vec<f64> = scores.into_iter().map(|score| calibration.probability(score)).collect();
-        let conformal = Conformal::fit(&scores, &positive, request.confidence);
-        for at in (0..half.len()).filter(|&at| half[at] != side) {
-            probabilities[at] = calibration.probability(judged.blended[at]);
-            let set = conformal.set(probabilities[at]);
-            covered += usize::from(if judged.positive[at] { set.positive } else { set.negative });
-        }
-    }
-    (probabilities, covered as f64 / half.len().max(1) as f64)
-}
-
-fn members(request: &Request, model: &Model, judged: &Judged) -> Vec<MemberEvaluation> {
+fn members(model: &Model, finish: &Finish, judged: &Judged, said: &[Said]) -> Vec<MemberEvaluation> {
     let ensemble = &model.ensemble;
-    let members = ensemble.members.iter().zip(&ensemble.weights).zip(&judged.member_scores);
-    let evaluate = |((member, &weight), scores): ((&crate::members::Member, &f64), &Vec<f64>)| {
-        let (threshold, decision) = at_budget(scores, &judged.positive, request.budget);
-        let roc_auc = metrics::roc_auc(scores, &judged.positive);
+    let members = ensemble.members.iter().zip(&ensemble.weights).zip(&finish.member_thresholds);
+    let evaluate = |(at, ((member, &weight), &threshold)): (usize, ((&crate::members::Member, &f64), &f64))| {
+        let above: Vec<bool> = said.iter().map(|said| said.members_above.get(at) == Some(&true)).collect();
+        let roc_auc = judged.member_scores.get(at).map_or(0.5, |scores| metrics::roc_auc(scores, &judged.positive));
+        let decision = metrics::decided(&above, &judged.positive);
         MemberEvaluation { member: member.kind().name().to_owned(), weight, roc_auc, threshold, decision }
     };
-    members.map(evaluate).collect()
+    members.enumerate().map(evaluate).collect()
 }
 
-fn labels(prepared: &Prepared, model: &Model, judged: &Judged) -> Vec<LabelRecall> {
+fn labels(prepared: &Prepared, judged: &Judged, above: &[bool]) -> Vec<LabelRecall> {
     let classes = &prepared.labels.classes;
     let mut counts = vec![(0_usize, 0_usize, false); classes.values.len()];
-    for ((&row, &probability), &positive) in judged.rows.iter().zip(&judged.probabilities).zip(&judged.positive) {
+    for ((&row, &above), &positive) in judged.rows.iter().zip(above).zip(&judged.positive) {
         let count = &mut counts[classes.codes[row] as usize];
         count.0 += 1;
-        count.1 += usize::from((probability > model.threshold) == positive);
+        count.1 += usize::from(above == positive);
         count.2 = positive;
     }
     let of = |(label, (rows, right, positive)): (&String, (usize, usize, bool))| {

@@ -1,10 +1,11 @@
 //! Figures and fits against slow, obvious definitions.
 
 use cf_models::{
-    calibrate::{Calibration, Conformal},
+    calibrate::{Calibration, Conformal, Curve},
     matrix::{ColumnKind, Matrix},
     members::{Kind, Lesson, Member, Settings},
     metrics,
+    tree::{Node, Tree},
 };
 use proptest::prelude::*;
 
@@ -120,6 +121,145 @@ proptest! {
     }
 }
 
+/// The loss that a beta curve is to make least, by its definition.
+fn beta_loss(scores: &[f64], positive: &[bool], [a, b, c]: [f64; 3]) -> f64 {
+    let surprise = |(score, is): (&f64, &bool)| {
+        let logit = a * score.ln() - b * (1.0 - score).ln() + c;
+        if *is { (-logit).exp().ln_1p() } else { logit.exp().ln_1p() }
+    };
+    scores.iter().zip(positive).map(surprise).sum::<f64>() / scores.len() as f64
+}
+
+#[test]
+fn a_beta_curve_is_the_most_likely_of_its_kind() {
+    for seed in 0..8 {
+        let mut dice = Dice::new(seed);
+        // From falling to steep: a curve may not fall.
+        let slope = [-1.0, 0.0, 0.4, 1.0, 1.6, 2.5, 4.0, 0.7][seed as usize];
+        let scores: Vec<f64> = (0..400).map(|_| 0.01 + 0.98 * dice.unit()).collect();
+        let truth = |score: f64| 1.0 / (1.0 + (-slope * (score / (1.0 - score)).ln() - 0.3).exp());
+        let positive: Vec<bool> = scores.iter().map(|score| dice.unit() < truth(*score)).collect();
+        let line = Calibration::of(Curve::Beta, &scores, &positive);
+        // What the line says without its tilt.
+        let said = |score: f64| (line.probability(score) - 0.001 * score) / 0.999;
+        let surprise = |(score, is): (&f64, &bool)| if *is { -said(*score).ln() } else { -(1.0 - said(*score)).ln() };
+        let found = scores.iter().zip(&positive).map(surprise).sum::<f64>() / scores.len() as f64;
+        let steps = |least: i32, most: i32, size: f64| (least..=most).map(move |at| f64::from(at) * size);
+        let mut best = f64::INFINITY;
+        for a in steps(0, 30, 0.2) {
+            for b in steps(0, 30, 0.2) {
+                for c in steps(-20, 20, 0.2) {
+                    best = best.min(beta_loss(&scores, &positive, [a, b, c]));
+                }
+            }
+        }
+        assert!(found <= best + 1e-4, "seed {seed}: {found} where the grid has {best}");
+        let rising =
+            steps(1, 99, 0.01).map(&said).collect::<Vec<f64>>().windows(2).all(|pair| pair[0] <= pair[1] + 1e-12);
+        assert!(rising, "seed {seed}");
+    }
+}
+
+#[test]
+fn the_curve_is_chosen_that_unseen_rows_are_likely_under() {
+    let mut dice = Dice::new(3);
+    let mut rows = |count: usize, truth: fn(f64) -> f64| -> (Vec<f64>, Vec<bool>, Vec<u64>) {
+        let scores: Vec<f64> = (0..count).map(|_| 0.001 + 0.998 * dice.unit()).collect();
+        let positive = scores.iter().map(|score| dice.unit() < truth(*score)).collect();
+        (scores, positive, (0..count as u64).collect())
+    };
+    let chosen = |(scores, positive, groups): (Vec<f64>, Vec<bool>, Vec<u64>)| {
+        Calibration::chosen(&scores, &positive, &groups, 1).0
+    };
+    assert_eq!(chosen(rows(300, |score| score)), Curve::Beta, "few rows and nothing to mend");
+    // Steps that no curve of three numbers has.
+    let stairs = |score: f64| {
+        if score < 0.3 {
+            0.05
+        } else if score < 0.7 {
+            0.5
+        } else {
+            0.95
+        }
+    };
+    assert_eq!(chosen(rows(20_000, stairs)), Curve::Isotonic);
+}
+
+/// A walk as it is said: a missing cell goes where missing cells go, a value to the left if it is that value, a number if it
+/// is not above.
+fn slow_walk(tree: &Tree, row: &[f32]) -> f32 {
+    let mut at = 0;
+    loop {
+        let node = &tree.nodes[at];
+        if node.left == 0 {
+            return node.value;
+        }
+        let cell = row[usize::from(node.column)];
+        let left = if cell.is_nan() {
+            node.missing_left
+        } else if node.equals {
+            cell == node.threshold
+        } else {
+            cell <= node.threshold
+        };
+        at = node.left as usize + usize::from(!left);
+    }
+}
+
+#[test]
+fn trees_are_walked_as_they_say() {
+    let mut dice = Dice::new(11);
+    for _ in 0..200 {
+        // A tree that grows at its end, of random questions.
+        let mut nodes =
+            vec![Node { column: 0, equals: false, missing_left: false, threshold: 0.0, left: 0, value: 1.0 }];
+        for at in 0..20 {
+            if dice.roll(3) > 0 && at < nodes.len() {
+                let left = nodes.len() as u32;
+                nodes[at] = Node {
+                    column: dice.roll(3) as u16,
+                    equals: dice.roll(2) == 0,
+                    missing_left: dice.roll(2) == 0,
+                    threshold: dice.roll(4) as f32,
+                    left,
+                    value: 0.0,
+                };
+                for _ in 0..2 {
+                    let value = nodes.len() as f32;
+                    nodes.push(Node { column: 0, equals: false, missing_left: true, threshold: 0.0, left: 0, value });
+                }
+            }
+        }
+        let tree = Tree { nodes };
+        tree.check(3).unwrap();
+        for _ in 0..50 {
+            let row: Vec<f32> = (0..3)
+                .map(|_| if dice.roll(5) == 0 { f32::NAN } else { dice.roll(5) as f32 - 0.5 * dice.roll(2) as f32 })
+                .collect();
+            assert_eq!(tree.predict(&row), slow_walk(&tree, &row), "{row:?} {tree:?}");
+        }
+    }
+}
+
+#[test]
+fn a_row_scores_the_same_alone_and_among_others() {
+    let (matrix, positive, weights) = rows(700, 9);
+    for kind in Kind::ALL {
+        let mut settings = Settings::default();
+        settings.forest.trees = 20;
+        let member = Member::train(kind, &lesson(&matrix, &positive, &weights), &settings);
+        let mut effects = vec![0.0; matrix.values.len()];
+        let together = member.scores(&matrix.values, 3, Some(&mut effects));
+        for row in 0..700 {
+            let mut alone = vec![0.0; 3];
+            let score = member.scores(matrix.row(row), 3, Some(&mut alone))[0];
+            assert_eq!(score.to_bits(), together[row].to_bits(), "{kind:?} {row}");
+            assert_eq!(score.to_bits(), member.score(matrix.row(row)).to_bits(), "{kind:?} {row}, explained");
+            assert_eq!(alone, effects[row * 3..row * 3 + 3], "{kind:?} {row}");
+        }
+    }
+}
+
 fn lesson<'a>(matrix: &'a Matrix, positive: &'a [bool], weights: &'a [f32]) -> Lesson<'a> {
     Lesson { matrix, positive, weights, seed: 1, threads: 1 }
 }
@@ -213,8 +353,8 @@ fn contributions_add_up_to_the_score() {
     let mut differences = Vec::new();
     for row in 0..300 {
         let mut effects = vec![0.0; 3];
-        member.contribute(matrix.row(row), &mut effects);
-        differences.push(member.score(matrix.row(row)) - effects.iter().sum::<f64>());
+        let scores = member.scores(matrix.row(row), 3, Some(&mut effects));
+        differences.push(scores[0] - effects.iter().sum::<f64>());
     }
     assert!(differences.iter().all(|d| (d - differences[0]).abs() < 1e-5), "{differences:?}");
 }

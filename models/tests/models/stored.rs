@@ -6,6 +6,7 @@ use cf_models::{
     members::Kind,
     model::{Model, Verdict},
     publish::{self, Gate},
+    reasons::Names,
     registry::Registry,
 };
 
@@ -78,7 +79,8 @@ fn hostile_model_files_are_refused_or_predict() {
             Ok(model) => {
                 if let Ok(matrix) = model.encode(&table) {
                     let _probabilities = model.probabilities(&matrix, 1);
-                    let _reasons = model.ensemble.reasons(matrix.row(0), 5);
+                    let (_, effects) = model.explained(&matrix);
+                    let _reasons = Names::of(&model.ensemble.encoder).largest(&effects[..matrix.columns()], 5);
                 }
             }
         }

@@ -7,6 +7,7 @@ use cf_models::{
     drift::{Alarm, WINDOW, Watch},
     matrix::Matrix,
     model::Model,
+    reasons::Names,
     registry::Registry,
     table::Table,
     task::Task,
@@ -60,17 +61,23 @@ fn watch(model: &Model, matrix: &Matrix, probabilities: &[f64]) {
 
 fn print(arguments: &PredictArguments, model: &Model, table: &Table) -> Result<io::Result<()>> {
     let matrix = model.encode(table)?;
-    let probabilities = model.probabilities(&matrix, usize::from(arguments.threads));
+    let (most, width) = (usize::from(arguments.reasons), matrix.columns());
+    let (probabilities, effects) = match most {
+        0 => (model.probabilities(&matrix, usize::from(arguments.threads)), Vec::new()),
+        _ => model.explained(&matrix),
+    };
+    let names = Names::of(&model.ensemble.encoder);
     watch(model, &matrix, &probabilities);
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut write = || {
         for (row, &score) in probabilities.iter().enumerate() {
             let mut line = json!({"row": row, "score": score, "verdict": model.verdict(score)});
-            if arguments.reasons > 0 {
-                let reasons = model.ensemble.reasons(matrix.row(row), usize::from(arguments.reasons));
-                let reasons: Vec<_> =
-                    reasons.into_iter().map(|(column, effect)| json!({"column": column, "effect": effect})).collect();
-                line["reasons"] = reasons.into();
+            if let Some(effects) = effects.get(row * width..(row + 1) * width) {
+                let reasons = names.largest(effects, most).into_iter();
+                line["reasons"] = reasons
+                    .map(|(column, effect)| json!({"column": column, "effect": effect}))
+                    .collect::<Vec<_>>()
+                    .into();
             }
             serde_json::to_writer(&mut out, &line)?;
             out.write_all(b"\n")?;
