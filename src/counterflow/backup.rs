@@ -79,6 +79,7 @@ impl Manifest {
 /// Makes a backup of `data` in the new folder `to`.
 pub(crate) fn make(runtime: &Runtime, data: &Path, to: &Path) -> Result<Manifest> {
     format::check(data)?;
+    restored::in_folder(data)?;
     if !data.join(LEDGER).is_file() {
         return Err(LedgerError::Missing { dir: data.to_path_buf() }.into());
     }

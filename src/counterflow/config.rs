@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use crate::{
     cli::{Cli, RunArguments},
     history_settings::HistorySettings,
+    ledger_settings::LedgerSettings,
     rules::RuleOptions,
     sinks::SinkSettings,
     triage::settings::ModelsSettings,
@@ -46,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) sinks: BTreeMap<String, SinkSettings>,
     /// The spool: what was accepted and not yet evaluated.
     pub(crate) spool: SpoolSettings,
+    /// The ledger: where it is.
+    pub(crate) ledger: LedgerSettings,
     /// SQL for others: limits, and the Postgres wire.
     pub(crate) sql: SqlSettings,
     /// History: where it lies, how long and how much of it is kept.

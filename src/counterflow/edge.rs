@@ -1,6 +1,6 @@
 //! The edges of `run`: HTTP and syslog in, the response side out, each on the runtime, started and stopped together.
 
-use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use cf_api::{ApiOptions, ApiState, Condition, Health, Page, router, serve};
@@ -63,6 +63,9 @@ pub(crate) async fn bind(listen: &ListenSettings, sql: Option<SocketAddr>) -> Re
     };
     Ok(Sockets { http, syslog_udp, syslog_tcp, sql })
 }
+
+/// How long the response side may take to end.
+const CLOSE_WAIT: Duration = Duration::from_secs(120);
 
 /// What runs beside the conductor.
 pub(crate) struct Edge {
@@ -193,7 +196,9 @@ impl Edge {
         self.stopper.stop();
         self.end_response.send_replace(true);
         if let Some(response) = self.response.take() {
-            drop(runtime.block_on(response));
+            // What is being tried ends by its own limits; but a ledger that is gone for good must not keep us here. What
+            // it was not told of is verified first by the next start.
+            drop(runtime.block_on(async { tokio::time::timeout(CLOSE_WAIT, response).await }));
         }
     }
 }
@@ -315,7 +320,7 @@ fn rule_metrics(page: &mut Page, counted: &HashMap<Arc<str>, RuleStats>) {
     let help = "Events for which a rule was evaluated, because its anchor was met or it has none.";
     page.metric("rule_candidates_total", counter, help, rows().map(|(labels, stats)| (labels, stats.candidates)));
     let help = "Seconds spent in a rule, in those events that were timed (one of 1,024).";
-    let seconds = |stats: &RuleStats| std::time::Duration::from_nanos(stats.nanos_sampled).as_secs_f64();
+    let seconds = |stats: &RuleStats| Duration::from_nanos(stats.nanos_sampled).as_secs_f64();
     page.metric("rule_sampled_seconds_total", counter, help, rows().map(|(labels, stats)| (labels, seconds(stats))));
 }
 

@@ -18,6 +18,7 @@ mod hunts;
 mod input;
 mod kafka;
 mod keep;
+mod ledger_settings;
 mod live;
 mod lookup;
 mod members;

@@ -6,6 +6,7 @@ use std::{
     process::ExitCode,
 };
 
+use cf_ledger::LedgerError;
 use clap::ValueEnum;
 use serde_json::Value;
 
@@ -18,11 +19,18 @@ pub(crate) enum Exit {
     Problems,
     /// Wrong use, or nothing could be done.
     Wrong,
+    /// Another engine has taken the ledger: this one must not go on, and need not be started again.
+    Fenced,
 }
 
 impl Exit {
     /// What an error that ended the command means: work that failed on the way is 1, a start that could not be is 2.
     pub(crate) fn of(error: &anyhow::Error) -> Exit {
+        let ledger =
+            |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref::<LedgerError>().map(LedgerError::is_fenced);
+        if error.chain().any(|cause| ledger(cause) == Some(true)) {
+            return Exit::Fenced;
+        }
         if error.chain().any(|cause| cause.is::<Failed>()) { Exit::Problems } else { Exit::Wrong }
     }
 }
@@ -33,6 +41,7 @@ impl From<Exit> for ExitCode {
             Exit::Ok => 0,
             Exit::Problems => 1,
             Exit::Wrong => 2,
+            Exit::Fenced => 4,
         })
     }
 }

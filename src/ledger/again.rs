@@ -1,9 +1,8 @@
 //! What an epoch changed, read back: for history, when it lacks an epoch that the ledger has.
 
 use cf_types::{Alert, AlertId, Epoch, Incident, IncidentId};
-use sqlx::Row as _;
 
-use crate::{AlertChange, AlertEvent, Applied, IncidentChange, Ledger, LedgerError, apply::incidents};
+use crate::{AlertChange, AlertEvent, Applied, IncidentChange, Ledger, LedgerError, apply::incidents, database};
 
 impl Ledger {
     /// The revisions that an epoch made, as [`Ledger::apply`] gave them. An incident that later epochs changed again is
@@ -15,12 +14,12 @@ impl Ledger {
         let store = LedgerError::store("read an epoch's changes");
         let number = i64::try_from(epoch).unwrap_or(i64::MAX);
         let mut writer = self.writer().await;
-        let rows = sqlx::query(
+        let rows = database::query(
             "SELECT r.event, r.content, r.thread, r.revision, r.state, r.reason, a.superseded_by, i.number
              FROM alert_revisions r
              LEFT JOIN alerts a ON a.alert_id = r.alert_id
              LEFT JOIN incident_alerts i ON i.alert_id = r.alert_id
-             WHERE r.epoch = ? ORDER BY r.thread, r.revision",
+             WHERE r.epoch = $1 ORDER BY r.thread, r.revision",
         )
         .bind(number)
         .fetch_all(&mut *writer)
@@ -42,8 +41,8 @@ impl Ledger {
                 incident: row.try_get(7).map_err(&store)?,
             });
         }
-        let rows = sqlx::query(
-            "SELECT number, tenant, incident_id, state, redirect, entities FROM incidents WHERE changed_epoch = ? ORDER BY number",
+        let rows = database::query(
+            "SELECT number, tenant, incident_id, state, redirect, entities FROM incidents WHERE changed_epoch = $1 ORDER BY number",
         )
         .bind(number)
         .fetch_all(&mut *writer)
@@ -52,9 +51,9 @@ impl Ledger {
         for row in &rows {
             let text = |index: usize| row.try_get::<String, _>(index).map_err(&store);
             let number: i64 = row.try_get(0).map_err(&store)?;
-            let members = sqlx::query(
+            let members = database::query(
                 "SELECT a.anchor, a.alert_id FROM incident_alerts i JOIN alerts a USING (alert_id)
-                 WHERE i.number = ? ORDER BY a.anchor, a.alert_id",
+                 WHERE i.number = $1 ORDER BY a.anchor, a.alert_id",
             )
             .bind(number)
             .fetch_all(&mut *writer)
@@ -64,11 +63,12 @@ impl Ledger {
                 .iter()
                 .filter_map(|row| Some((row.try_get(0).ok()?, id(&row.try_get::<String, _>(1).ok()?)?)))
                 .collect();
-            let content: Option<String> = sqlx::query_scalar("SELECT content FROM incident_contents WHERE number = ?")
-                .bind(number)
-                .fetch_optional(&mut *writer)
-                .await
-                .map_err(&store)?;
+            let content: Option<String> =
+                database::query_scalar("SELECT content FROM incident_contents WHERE number = $1")
+                    .bind(number)
+                    .fetch_optional(&mut *writer)
+                    .await
+                    .map_err(&store)?;
             let content: Option<Incident> = content
                 .map(|content| serde_json::from_str(&content).map_err(LedgerError::damaged("an incident")))
                 .transpose()?;

@@ -13,17 +13,17 @@ mod notices;
 mod risk;
 mod suppressed;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cf_fail as fail;
 use cf_types::{Alert, AlertId, Epoch, EpochOutput, EpochRecord, Incident, Score, Time};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sqlx::{Connection as _, SqliteConnection};
 
 use crate::{
     LedgerError, MemberSummary, MembersOf, Routes,
     audit::{self, Entry},
+    database::{self, Connection},
     engine::Engine,
     restored,
 };
@@ -125,7 +125,7 @@ const EVIDENCE_WITHDRAWN: &str = "evidence_withdrawn";
 
 /// Applies one epoch in one transaction.
 pub(crate) async fn apply(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     record: &EpochRecord,
     output: &EpochOutput,
     routes: &Routes,
@@ -135,7 +135,7 @@ pub(crate) async fn apply(
 }
 
 async fn apply_because(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     record: &EpochRecord,
     output: &EpochOutput,
     routes: &Routes,
@@ -143,7 +143,7 @@ async fn apply_because(
     reason: &'static str,
 ) -> Result<Applied, LedgerError> {
     let store = LedgerError::store("apply an epoch");
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+    let mut transaction = connection.begin().await.map_err(&store)?;
     let engine = advance(&mut transaction, record).await?;
     let mut applied = Applied { upper: record.epoch.saturating_add(1), ..Applied::default() };
     write_epoch(&mut transaction, record, output).await?;
@@ -189,10 +189,10 @@ struct Step<'a> {
 }
 
 /// Compare-and-append: only exactly the next epoch of the generation that holds the ledger passes.
-async fn advance(connection: &mut SqliteConnection, record: &EpochRecord) -> Result<Engine, LedgerError> {
+async fn advance(connection: &mut Connection<'_>, record: &EpochRecord) -> Result<Engine, LedgerError> {
     let store = LedgerError::store("advance the epoch");
     let engine = Engine::load(connection).await?;
-    let done = sqlx::query("UPDATE engine SET upper = upper + 1 WHERE upper = ? AND generation = ?")
+    let done = database::query("UPDATE engine SET upper = upper + 1 WHERE upper = $1 AND generation = $2")
         .bind(number(record.epoch))
         .bind(number(record.generation))
         .execute(&mut *connection)
@@ -210,12 +210,12 @@ async fn advance(connection: &mut SqliteConnection, record: &EpochRecord) -> Res
 }
 
 async fn write_epoch(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     record: &EpochRecord,
     output: &EpochOutput,
 ) -> Result<(), LedgerError> {
     let text = serde_json::to_string(record).map_err(LedgerError::damaged("the epoch record"))?;
-    sqlx::query("INSERT INTO epochs VALUES (?, ?, ?, ?)")
+    database::query("INSERT INTO epochs VALUES ($1, $2, $3, $4)")
         .bind(number(record.epoch))
         .bind(record.wall.micros())
         .bind(output.watermark.map(Time::micros))
@@ -223,12 +223,15 @@ async fn write_epoch(
         .execute(&mut *connection)
         .await
         .map_err(LedgerError::store("write the epoch record"))?;
-    let begun = record.begun.iter().map(|rule| json!([rule, record.epoch])).collect();
-    batch(connection, "INSERT OR REPLACE INTO rule_since SELECT value->>0, value->>1 FROM json_each(?)", begun).await
+    let begun: BTreeSet<_> = record.begun.iter().collect();
+    let begun = begun.into_iter().map(|rule| json!([rule, record.epoch])).collect();
+    let insert = "INSERT INTO rule_since SELECT value->>0, CAST(value->>1 AS BIGINT) FROM json_each($1) WHERE true
+                  ON CONFLICT (rule) DO UPDATE SET epoch = excluded.epoch";
+    batch(connection, insert, begun).await
 }
 
-async fn write_digest(connection: &mut SqliteConnection, digest: u128) -> Result<(), LedgerError> {
-    sqlx::query("UPDATE engine SET digest = ?")
+async fn write_digest(connection: &mut Connection<'_>, digest: u128) -> Result<(), LedgerError> {
+    database::query("UPDATE engine SET digest = $1")
         .bind(format!("{digest:032x}"))
         .execute(connection)
         .await
@@ -237,11 +240,11 @@ async fn write_digest(connection: &mut SqliteConnection, digest: u128) -> Result
 }
 
 /// Runs a statement over rows given as JSON arrays; does nothing without rows.
-async fn batch(connection: &mut SqliteConnection, sql: &'static str, rows: Vec<Value>) -> Result<(), LedgerError> {
+async fn batch(connection: &mut Connection<'_>, sql: &'static str, rows: Vec<Value>) -> Result<(), LedgerError> {
     if rows.is_empty() {
         return Ok(());
     }
-    sqlx::query(sql)
+    database::query(sql)
         .bind(Value::Array(rows).to_string())
         .execute(connection)
         .await
@@ -249,7 +252,7 @@ async fn batch(connection: &mut SqliteConnection, sql: &'static str, rows: Vec<V
     Ok(())
 }
 
-/// A list of ids as JSON text, for `IN (SELECT value FROM json_each(?))`.
+/// A list of ids as JSON text, for `IN (SELECT atom FROM json_each($1))`.
 fn id_list<I: ToString>(ids: impl IntoIterator<Item = I>) -> String {
     Value::Array(ids.into_iter().map(|id| Value::from(id.to_string())).collect()).to_string()
 }

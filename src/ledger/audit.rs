@@ -6,11 +6,13 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use cf_types::Time;
 
-use crate::LedgerError;
+use crate::{
+    LedgerError,
+    database::{self, Connection, DbRow},
+};
 
 /// What is to be recorded.
 #[derive(Clone, Debug)]
@@ -55,7 +57,7 @@ pub struct AuditRecord {
 }
 
 impl AuditRecord {
-    fn of_row(row: &SqliteRow) -> Result<AuditRecord, sqlx::Error> {
+    fn of_row(row: &DbRow) -> Result<AuditRecord, sqlx::Error> {
         Ok(AuditRecord {
             seq: row.try_get("seq")?,
             at: Time::from_micros(row.try_get("at")?),
@@ -92,13 +94,15 @@ pub struct AuditFault {
 }
 
 /// Appends entries inside the caller's transaction (which holds the write lock, so the head cannot move).
-pub(crate) async fn append(connection: &mut SqliteConnection, at: Time, entries: &[Entry]) -> Result<(), LedgerError> {
+pub(crate) async fn append(connection: &mut Connection<'_>, at: Time, entries: &[Entry]) -> Result<(), LedgerError> {
     if entries.is_empty() {
         return Ok(());
     }
     let store = LedgerError::store("append to the audit chain");
-    let row =
-        sqlx::query("SELECT audit_seq, audit_head FROM engine").fetch_one(&mut *connection).await.map_err(&store)?;
+    let row = database::query("SELECT audit_seq, audit_head FROM engine")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(&store)?;
     let (mut seq, mut head): (i64, String) = (row.try_get(0).map_err(&store)?, row.try_get(1).map_err(&store)?);
     let mut rows = Vec::with_capacity(entries.len());
     for entry in entries {
@@ -108,7 +112,8 @@ pub(crate) async fn append(connection: &mut SqliteConnection, at: Time, entries:
             at,
             actor: entry.actor.to_owned(),
             action: entry.action.to_owned(),
-            subject: entry.subject.clone(),
+            // PostgreSQL could not keep it, and the hash is of what is kept.
+            subject: entry.subject.replace('\0', "\u{fffd}"),
             detail: entry.detail.to_string(),
             prev_hash: head,
             hash: String::new(),
@@ -126,15 +131,17 @@ pub(crate) async fn append(connection: &mut SqliteConnection, at: Time, entries:
             record.hash
         ]));
     }
-    sqlx::query(
-        "INSERT INTO audit SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7
-         FROM json_each(?)",
+    database::query(
+        "INSERT INTO audit
+         SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), value->>2, value->>3, value->>4, value->>5, value->>6,
+                value->>7
+         FROM json_each($1)",
     )
     .bind(Value::Array(rows).to_string())
     .execute(&mut *connection)
     .await
     .map_err(&store)?;
-    sqlx::query("UPDATE engine SET audit_seq = ?, audit_head = ?")
+    database::query("UPDATE engine SET audit_seq = $1, audit_head = $2")
         .bind(seq)
         .bind(head)
         .execute(&mut *connection)
@@ -144,13 +151,15 @@ pub(crate) async fn append(connection: &mut SqliteConnection, at: Time, entries:
 }
 
 /// Checks the whole chain against the head, in pages: `None` when it holds.
-pub(crate) async fn verify(connection: &mut SqliteConnection) -> Result<Option<AuditFault>, LedgerError> {
+pub(crate) async fn verify(connection: &mut Connection<'_>) -> Result<Option<AuditFault>, LedgerError> {
     const PAGE: i64 = 4_096;
     let store = LedgerError::store("read the audit chain");
     // One read transaction would be held for the whole pass; instead the head is read first and what is appended
     // meanwhile is left for the next time.
-    let row =
-        sqlx::query("SELECT audit_seq, audit_head FROM engine").fetch_one(&mut *connection).await.map_err(&store)?;
+    let row = database::query("SELECT audit_seq, audit_head FROM engine")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(&store)?;
     let (last, head): (i64, String) = (row.try_get(0).map_err(&store)?, row.try_get(1).map_err(&store)?);
     let (mut seq, mut hash) = (0, String::new());
     while seq < last {
@@ -179,7 +188,7 @@ pub(crate) async fn verify(connection: &mut SqliteConnection) -> Result<Option<A
         return Ok(Some(AuditFault { seq: last, what: "is not the head that the engine noted" }));
     }
     let beyond: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM audit WHERE seq < 1 OR seq > (SELECT audit_seq FROM engine)")
+        database::query_scalar("SELECT count(*) FROM audit WHERE seq < 1 OR seq > (SELECT audit_seq FROM engine)")
             .fetch_one(&mut *connection)
             .await
             .map_err(&store)?;
@@ -188,12 +197,12 @@ pub(crate) async fn verify(connection: &mut SqliteConnection) -> Result<Option<A
 
 /// Records after `seq`, in order.
 pub(crate) async fn page(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     seq: i64,
     limit: i64,
 ) -> Result<Vec<AuditRecord>, LedgerError> {
     let store = LedgerError::store("read the audit chain");
-    sqlx::query("SELECT * FROM audit WHERE seq > ? ORDER BY seq LIMIT ?")
+    database::query("SELECT * FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2")
         .bind(seq)
         .bind(limit)
         .fetch_all(connection)

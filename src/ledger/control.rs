@@ -10,12 +10,14 @@ use cf_fail as fail;
 use cf_types::{Fact, Time};
 use serde::Serialize;
 use serde_json::json;
-use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use crate::{
     LedgerError,
     audit::{self, Entry},
-    format, held, schema,
+    database::{self, Connection, DbRow},
+    format, held,
+    location::Location,
+    schema, server,
 };
 
 /// A fact begins to hold; the body is a [`Fact`] as JSON.
@@ -70,7 +72,7 @@ impl ControlEntry {
 /// A connection to the control log of a data folder, beside a running or a stopped engine.
 #[derive(Debug)]
 pub struct ControlLog {
-    pub(crate) connection: SqliteConnection,
+    pub(crate) connection: Connection<'static>,
 }
 
 impl ControlLog {
@@ -80,17 +82,21 @@ impl ControlLog {
     /// There is no ledger in the folder, it is of a newer format, or it cannot be read and written.
     pub async fn open(dir: &Path) -> Result<ControlLog, LedgerError> {
         format::check(dir)?;
+        if let Some(location) = Location::of(dir)? {
+            let mut connection = server::beside(&location).await?;
+            schema::check(&mut connection, dir).await?;
+            return Ok(ControlLog { connection });
+        }
         if !dir.join(schema::FILE).is_file() {
             return Err(LedgerError::Missing { dir: dir.to_path_buf() });
         }
-        let mut connection =
-            schema::writing(dir, false).connect().await.map_err(LedgerError::store("open the control log"))?;
+        let mut connection = schema::connect(dir, false).await.map_err(LedgerError::store("open the control log"))?;
         // A folder of an older engine has not all tables yet.
         schema::prepare(&mut connection, dir).await?;
         Ok(ControlLog { connection })
     }
 
-    pub(crate) fn connection(&mut self) -> &mut SqliteConnection {
+    pub(crate) fn connection(&mut self) -> &mut Connection<'static> {
         &mut self.connection
     }
 
@@ -139,7 +145,7 @@ impl ControlLog {
         at: Time,
     ) -> Result<Option<i64>, LedgerError> {
         let store = LedgerError::store("append to the control log");
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+        let mut transaction = self.connection.begin().await.map_err(&store)?;
         held::catch_up(&mut transaction).await?;
         let mut last = None;
         for held in held::about(&mut transaction, fact).await? {
@@ -162,7 +168,7 @@ impl ControlLog {
     ) -> Result<Vec<Result<Option<i64>, LedgerError>>, LedgerError> {
         let store = LedgerError::store("append to the control log");
         // Looked at and appended in one transaction: two who say the same at once must not be two facts.
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+        let mut transaction = self.connection.begin().await.map_err(&store)?;
         held::catch_up(&mut transaction).await?;
         let mut room = held::Room::default();
         let mut done = Vec::with_capacity(facts.len());
@@ -198,7 +204,7 @@ pub struct NewFact {
 
 /// Adds one fact within a transaction that has caught up.
 async fn add_in(
-    transaction: &mut SqliteConnection,
+    transaction: &mut Connection<'_>,
     room: &mut held::Room,
     new: &NewFact,
     at: Time,
@@ -222,7 +228,7 @@ async fn add_in(
 
 /// Appends an entry and its audit record in one transaction.
 pub(crate) async fn append(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     kind: &str,
     body: &str,
     author: &str,
@@ -230,7 +236,7 @@ pub(crate) async fn append(
     at: Time,
 ) -> Result<i64, LedgerError> {
     let store = LedgerError::store("append to the control log");
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+    let mut transaction = connection.begin().await.map_err(&store)?;
     let seq = append_in(&mut transaction, kind, body, author, reason, at).await?;
     fail::point("control.before_commit");
     transaction.commit().await.map_err(&store)?;
@@ -240,7 +246,7 @@ pub(crate) async fn append(
 
 /// The same within a transaction.
 pub(crate) async fn append_in(
-    transaction: &mut SqliteConnection,
+    transaction: &mut Connection<'_>,
     kind: &str,
     body: &str,
     author: &str,
@@ -248,16 +254,16 @@ pub(crate) async fn append_in(
     at: Time,
 ) -> Result<i64, LedgerError> {
     let store = LedgerError::store("append to the control log");
-    let seq = sqlx::query("INSERT INTO control(kind, body, author, reason, at) VALUES (?, ?, ?, ?, ?)")
+    let sql = "INSERT INTO control(kind, body, author, reason, at) VALUES ($1, $2, $3, $4, $5) RETURNING seq";
+    let seq: i64 = database::query_scalar(sql)
         .bind(kind)
         .bind(body)
         .bind(author)
         .bind(reason)
         .bind(at.micros())
-        .execute(&mut *transaction)
+        .fetch_one(&mut *transaction)
         .await
-        .map_err(store)?
-        .last_insert_rowid();
+        .map_err(store)?;
     let entry = Entry {
         actor: "control",
         action: "control_appended",
@@ -301,12 +307,12 @@ pub(crate) async fn erase(
 
 /// Entries after `seq`, in order, at most `limit`.
 pub(crate) async fn since(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     seq: i64,
     limit: i64,
 ) -> Result<Vec<ControlEntry>, LedgerError> {
     let store = LedgerError::store("read the control log");
-    sqlx::query("SELECT * FROM control WHERE seq > ? ORDER BY seq LIMIT ?")
+    database::query("SELECT * FROM control WHERE seq > $1 ORDER BY seq LIMIT $2")
         .bind(seq)
         .bind(limit)
         .fetch_all(connection)
@@ -317,12 +323,12 @@ pub(crate) async fn since(
 
 /// The entries of one kind behind `after`, up to and with `upto`, in order.
 pub(crate) async fn of_kind_between(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     kind: &str,
     after: i64,
     upto: i64,
 ) -> Result<Vec<ControlEntry>, LedgerError> {
-    sqlx::query("SELECT * FROM control WHERE kind = ? AND seq > ? AND seq <= ? ORDER BY seq")
+    database::query("SELECT * FROM control WHERE kind = $1 AND seq > $2 AND seq <= $3 ORDER BY seq")
         .bind(kind)
         .bind(after)
         .bind(upto)
@@ -334,10 +340,10 @@ pub(crate) async fn of_kind_between(
 
 /// The last entry of one kind.
 pub(crate) async fn last_of_kind(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     kind: &str,
 ) -> Result<Option<ControlEntry>, LedgerError> {
-    sqlx::query("SELECT * FROM control WHERE kind = ? ORDER BY seq DESC LIMIT 1")
+    database::query("SELECT * FROM control WHERE kind = $1 ORDER BY seq DESC LIMIT 1")
         .bind(kind)
         .fetch_optional(connection)
         .await
@@ -345,7 +351,7 @@ pub(crate) async fn last_of_kind(
         .map_err(LedgerError::store("read the control log"))
 }
 
-fn entry(row: &SqliteRow) -> Result<ControlEntry, sqlx::Error> {
+fn entry(row: &DbRow) -> Result<ControlEntry, sqlx::Error> {
     Ok(ControlEntry {
         seq: row.try_get("seq")?,
         kind: row.try_get("kind")?,
@@ -358,7 +364,7 @@ fn entry(row: &SqliteRow) -> Result<ControlEntry, sqlx::Error> {
 
 /// The facts that hold at a position of the control log, sorted, each with the entry that said so last.
 pub(crate) async fn facts_at(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     seq: i64,
 ) -> Result<Vec<(Fact, ControlEntry)>, LedgerError> {
     const PAGE: i64 = 4_096;

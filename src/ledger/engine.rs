@@ -11,15 +11,17 @@ use cf_fail as fail;
 use cf_types::{Epoch, EpochOutput, EpochRecord, Fact, Time};
 use serde::Serialize;
 use serde_json::json;
-use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqliteConnection, sqlite::SqliteRow};
 use tokio::sync::{Mutex, MutexGuard, Notify};
 
 use crate::{
     Applied, AuditFault, ControlEntry, Difference, LedgerError, MembersOf, Present, Reader, Routes, apply,
     audit::{self, Entry},
-    control, format,
+    control,
+    database::{self, Connection, DbRow},
+    format,
+    location::Location,
     lock::DirLock,
-    retries, schema,
+    retries, schema, server,
 };
 
 /// Where the engine stands.
@@ -39,8 +41,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    pub(crate) async fn load(connection: &mut SqliteConnection) -> Result<Engine, LedgerError> {
-        let of_row = |row: SqliteRow| {
+    pub(crate) async fn load(connection: &mut Connection<'_>) -> Result<Engine, LedgerError> {
+        let of_row = |row: DbRow| {
             let digest: String = row.try_get("digest")?;
             Ok(Engine {
                 generation: row.try_get::<i64, _>("generation")?.try_into().unwrap_or_default(),
@@ -50,13 +52,16 @@ impl Engine {
                 audit_head: row.try_get("audit_head")?,
             })
         };
-        sqlx::query("SELECT * FROM engine")
+        database::query("SELECT * FROM engine")
             .fetch_one(connection)
             .await
             .and_then(of_row)
             .map_err(LedgerError::store("read the engine's state"))
     }
 }
+
+/// How often an epoch is applied again whose connection was lost on the way; each time it is made again for a minute.
+const TRIES: u32 = 3;
 
 /// The ledger of a data folder, held by this process alone. Clones share it; the folder is free when the last is gone.
 #[derive(Clone, Debug)]
@@ -69,7 +74,7 @@ struct Inner {
     dir: PathBuf,
     /// All writes of this process go through one connection: SQLite has one writer anyway, and a queue here is fairer
     /// than its busy loop.
-    writer: Mutex<SqliteConnection>,
+    writer: Mutex<Connection<'static>>,
     changed: Arc<Notify>,
     _lock: DirLock,
 }
@@ -84,12 +89,10 @@ impl Ledger {
         fs::create_dir_all(dir).map_err(|source| LedgerError::Folder { dir: dir.to_path_buf(), source })?;
         format::check(dir)?;
         let lock = DirLock::take(dir)?;
-        let mut connection = schema::writing(dir, true).connect().await.map_err(LedgerError::store("open the file"))?;
-        let migrated = format::copy_older(&mut connection, dir).await?;
-        schema::prepare(&mut connection, dir).await?;
-        if migrated.is_some() {
-            schema::migrate(&mut connection).await?;
-        }
+        let connection = match Location::of(dir)? {
+            Some(location) => server::engine(&location, dir).await?,
+            None => Self::open_file(dir).await?,
+        };
         fail::point("start.ledger_migrated");
         format::state(dir)?;
         let inner = Inner {
@@ -99,6 +102,17 @@ impl Ledger {
             _lock: lock,
         };
         Ok(Ledger { inner: Arc::new(inner) })
+    }
+
+    /// Opens the file of a folder, migrated if it is older.
+    async fn open_file(dir: &Path) -> Result<Connection<'static>, LedgerError> {
+        let mut connection = schema::connect(dir, true).await.map_err(LedgerError::store("open the file"))?;
+        let migrated = format::copy_older(&mut connection, dir).await?;
+        schema::prepare(&mut connection, dir).await?;
+        if migrated.is_some() {
+            schema::migrate(&mut connection).await?;
+        }
+        Ok(connection)
     }
 
     /// The data folder.
@@ -138,13 +152,14 @@ impl Ledger {
     pub async fn begin_generation(&self, at: Time) -> Result<u64, LedgerError> {
         let store = LedgerError::store("begin a generation");
         let mut writer = self.writer().await;
-        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
-        let generation: i64 = sqlx::query_scalar("UPDATE engine SET generation = generation + 1 RETURNING generation")
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(&store)?;
+        let mut transaction = writer.begin().await.map_err(&store)?;
+        let generation: i64 =
+            database::query_scalar("UPDATE engine SET generation = generation + 1 RETURNING generation")
+                .fetch_one(&mut *transaction)
+                .await
+                .map_err(&store)?;
         let interrupted =
-            sqlx::query("UPDATE intents SET state = 'planned', verify_first = 1, due = 0 WHERE state = 'trying'")
+            database::query("UPDATE intents SET state = 'planned', verify_first = 1, due = 0 WHERE state = 'trying'")
                 .execute(&mut *transaction)
                 .await
                 .map_err(&store)?
@@ -156,6 +171,9 @@ impl Ledger {
         );
         audit::append(&mut transaction, at, &[entry]).await?;
         transaction.commit().await.map_err(&store)?;
+        if let Connection::Postgres(session) = &mut *writer {
+            session.set_generation(generation);
+        }
         fail::point("start.generation_begun");
         Ok(u64::try_from(generation).unwrap_or_default())
     }
@@ -167,7 +185,7 @@ impl Ledger {
     pub async fn stopped(&self, at: Time) -> Result<(), LedgerError> {
         let store = LedgerError::store("note the stop");
         let mut writer = self.writer().await;
-        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+        let mut transaction = writer.begin().await.map_err(&store)?;
         let entry = Entry::engine("engine_stopped", "engine", json!({"pid": std::process::id()}));
         audit::append(&mut transaction, at, &[entry]).await?;
         transaction.commit().await.map_err(&store)
@@ -185,7 +203,14 @@ impl Ledger {
         routes: &Routes,
         members: &MembersOf<'_>,
     ) -> Result<Applied, LedgerError> {
-        let applied = apply::apply(&mut *self.writer().await, record, output, routes, members).await?;
+        let mut tries = 0;
+        let applied = loop {
+            match apply::apply(&mut *self.writer().await, record, output, routes, members).await {
+                // Nothing of it was committed, or the commit would have said so: the same epoch again.
+                Err(error) if error.is_connection_lost() && tries < TRIES => tries += 1,
+                done => break done?,
+            }
+        };
         if applied.intents > 0 {
             self.inner.changed.notify_waiters();
         }
@@ -343,9 +368,9 @@ impl Ledger {
         let bodies: Vec<_> =
             bodies.collect::<Result<_, _>>().map_err(|error: std::io::Error| store(sqlx::Error::Io(error)))?;
         let mut writer = self.writer().await;
-        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+        let mut transaction = writer.begin().await.map_err(&store)?;
         for (hash, body) in bodies {
-            sqlx::query("INSERT OR IGNORE INTO rule_sets VALUES (?, ?, ?)")
+            database::query("INSERT INTO rule_sets VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
                 .bind(hash)
                 .bind(body)
                 .bind(at.micros())
@@ -361,12 +386,13 @@ impl Ledger {
     /// # Errors
     /// The ledger cannot be read.
     pub async fn rule_set_hashes(&self, prefix: &str) -> Result<BTreeSet<String>, LedgerError> {
-        let hashes: Vec<String> = sqlx::query_scalar("SELECT hash FROM rule_sets WHERE substr(hash, 1, ?) = ?")
-            .bind(i64::try_from(prefix.len()).unwrap_or(i64::MAX))
-            .bind(prefix)
-            .fetch_all(&mut *self.writer().await)
-            .await
-            .map_err(LedgerError::store("read rule sets"))?;
+        let hashes: Vec<String> =
+            database::query_scalar("SELECT hash FROM rule_sets WHERE substr(hash, 1, CAST($1 AS INTEGER)) = $2")
+                .bind(i64::try_from(prefix.len()).unwrap_or(i64::MAX))
+                .bind(prefix)
+                .fetch_all(&mut *self.writer().await)
+                .await
+                .map_err(LedgerError::store("read rule sets"))?;
         Ok(hashes.into_iter().collect())
     }
 
@@ -376,7 +402,7 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn rules_since(&self) -> Result<BTreeMap<String, Epoch>, LedgerError> {
         let store = LedgerError::store("read when rules began");
-        let rows: Vec<(String, i64)> = sqlx::query_as("SELECT rule, epoch FROM rule_since")
+        let rows: Vec<(String, i64)> = database::query_as("SELECT rule, epoch FROM rule_since")
             .fetch_all(&mut *self.writer().await)
             .await
             .map_err(store)?;
@@ -389,7 +415,7 @@ impl Ledger {
     /// The ledger cannot be read, or what is stored is damaged.
     pub async fn rule_set_get(&self, hash: &str) -> Result<Option<Vec<u8>>, LedgerError> {
         let store = LedgerError::store("read a rule set");
-        let body: Option<Vec<u8>> = sqlx::query_scalar("SELECT body FROM rule_sets WHERE hash = ?")
+        let body: Option<Vec<u8>> = database::query_scalar("SELECT body FROM rule_sets WHERE hash = $1")
             .bind(hash)
             .fetch_optional(&mut *self.writer().await)
             .await
@@ -403,7 +429,7 @@ impl Ledger {
     /// The ledger cannot be read, or a record is damaged.
     pub async fn epochs_from(&self, epoch: Epoch) -> Result<Vec<EpochRecord>, LedgerError> {
         let texts: Vec<String> =
-            sqlx::query_scalar("SELECT record FROM epochs WHERE epoch >= ? ORDER BY epoch LIMIT 10000")
+            database::query_scalar("SELECT record FROM epochs WHERE epoch >= $1 ORDER BY epoch LIMIT 10000")
                 .bind(apply::number(epoch))
                 .fetch_all(&mut *self.writer().await)
                 .await
@@ -418,7 +444,7 @@ impl Ledger {
     pub async fn epochs_trim(&self, epoch: Epoch) -> Result<u64, LedgerError> {
         let mut writer = self.writer().await;
         retries::trim(&mut writer, epoch).await?;
-        sqlx::query("DELETE FROM epochs WHERE epoch < ?")
+        database::query("DELETE FROM epochs WHERE epoch < $1")
             .bind(apply::number(epoch))
             .execute(&mut *writer)
             .await
@@ -427,7 +453,7 @@ impl Ledger {
     }
 
     /// The one writer; other tasks wait meanwhile.
-    pub(crate) async fn writer(&self) -> MutexGuard<'_, SqliteConnection> {
+    pub(crate) async fn writer(&self) -> MutexGuard<'_, Connection<'static>> {
         self.inner.writer.lock().await
     }
 }

@@ -4,6 +4,8 @@ use std::{io, path::PathBuf};
 
 use cf_types::Epoch;
 
+use crate::database::{self, Lost};
+
 /// A ledger operation failed. The text says what was attempted and, where something helps, what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -22,6 +24,35 @@ pub enum LedgerError {
         dir: PathBuf,
         /// Who holds it; `?` where it did not say.
         pid: String,
+    },
+    /// Another engine holds the ledger in PostgreSQL.
+    #[error(
+        "the ledger at {url} is held by another engine ({holder}); one engine writes a ledger: stop that one first"
+    )]
+    HeldElsewhere {
+        /// Where it is.
+        url: String,
+        /// Its name, machine and begin; empty where it could not be read.
+        holder: String,
+    },
+    /// This engine held the ledger in PostgreSQL and another has taken it.
+    #[error(
+        "could not {attempted}: another engine has taken the ledger, which is in generation {holder}; this engine is of \
+         generation {generation} and must stop, nothing of it was committed since"
+    )]
+    Taken {
+        /// What was attempted.
+        attempted: &'static str,
+        /// Who wanted to.
+        generation: i64,
+        /// The generation that holds it.
+        holder: i64,
+    },
+    /// Where the ledger is said to be, none can be, or not this one.
+    #[error("{why}")]
+    Location {
+        /// Why, and what to do.
+        why: String,
     },
     /// There is no ledger to read.
     #[error("there is no ledger in {}; has `counterflow run` been started with this --data folder?", dir.display())]
@@ -59,7 +90,7 @@ pub enum LedgerError {
         /// How.
         source: serde_json::Error,
     },
-    /// SQLite refused.
+    /// The database refused.
     #[error("could not {attempted} in the ledger: {source}{}", store_hint(source))]
     Store {
         /// What was attempted.
@@ -112,6 +143,11 @@ impl LedgerError {
     /// Makes the mapper for an SQLite error of one attempt.
     pub(crate) fn store(attempted: &'static str) -> impl Fn(sqlx::Error) -> LedgerError {
         move |source| {
+            if let sqlx::Error::Io(error) = &source
+                && let Some(lost) = error.get_ref().and_then(|inner| inner.downcast_ref::<Lost>())
+            {
+                return LedgerError::Taken { attempted, generation: lost.own, holder: lost.found };
+            }
             // SQLite goes on after it as if the file were whole; we do not.
             if let Some(error) = sync_error(&source) {
                 cf_fail::lost("ledger.sync", &error);
@@ -123,6 +159,17 @@ impl LedgerError {
     /// Makes the mapper for stored text that does not parse.
     pub(crate) fn damaged(what: &'static str) -> impl Fn(serde_json::Error) -> LedgerError {
         move |source| LedgerError::Damaged { what, source }
+    }
+
+    /// Whether another engine has taken the ledger: this one must end.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        matches!(self, LedgerError::Fenced { .. } | LedgerError::Taken { .. })
+    }
+
+    /// Whether PostgreSQL, or the connection to it, was lost: nothing was committed.
+    pub(crate) fn is_connection_lost(&self) -> bool {
+        matches!(self, LedgerError::Store { source, .. } if database::is_lost(source))
     }
 
     /// Whether the disk is full: free space and go on; nothing was half written.
@@ -152,8 +199,13 @@ fn is_full(code: i64) -> bool {
     code & 0xff == SQLITE_FULL || code == SQLITE_IOERR_SHMSIZE
 }
 
+/// PostgreSQL's word for a full disk.
+const POSTGRES_FULL: &str = "53100";
+
+/// SQLite's number of an error; PostgreSQL's codes have five characters.
 fn code(error: &sqlx::Error) -> Option<i64> {
-    error.as_database_error()?.code()?.parse().ok()
+    let code = error.as_database_error()?.code()?;
+    if code.len() == 5 { (code == POSTGRES_FULL).then_some(SQLITE_FULL) } else { code.parse().ok() }
 }
 
 /// A sync that SQLite could not do.

@@ -18,9 +18,12 @@ use std::{
 
 use cf_fail as fail;
 use serde::{Deserialize, Serialize};
-use sqlx::SqliteConnection;
 
-use crate::{LedgerError, schema};
+use crate::{
+    LedgerError,
+    database::{self, Connection},
+    schema,
+};
 
 /// The format that this engine writes.
 pub const FORMAT: u32 = 2;
@@ -96,7 +99,7 @@ fn write(dir: &Path, stated: &Stated) -> io::Result<()> {
 }
 
 /// Copies the ledger of an older folder beside it; gives the format that it had. To be called before its tables change.
-pub(crate) async fn copy_older(connection: &mut SqliteConnection, dir: &Path) -> Result<Option<u32>, LedgerError> {
+pub(crate) async fn copy_older(connection: &mut Connection<'_>, dir: &Path) -> Result<Option<u32>, LedgerError> {
     let Some(found) = schema::format_of(connection).await? else { return Ok(None) };
     if found >= FORMAT {
         return Ok(None);
@@ -131,9 +134,13 @@ fn not_there(error: io::Error) -> io::Result<()> {
 
 /// Writes a consistent copy of an open ledger, durable when it returns. `to` must not be there. Readers and the writer of
 /// the ledger go on meanwhile.
-pub(crate) async fn copy(connection: &mut SqliteConnection, to: &Path) -> Result<(), LedgerError> {
+pub(crate) async fn copy(connection: &mut Connection<'_>, to: &Path) -> Result<(), LedgerError> {
     let store = LedgerError::store("copy the ledger");
-    sqlx::query("VACUUM INTO ?").bind(to.to_string_lossy().into_owned()).execute(connection).await.map_err(store)?;
+    database::query("VACUUM INTO ?")
+        .bind(to.to_string_lossy().into_owned())
+        .execute(connection)
+        .await
+        .map_err(store)?;
     let synced = File::open(to).and_then(|file| file.sync_all());
     synced.map_err(|source| LedgerError::Folder { dir: to.to_path_buf(), source })
 }

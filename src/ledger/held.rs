@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 
 use cf_types::{Fact, FactBody, Time};
-use sqlx::SqliteConnection;
 
-use crate::{LedgerError, control};
+use crate::{
+    LedgerError, control,
+    database::{self, Connection},
+};
 
 /// How far the table has followed the control log.
 const UPTO: &str = "facts_held_upto";
@@ -25,9 +27,9 @@ fn facts_max(kind: &str) -> i64 {
 }
 
 /// Takes in what the control log has gained.
-pub(crate) async fn catch_up(connection: &mut SqliteConnection) -> Result<(), LedgerError> {
+pub(crate) async fn catch_up(connection: &mut Connection<'_>) -> Result<(), LedgerError> {
     let store = LedgerError::store("follow the control log");
-    let upto: Option<String> = sqlx::query_scalar("SELECT value FROM meta WHERE key = ?")
+    let upto: Option<String> = database::query_scalar("SELECT value FROM meta WHERE key = $1")
         .bind(UPTO)
         .fetch_optional(&mut *connection)
         .await
@@ -45,7 +47,7 @@ pub(crate) async fn catch_up(connection: &mut SqliteConnection) -> Result<(), Le
         last = end.seq;
     }
     if last > first {
-        sqlx::query("INSERT OR REPLACE INTO meta VALUES (?, ?)")
+        database::query("INSERT INTO meta VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
             .bind(UPTO)
             .bind(last.to_string())
             .execute(connection)
@@ -55,16 +57,19 @@ pub(crate) async fn catch_up(connection: &mut SqliteConnection) -> Result<(), Le
     Ok(())
 }
 
-async fn take(connection: &mut SqliteConnection, fact: &Fact, sign: i64, seq: i64) -> Result<(), LedgerError> {
+async fn take(connection: &mut Connection<'_>, fact: &Fact, sign: i64, seq: i64) -> Result<(), LedgerError> {
     let text = serde_json::to_string(fact).map_err(LedgerError::damaged("a fact"))?;
     let query = if sign > 0 {
-        sqlx::query("INSERT OR REPLACE INTO facts_held VALUES (?, ?, ?, ?)")
-            .bind(text)
-            .bind(subject(fact)?)
-            .bind(fact.body.kind())
-            .bind(seq)
+        database::query(
+            "INSERT INTO facts_held VALUES ($1, $2, $3, $4) ON CONFLICT (fact)
+             DO UPDATE SET subject = excluded.subject, kind = excluded.kind, seq = excluded.seq",
+        )
+        .bind(text)
+        .bind(subject(fact)?)
+        .bind(fact.body.kind())
+        .bind(seq)
     } else {
-        sqlx::query("DELETE FROM facts_held WHERE fact = ?").bind(text)
+        database::query("DELETE FROM facts_held WHERE fact = $1").bind(text)
     };
     query.execute(connection).await.map_err(LedgerError::store("follow the control log"))?;
     Ok(())
@@ -80,8 +85,8 @@ fn subject(fact: &Fact) -> Result<String, LedgerError> {
 }
 
 /// The facts that hold about the same subject.
-pub(crate) async fn about(connection: &mut SqliteConnection, fact: &Fact) -> Result<Vec<Fact>, LedgerError> {
-    let texts: Vec<String> = sqlx::query_scalar("SELECT fact FROM facts_held WHERE subject = ? ORDER BY seq")
+pub(crate) async fn about(connection: &mut Connection<'_>, fact: &Fact) -> Result<Vec<Fact>, LedgerError> {
+    let texts: Vec<String> = database::query_scalar("SELECT fact FROM facts_held WHERE subject = $1 ORDER BY seq")
         .bind(subject(fact)?)
         .fetch_all(connection)
         .await
@@ -95,12 +100,12 @@ pub(crate) struct Room(BTreeMap<&'static str, i64>);
 
 impl Room {
     /// Takes a place for a fact, or refuses it.
-    pub(crate) async fn take(&mut self, connection: &mut SqliteConnection, fact: &Fact) -> Result<(), LedgerError> {
+    pub(crate) async fn take(&mut self, connection: &mut Connection<'_>, fact: &Fact) -> Result<(), LedgerError> {
         let kind = fact.body.kind();
         let left = match self.0.get(kind) {
             Some(left) => *left,
             None => {
-                let held: i64 = sqlx::query_scalar("SELECT count(*) FROM facts_held WHERE kind = ?")
+                let held: i64 = database::query_scalar("SELECT count(*) FROM facts_held WHERE kind = $1")
                     .bind(kind)
                     .fetch_one(connection)
                     .await
@@ -118,12 +123,12 @@ impl Room {
 }
 
 /// The fact with what is looked up when it is recorded: a verdict gets its alert's rule and its time.
-pub(crate) async fn resolved(connection: &mut SqliteConnection, fact: &Fact, at: Time) -> Result<Fact, LedgerError> {
+pub(crate) async fn resolved(connection: &mut Connection<'_>, fact: &Fact, at: Time) -> Result<Fact, LedgerError> {
     let mut fact = fact.clone();
     if let FactBody::Verdict(verdict) = &mut fact.body
         && verdict.rule.is_empty()
     {
-        let rule: Option<String> = sqlx::query_scalar("SELECT rule FROM alerts WHERE alert_id = ?")
+        let rule: Option<String> = database::query_scalar("SELECT rule FROM alerts WHERE alert_id = $1")
             .bind(verdict.alert.to_string())
             .fetch_optional(connection)
             .await

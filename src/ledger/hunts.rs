@@ -8,9 +8,11 @@ use cf_fail as fail;
 use cf_types::{Detection, Epoch, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::{Connection as _, Row as _, SqliteConnection};
 
-use crate::{ControlEntry, ControlLog, LedgerError, Reader, control};
+use crate::{
+    ControlEntry, ControlLog, LedgerError, Reader, control,
+    database::{self, Connection, DbRow},
+};
 
 /// Rows that a hunt found; the body is a [`HuntFound`].
 pub const HUNT_FOUND: &str = "hunt_found";
@@ -109,9 +111,9 @@ impl ControlLog {
         horizon: Option<Time>,
     ) -> Result<(HuntRun, Vec<HuntRow>), LedgerError> {
         let store = LedgerError::store("record a hunt");
-        let mut transaction = self.connection().begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+        let mut transaction = self.connection().begin().await.map_err(&store)?;
         if let Some(horizon) = horizon {
-            sqlx::query("DELETE FROM hunt_rows WHERE hunt = ? AND time < ?")
+            database::query("DELETE FROM hunt_rows WHERE hunt = $1 AND time < $2")
                 .bind(&run.hunt)
                 .bind(horizon.micros())
                 .execute(&mut *transaction)
@@ -137,13 +139,16 @@ impl ControlLog {
         run.failures = if run.code.is_some() { failed_before + 1 } else { 0 };
         let done = if run.code.is_none() { Some(run.clone()) } else { before.and_then(|before| before.done) };
         let text = |run: &HuntRun| serde_json::to_string(run).map_err(LedgerError::damaged("the run of a hunt"));
-        sqlx::query("INSERT OR REPLACE INTO hunt_runs(hunt, last, done) VALUES (?, ?, ?)")
-            .bind(&run.hunt)
-            .bind(text(&run)?)
-            .bind(done.as_ref().map(text).transpose()?)
-            .execute(&mut *transaction)
-            .await
-            .map_err(&store)?;
+        database::query(
+            "INSERT INTO hunt_runs(hunt, last, done) VALUES ($1, $2, $3)
+             ON CONFLICT (hunt) DO UPDATE SET last = excluded.last, done = excluded.done",
+        )
+        .bind(&run.hunt)
+        .bind(text(&run)?)
+        .bind(done.as_ref().map(text).transpose()?)
+        .execute(&mut *transaction)
+        .await
+        .map_err(&store)?;
         fail::point("hunt.before_commit");
         transaction.commit().await.map_err(&store)?;
         fail::point("hunt.committed");
@@ -169,7 +174,7 @@ impl Reader {
         if !crate::schema::has_table(&mut connection, "hunt_runs").await? {
             return Ok(Vec::new()); // a folder that no engine of this version has opened
         }
-        let rows = sqlx::query("SELECT last, done FROM hunt_runs ORDER BY hunt").fetch_all(&mut *connection).await;
+        let rows = database::query("SELECT last, done FROM hunt_runs ORDER BY hunt").fetch_all(&mut connection).await;
         rows.map_err(LedgerError::store("read how hunts stand"))?.iter().map(state_of).collect()
     }
 
@@ -179,13 +184,13 @@ impl Reader {
     /// The ledger cannot be read.
     pub async fn hunt_rows(&self, hunt: &str, limit: usize) -> Result<Vec<HuntRow>, LedgerError> {
         let mut connection = self.pool.acquire().await.map_err(LedgerError::store("read how hunts stand"))?;
-        let bodies = sqlx::query(
-            "SELECT body FROM control WHERE kind = ? AND json_extract(body, '$.hunt') = ? ORDER BY seq DESC LIMIT ?",
+        let bodies = database::query(
+            "SELECT body FROM control WHERE kind = $1 AND body->>'hunt' = $2 ORDER BY seq DESC LIMIT $3",
         )
         .bind(HUNT_FOUND)
         .bind(hunt)
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut connection)
         .await
         .and_then(|rows| rows.iter().map(|row| row.try_get("body")).collect::<Result<Vec<String>, _>>())
         .map_err(LedgerError::store("read what a hunt found"))?;
@@ -202,9 +207,9 @@ impl Reader {
 }
 
 /// Notes a row; whether it was not known.
-async fn is_new(transaction: &mut SqliteConnection, hunt: &str, row: &HuntRow) -> Result<bool, LedgerError> {
+async fn is_new(transaction: &mut Connection<'_>, hunt: &str, row: &HuntRow) -> Result<bool, LedgerError> {
     let member = &row.detection.member;
-    let done = sqlx::query("INSERT OR IGNORE INTO hunt_rows(hunt, row, time) VALUES (?, ?, ?)")
+    let done = database::query("INSERT INTO hunt_rows(hunt, row, time) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
         .bind(hunt)
         .bind(member.id.to_string())
         .bind(member.time.micros())
@@ -214,13 +219,13 @@ async fn is_new(transaction: &mut SqliteConnection, hunt: &str, row: &HuntRow) -
     Ok(done.rows_affected() > 0)
 }
 
-async fn state(connection: &mut SqliteConnection, hunt: &str) -> Result<Option<HuntState>, LedgerError> {
+async fn state(connection: &mut Connection<'_>, hunt: &str) -> Result<Option<HuntState>, LedgerError> {
     let row =
-        sqlx::query("SELECT last, done FROM hunt_runs WHERE hunt = ?").bind(hunt).fetch_optional(connection).await;
+        database::query("SELECT last, done FROM hunt_runs WHERE hunt = $1").bind(hunt).fetch_optional(connection).await;
     row.map_err(LedgerError::store("read how a hunt stands"))?.as_ref().map(state_of).transpose()
 }
 
-fn state_of(row: &sqlx::sqlite::SqliteRow) -> Result<HuntState, LedgerError> {
+fn state_of(row: &DbRow) -> Result<HuntState, LedgerError> {
     let store = LedgerError::store("read how a hunt stands");
     let (last, done): (String, Option<String>) =
         row.try_get("last").and_then(|last| Ok((last, row.try_get("done")?))).map_err(store)?;

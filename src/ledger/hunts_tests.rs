@@ -3,7 +3,7 @@
 use cf_types::{Detection, EventId, Member, Position, Tenant, Time};
 use serde_json::json;
 
-use super::wall;
+use super::{folder, wall};
 use crate::{ControlLog, HuntRow, HuntRun, HuntState, Ledger, Reader, control, hunts};
 
 fn row(id: u8, second: i64) -> HuntRow {
@@ -38,7 +38,7 @@ async fn check(log: &mut ControlLog, rows: &[(u8, i64)], horizon: i64, expect: (
 
 #[tokio::test]
 async fn a_row_is_new_once_until_its_time_lies_behind_the_horizon() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder().await;
     drop(Ledger::open(dir.path()).await.unwrap());
     let mut log = ControlLog::open(dir.path()).await.unwrap();
     check(&mut log, &[(1, 100), (2, 110), (1, 120)], 0, (2, 0)).await;
@@ -63,7 +63,7 @@ async fn a_row_is_new_once_until_its_time_lies_behind_the_horizon() {
 
 #[tokio::test]
 async fn a_run_that_failed_is_counted_and_leaves_the_last_good_one() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder().await;
     drop(Ledger::open(dir.path()).await.unwrap());
     let mut log = ControlLog::open(dir.path()).await.unwrap();
     assert_eq!(log.hunt_state("h").await.unwrap(), None);
@@ -81,12 +81,14 @@ async fn a_run_that_failed_is_counted_and_leaves_the_last_good_one() {
 /// A folder that an engine of before has left has no tables for hunts.
 #[tokio::test]
 async fn a_ledger_of_before_opens() {
-    let dir = tempfile::tempdir().unwrap();
+    if super::in_postgres() {
+        return; // there was none
+    }
+    let dir = folder().await;
     drop(Ledger::open(dir.path()).await.unwrap());
     {
-        use sqlx::ConnectOptions as _;
-        let mut connection = crate::schema::writing(dir.path(), false).connect().await.unwrap();
-        sqlx::raw_sql("DROP TABLE hunt_rows; DROP TABLE hunt_runs").execute(&mut connection).await.unwrap();
+        let mut connection = super::connection(dir.path()).await;
+        connection.run("DROP TABLE hunt_rows; DROP TABLE hunt_runs").await.unwrap();
     }
     assert_eq!(Reader::open(dir.path()).await.unwrap().hunts().await.unwrap(), []);
     let mut log = ControlLog::open(dir.path()).await.unwrap();

@@ -9,12 +9,12 @@ use std::{collections::BTreeSet, fmt};
 use cf_types::{Epoch, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use crate::{
     Ledger, LedgerError,
     apply::number,
     audit::{self, Entry},
+    database::{self, Connection, DbRow},
 };
 
 /// What an intent is about.
@@ -114,7 +114,7 @@ impl Intent {
         u32::try_from(self.body.get("ttl_s")?.as_u64()?).ok()
     }
 
-    fn of_row(row: &SqliteRow) -> Result<Intent, LedgerError> {
+    fn of_row(row: &DbRow) -> Result<Intent, LedgerError> {
         let store = LedgerError::store("read an intent");
         let body: String = row.try_get("body").map_err(&store)?;
         let operation: String = row.try_get("operation").map_err(&store)?;
@@ -191,11 +191,11 @@ impl Ledger {
     /// # Errors
     /// The ledger cannot be read.
     pub async fn pending(&self, receiver: &str, now: Time, limit: u32) -> Result<Vec<Intent>, LedgerError> {
-        let rows = sqlx::query(
-            "SELECT * FROM intents AS i WHERE receiver = ? AND state = 'planned' AND due <= ? AND NOT EXISTS (
+        let rows = database::query(
+            "SELECT * FROM intents AS i WHERE receiver = $1 AND state = 'planned' AND due <= $2 AND NOT EXISTS (
                  SELECT 1 FROM intents AS j
                  WHERE j.subject = i.subject AND j.state IN ('planned', 'trying') AND j.id < i.id)
-             ORDER BY id LIMIT ?",
+             ORDER BY id LIMIT $3",
         )
         .bind(receiver)
         .bind(now.micros())
@@ -212,7 +212,7 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn next_due(&self, receiver: &str) -> Result<Option<Time>, LedgerError> {
         let due: Option<i64> =
-            sqlx::query_scalar("SELECT min(due) FROM intents WHERE receiver = ? AND state = 'planned'")
+            database::query_scalar("SELECT min(due) FROM intents WHERE receiver = $1 AND state = 'planned'")
                 .bind(receiver)
                 .fetch_one(&mut *self.writer().await)
                 .await
@@ -225,7 +225,7 @@ impl Ledger {
     /// # Errors
     /// The ledger cannot be read.
     pub async fn receivers(&self) -> Result<Vec<String>, LedgerError> {
-        sqlx::query_scalar(
+        database::query_scalar(
             "SELECT DISTINCT receiver FROM intents WHERE state IN ('planned', 'trying') ORDER BY receiver",
         )
         .fetch_all(&mut *self.writer().await)
@@ -241,25 +241,30 @@ impl Ledger {
     pub async fn begin_try(&self, intent: &Intent, now: Time) -> Result<Try, LedgerError> {
         let store = LedgerError::store("begin a try");
         let mut writer = self.writer().await;
-        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
-        let row = sqlx::query(
-            "UPDATE intents SET state = 'trying', tried_at = ?2, tries = tries + 1
-             WHERE id = ?1 AND state = 'planned' AND generation <= (SELECT generation FROM engine) RETURNING *",
+        let mut transaction = writer.begin().await.map_err(&store)?;
+        let row = database::query(
+            "UPDATE intents SET state = 'trying', tried_at = $2, tries = tries + 1
+             WHERE id = $1 AND state = 'planned' AND generation <= (SELECT generation FROM engine) RETURNING *",
         )
         .bind(intent.id)
         .bind(now.micros())
         .fetch_optional(&mut *transaction)
         .await
-        .map_err(&store)?
-        .ok_or(LedgerError::Intent { intent: intent.id, step: "tried", wanted: "planned" })?;
+        .map_err(&store)?;
+        let Some(row) = row else {
+            transaction.rollback().await.map_err(&store)?;
+            return Err(LedgerError::Intent { intent: intent.id, step: "tried", wanted: "planned" });
+        };
         let begun = Try { intent: Intent::of_row(&row)? };
         if let (Some(action), Operation::Block) = (intent.action, intent.operation) {
-            sqlx::query("UPDATE actions SET state = 'applying', changed_at = ? WHERE id = ? AND state = 'planned'")
-                .bind(now.micros())
-                .bind(action)
-                .execute(&mut *transaction)
-                .await
-                .map_err(&store)?;
+            database::query(
+                "UPDATE actions SET state = 'applying', changed_at = $1 WHERE id = $2 AND state = 'planned'",
+            )
+            .bind(now.micros())
+            .bind(action)
+            .execute(&mut *transaction)
+            .await
+            .map_err(&store)?;
         }
         let detail = json!({
             "operation": intent.operation, "receiver": intent.receiver, "try": begun.intent.tries,
@@ -291,22 +296,23 @@ impl Ledger {
             _ => now.plus_micros(i64::from(intent.ttl_s().unwrap_or(0)).saturating_mul(1_000_000)),
         };
         let mut writer = self.writer().await;
-        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
-        let done = sqlx::query(
-            "UPDATE intents SET state = ?2, due = coalesce(?3, due), verify_first = ?4, receipt = ?5,
-                 done_at = CASE WHEN ?3 IS NULL THEN ?6 END
-             WHERE id = ?1 AND state = 'trying'",
+        let mut transaction = writer.begin().await.map_err(&store)?;
+        let done = database::query(
+            "UPDATE intents SET state = $2, due = coalesce($3, due), verify_first = $4, receipt = $5,
+                 done_at = CASE WHEN $3 IS NULL THEN $6 END
+             WHERE id = $1 AND state = 'trying'",
         )
         .bind(intent.id)
         .bind(state)
         .bind(due)
-        .bind(verify)
+        .bind(i64::from(verify))
         .bind(receipt.to_string())
         .bind(now.micros())
         .execute(&mut *transaction)
         .await
         .map_err(&store)?;
         if done.rows_affected() != 1 {
+            transaction.rollback().await.map_err(&store)?;
             return Err(LedgerError::Intent { intent: intent.id, step: "finished", wanted: "being tried" });
         }
         let action = match intent.action {
@@ -339,10 +345,10 @@ impl Ledger {
     pub async fn expire_actions(&self, now: Time) -> Result<usize, LedgerError> {
         let store = LedgerError::store("expire actions");
         let mut writer = self.writer().await;
-        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
-        let rows = sqlx::query(
-            "UPDATE actions SET state = 'undoing', reason = 'expired', changed_at = ?1
-             WHERE state = 'in_force' AND until_at <= ?1
+        let mut transaction = writer.begin().await.map_err(&store)?;
+        let rows = database::query(
+            "UPDATE actions SET state = 'undoing', reason = 'expired', changed_at = $1
+             WHERE state = 'in_force' AND until_at <= $1
              RETURNING id, action_id, kind, target, (SELECT generation FROM engine), (SELECT upper FROM engine)",
         )
         .bind(now.micros())
@@ -382,7 +388,7 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn actions_in_force(&self) -> Result<Vec<ActionInForce>, LedgerError> {
         let store = LedgerError::store("read the actions in force");
-        sqlx::query("SELECT id, kind, target, until_at FROM actions WHERE state = 'in_force' ORDER BY id")
+        database::query("SELECT id, kind, target, until_at FROM actions WHERE state = 'in_force' ORDER BY id")
             .fetch_all(&mut *self.writer().await)
             .await
             .and_then(|rows| {
@@ -404,34 +410,41 @@ impl Ledger {
 /// Appends how an action stands to the control log: an outcome is a fact like any other, so it has an epoch, and history
 /// can tell each step exactly once.
 async fn receipt_to_control(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     intent: &Intent,
     outcome: &str,
     receipt: &Value,
     now: Time,
 ) -> Result<(), LedgerError> {
-    sqlx::query(
-        "INSERT INTO control(kind, body, author, reason, at)
-         SELECT 'receipt', json_object('tenant', tenant, 'number', id, 'action_id', action_id, 'kind', kind, 'target', target,
-             'state', state, 'reason', reason, 'alerts', json(alerts), 'ttl_s', ttl_s, 'until_us', until_at,
-             'operation', ?2, 'outcome', ?3, 'receipt', json(?4), 'at_us', ?5),
-             'response', '', ?5
-         FROM actions WHERE id = ?1",
-    )
-    .bind(intent.action)
-    .bind(intent.operation.as_str())
-    .bind(outcome)
-    .bind(receipt.to_string())
-    .bind(now.micros())
-    .execute(connection)
-    .await
-    .map(drop)
-    .map_err(LedgerError::store("note a receipt in the control log"))
+    let store = LedgerError::store("note a receipt in the control log");
+    let row = database::query("SELECT * FROM actions WHERE id = $1")
+        .bind(intent.action)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(&store)?;
+    let Some(row) = row else { return Ok(()) };
+    let text = |column: &str| row.try_get::<String, _>(column).map_err(&store);
+    let maybe = |column: &str| row.try_get::<Option<i64>, _>(column).map_err(&store);
+    let alerts: Value = serde_json::from_str(&text("alerts")?).map_err(LedgerError::damaged("an action's alerts"))?;
+    let body = json!({
+        "tenant": text("tenant")?, "number": maybe("id")?, "action_id": text("action_id")?, "kind": text("kind")?,
+        "target": text("target")?, "state": text("state")?,
+        "reason": row.try_get::<Option<String>, _>("reason").map_err(&store)?,
+        "alerts": alerts, "ttl_s": maybe("ttl_s")?, "until_us": maybe("until_at")?,
+        "operation": intent.operation.as_str(), "outcome": outcome, "receipt": receipt, "at_us": now.micros(),
+    });
+    database::query("INSERT INTO control(kind, body, author, reason, at) VALUES ('receipt', $1, 'response', '', $2)")
+        .bind(body.to_string())
+        .bind(now.micros())
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(&store)
 }
 
 /// Moves an action on after a try of one of its intents; gives its new state, if it has one.
 async fn finish_action(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     intent: &Intent,
     action: i64,
     intent_state: &str,
@@ -443,36 +456,42 @@ async fn finish_action(
         // Meanwhile nobody may want it any more (`undoing`): then only the times are noted, its undoing waits behind.
         (Operation::Block, "confirmed") => (
             "UPDATE actions SET state = CASE state WHEN 'applying' THEN 'in_force' ELSE state END,
-                 applied_at = coalesce(applied_at, ?2), until_at = ?3, changed_at = ?2 WHERE id = ?1",
+                 applied_at = coalesce(applied_at, $2), until_at = $3, changed_at = $2 WHERE id = $1",
             "in_force",
         ),
         (Operation::Block, "failed") => (
-            "UPDATE actions SET state = 'failed', ended_at = ?2, changed_at = ?2
-             WHERE id = ?1 AND state = 'applying' AND ?3 IS NOT NULL",
+            "UPDATE actions SET state = 'failed', ended_at = $2, changed_at = $2
+             WHERE id = $1 AND state = 'applying' AND $3 IS NOT NULL",
             "failed",
         ),
         (Operation::Block, "refused") => (
-            "UPDATE actions SET state = 'refused', reason = 'protected', ended_at = ?2, changed_at = ?2
-             WHERE id = ?1 AND state = 'applying' AND ?3 IS NOT NULL",
+            "UPDATE actions SET state = 'refused', reason = 'protected', ended_at = $2, changed_at = $2
+             WHERE id = $1 AND state = 'applying' AND $3 IS NOT NULL",
             "refused",
         ),
         (Operation::Block, "dry_run") => (
-            "UPDATE actions SET state = 'dry_run', ended_at = ?2, changed_at = ?2
-             WHERE id = ?1 AND state = 'applying' AND ?3 IS NOT NULL",
+            "UPDATE actions SET state = 'dry_run', ended_at = $2, changed_at = $2
+             WHERE id = $1 AND state = 'applying' AND $3 IS NOT NULL",
             "dry_run",
         ),
         (Operation::Unblock, "planned") | (Operation::Block, "planned") => return Ok(None),
         (Operation::Unblock, "confirmed" | "dry_run") => (
-            "UPDATE actions SET state = 'undone', ended_at = ?2, changed_at = ?2 WHERE id = ?1 AND ?3 IS NOT NULL",
+            "UPDATE actions SET state = 'undone', ended_at = $2, changed_at = $2 WHERE id = $1 AND $3 IS NOT NULL",
             "undone",
         ),
         (Operation::Unblock, _) => (
-            "UPDATE actions SET state = 'failed', ended_at = ?2, changed_at = ?2 WHERE id = ?1 AND ?3 IS NOT NULL",
+            "UPDATE actions SET state = 'failed', ended_at = $2, changed_at = $2 WHERE id = $1 AND $3 IS NOT NULL",
             "failed",
         ),
         _ => return Ok(None),
     };
-    sqlx::query(sql).bind(action).bind(now.micros()).bind(until.micros()).execute(connection).await.map_err(&store)?;
+    database::query(sql)
+        .bind(action)
+        .bind(now.micros())
+        .bind(until.micros())
+        .execute(connection)
+        .await
+        .map_err(&store)?;
     Ok(Some(state))
 }
 
@@ -568,7 +587,7 @@ const CONTENT: &[&str] =
 /// Not of the ledger's sequence: a restored ledger that meets the same alerts in other epochs, and in another order, gives
 /// the same message the same key, so that who received it knows it again.
 async fn key_of(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     intent: &NewIntent,
     taken: &BTreeSet<String>,
 ) -> Result<String, LedgerError> {
@@ -596,11 +615,11 @@ async fn key_of(
     Ok(key(free))
 }
 
-async fn is_taken(connection: &mut SqliteConnection, key: &str, taken: &BTreeSet<String>) -> Result<bool, LedgerError> {
+async fn is_taken(connection: &mut Connection<'_>, key: &str, taken: &BTreeSet<String>) -> Result<bool, LedgerError> {
     if taken.contains(key) {
         return Ok(true);
     }
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM intents WHERE key = ?)")
+    database::query_scalar("SELECT EXISTS (SELECT 1 FROM intents WHERE key = $1)")
         .bind(key)
         .fetch_one(connection)
         .await
@@ -609,7 +628,7 @@ async fn is_taken(connection: &mut SqliteConnection, key: &str, taken: &BTreeSet
 
 /// Writes intents with the next numbers, and an audit entry each; gives how many.
 pub(crate) async fn insert(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     entries: &mut Vec<Entry>,
     intents: Vec<NewIntent>,
 ) -> Result<usize, LedgerError> {
@@ -619,7 +638,7 @@ pub(crate) async fn insert(
     let store = LedgerError::store("write intents");
     let mut keys = BTreeSet::new();
     // The caller holds the write lock, so the sequence cannot move between reading it and writing.
-    let mut id: i64 = sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'intents'")
+    let mut id: i64 = database::query_scalar("SELECT coalesce(max(id), 0) FROM intents")
         .fetch_one(&mut *connection)
         .await
         .map_err(&store)?;
@@ -654,12 +673,13 @@ pub(crate) async fn insert(
             intent.made_at.micros()
         ]));
     }
-    sqlx::query(
+    database::query(
         "INSERT INTO intents(id, kind, operation, receiver, subject, thread, revision, action, body, key, generation,
                              epoch, state, due, made_at)
-         SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7, value->>8,
-                value->>9, value->>10, value->>11, 'planned', value->>12, value->>13
-         FROM json_each(?)",
+         SELECT CAST(value->>0 AS BIGINT), value->>1, value->>2, value->>3, value->>4, value->>5,
+                CAST(value->>6 AS BIGINT), CAST(value->>7 AS BIGINT), value->>8, value->>9, CAST(value->>10 AS BIGINT),
+                CAST(value->>11 AS BIGINT), 'planned', CAST(value->>12 AS BIGINT), CAST(value->>13 AS BIGINT)
+         FROM json_each($1)",
     )
     .bind(Value::Array(rows).to_string())
     .execute(connection)

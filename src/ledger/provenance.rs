@@ -3,9 +3,8 @@
 use cf_types::{Epoch, Fact, Time};
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::Row as _;
 
-use crate::{ControlEntry, LedgerError, Reader, apply::number, control};
+use crate::{ControlEntry, LedgerError, Reader, apply::number, control, database};
 
 /// One revision of a thread.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -35,9 +34,9 @@ impl Reader {
     /// The ledger cannot be read.
     pub async fn revisions_of(&self, thread: &str) -> Result<Vec<RevisionView>, LedgerError> {
         let store = LedgerError::store("read an alert's revisions");
-        let rows = sqlx::query(
-            "SELECT revision, alert_id, event, state, reason, epoch, at, content->>'count' AS count
-             FROM alert_revisions WHERE thread = ? ORDER BY revision, epoch",
+        let rows = database::query(
+            "SELECT revision, alert_id, event, state, reason, epoch, at, CAST(content->>'count' AS BIGINT) AS count
+             FROM alert_revisions WHERE thread = $1 ORDER BY revision, epoch",
         )
         .bind(thread)
         .fetch_all(&self.pool)
@@ -66,7 +65,7 @@ impl Reader {
     /// The ledger cannot be read.
     pub async fn epochs_of(&self, alert: &str) -> Result<Option<(Epoch, Epoch)>, LedgerError> {
         let row: Option<(i64, i64)> =
-            sqlx::query_as("SELECT opened_epoch, changed_epoch FROM alerts WHERE alert_id = ?")
+            database::query_as("SELECT opened_epoch, changed_epoch FROM alerts WHERE alert_id = $1")
                 .bind(alert)
                 .fetch_optional(&self.pool)
                 .await
@@ -81,7 +80,7 @@ impl Reader {
     /// The ledger cannot be read, or what is stored is damaged.
     pub async fn rule_set_get(&self, hash: &str) -> Result<Option<Vec<u8>>, LedgerError> {
         let store = LedgerError::store("read a rule set");
-        let body: Option<Vec<u8>> = sqlx::query_scalar("SELECT body FROM rule_sets WHERE hash = ?")
+        let body: Option<Vec<u8>> = database::query_scalar("SELECT body FROM rule_sets WHERE hash = $1")
             .bind(hash)
             .fetch_optional(&self.pool)
             .await
@@ -94,7 +93,7 @@ impl Reader {
     /// # Errors
     /// The ledger cannot be read.
     pub async fn rule_since(&self, rule: &str) -> Result<Option<Epoch>, LedgerError> {
-        let epoch: Option<i64> = sqlx::query_scalar("SELECT epoch FROM rule_since WHERE rule = ?")
+        let epoch: Option<i64> = database::query_scalar("SELECT epoch FROM rule_since WHERE rule = $1")
             .bind(rule)
             .fetch_optional(&self.pool)
             .await
@@ -107,7 +106,7 @@ impl Reader {
     /// # Errors
     /// The ledger cannot be read.
     pub async fn wishes_of(&self, alert: &str) -> Result<Vec<(String, String)>, LedgerError> {
-        sqlx::query_as("SELECT kind, target FROM desired WHERE alert_id = ? ORDER BY kind, target")
+        database::query_as("SELECT kind, target FROM desired WHERE alert_id = $1 ORDER BY kind, target")
             .bind(alert)
             .fetch_all(&self.pool)
             .await
@@ -144,9 +143,9 @@ impl Reader {
         to: i64,
         limit: u64,
     ) -> Result<Vec<(String, String, Option<String>, Value)>, LedgerError> {
-        let rows: Vec<(String, String, Option<String>, String)> = sqlx::query_as(
+        let rows: Vec<(String, String, Option<String>, String)> = database::query_as(
             "SELECT alert_id, state, reason, content FROM alerts
-             WHERE rule = ? AND anchor <= ? AND last_cell >= ? ORDER BY anchor, alert_id LIMIT ?",
+             WHERE rule = $1 AND anchor <= $2 AND last_cell >= $3 ORDER BY anchor, alert_id LIMIT $4",
         )
         .bind(rule)
         .bind(to)

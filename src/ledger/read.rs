@@ -9,13 +9,12 @@ use std::{
 use cf_types::{Entity, Epoch, EpochRecord, Fact, Hub, Incident, IncidentKind, IncidentSeverity, Tactic, Time};
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::{
-    Row as _, SqlitePool,
-    sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteRow},
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
 use crate::{
-    AuditFault, AuditRecord, ControlEntry, Engine, LedgerError, MemberSummary, audit, control, format, schema,
+    AuditFault, AuditRecord, ControlEntry, Engine, LedgerError, Location, MemberSummary, audit, control,
+    database::{self, DbRow, Pool},
+    format, schema, server,
 };
 
 mod progress;
@@ -29,7 +28,7 @@ pub use risk::{AssessedEntity, AssessmentStory, AssessmentView, ContributionView
 /// A reader of a data folder's ledger; clones share its few connections.
 #[derive(Clone, Debug)]
 pub struct Reader {
-    pub(crate) pool: SqlitePool,
+    pub(crate) pool: Pool,
 }
 
 /// An alert with what the ledger knows of it.
@@ -267,10 +266,10 @@ macro_rules! alerts_sql {
             $backfilled,
             " AS backfilled
              FROM alerts a LEFT JOIN incident_alerts i ON i.alert_id = a.alert_id
-             WHERE (?1 IS NULL OR ?1 = CASE WHEN a.state = 'open' AND a.content->>'state' = 'provisional'
-                                       THEN 'provisional' ELSE a.state END) AND (?2 IS NULL OR a.rule = ?2) AND (?3 IS NULL OR i.number = ?3)
-               AND (?4 IS NULL OR a.alert_id = ?4 OR a.thread = ?4)
-             ORDER BY a.changed_at DESC, a.alert_id LIMIT ?5"
+             WHERE ($1 IS NULL OR $1 = CASE WHEN a.state = 'open' AND a.content->>'state' = 'provisional'
+                                       THEN 'provisional' ELSE a.state END) AND ($2 IS NULL OR a.rule = $2) AND ($3 IS NULL OR i.number = $3)
+               AND ($4 IS NULL OR a.alert_id = $4 OR a.thread = $4)
+             ORDER BY a.changed_at DESC, a.alert_id LIMIT $5"
         )
     };
 }
@@ -279,7 +278,7 @@ macro_rules! alerts_sql {
 async fn connect(dir: &Path, options: SqliteConnectOptions) -> Result<Reader, LedgerError> {
     let store = LedgerError::store("open the file for reading");
     let pool = SqlitePoolOptions::new().max_connections(4).min_connections(0).acquire_timeout(Duration::from_secs(10));
-    let pool = pool.connect_with(options).await.map_err(&store)?;
+    let pool = Pool::Sqlite(pool.connect_with(options).await.map_err(&store)?);
     let mut connection = pool.acquire().await.map_err(&store)?;
     schema::check(&mut connection, dir).await?;
     drop(connection);
@@ -293,6 +292,13 @@ impl Reader {
     /// There is none, it is of a newer format, or it cannot be read.
     pub async fn open(dir: &Path) -> Result<Reader, LedgerError> {
         format::check(dir)?;
+        if let Some(location) = Location::of(dir)? {
+            let pool = server::readers(&location).await?;
+            let mut connection = pool.acquire().await.map_err(LedgerError::store("open the ledger for reading"))?;
+            schema::check(&mut connection, dir).await?;
+            drop(connection);
+            return Ok(Reader { pool });
+        }
         if !dir.join(schema::FILE).is_file() {
             return Err(LedgerError::Missing { dir: dir.to_path_buf() });
         }
@@ -325,16 +331,16 @@ impl Reader {
         // A folder of before that no engine of this version has taken yet lacks the table.
         let mut connection = self.pool.acquire().await.map_err(LedgerError::store("read alerts"))?;
         let rows = if schema::has_table(&mut connection, "backfilled").await? {
-            sqlx::query(alerts_sql!("EXISTS (SELECT 1 FROM backfilled b WHERE b.thread = a.thread)"))
+            database::query(alerts_sql!("EXISTS (SELECT 1 FROM backfilled b WHERE b.thread = a.thread)"))
         } else {
-            sqlx::query(alerts_sql!("false"))
+            database::query(alerts_sql!("false"))
         }
         .bind(&filter.state)
         .bind(&filter.rule)
         .bind(filter.incident)
         .bind(&filter.id)
         .bind(limit)
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut connection)
         .await
         .map_err(LedgerError::store("read alerts"))?;
         let mut alerts = rows.iter().map(alert_view).collect::<Result<Vec<_>, _>>()?;
@@ -377,23 +383,23 @@ impl Reader {
         limit: u32,
     ) -> Result<Vec<IncidentView>, LedgerError> {
         let store = LedgerError::store("read incidents");
-        let rows = sqlx::query(
+        let rows = database::query(
             "WITH best AS (
                  -- An alert on risk speaks of other alerts, by the hour: it gives an incident neither its name nor its time.
                  SELECT i.number, a.title, a.level, a.score, a.anchor, a.last_cell, a.state, a.rule = 'risk' AS of_risk,
                         row_number() OVER (PARTITION BY i.number ORDER BY a.state IN ('withdrawn', 'superseded'),
                                            a.rule = 'risk', a.score DESC, a.anchor, a.alert_id) AS place
                  FROM incident_alerts i JOIN alerts a ON a.alert_id = i.alert_id
-                 WHERE ?1 IS NULL OR i.number = ?1)
+                 WHERE $1 IS NULL OR i.number = $1)
              SELECT n.*, max(CASE WHEN place = 1 THEN b.title END) AS title,
                     max(CASE WHEN place = 1 THEN b.level END) AS level,
                     max(CASE WHEN place = 1 THEN b.score END) AS score,
                     coalesce(min(CASE WHEN NOT b.of_risk THEN b.anchor END), min(b.anchor)) AS first,
                     coalesce(max(CASE WHEN NOT b.of_risk THEN b.last_cell END), max(b.last_cell)) AS last,
-                    coalesce(sum(b.state NOT IN ('withdrawn', 'superseded')), 0) AS alerts
+                    count(CASE WHEN b.state NOT IN ('withdrawn', 'superseded') THEN 1 END) AS alerts
              FROM incidents n LEFT JOIN best b ON b.number = n.number
-             WHERE (?1 IS NULL OR n.number = ?1) AND (?2 OR n.state <> 'merged')
-             GROUP BY n.number ORDER BY n.number DESC LIMIT ?3",
+             WHERE ($1 IS NULL OR n.number = $1) AND ($2 OR n.state <> 'merged')
+             GROUP BY n.number ORDER BY n.number DESC LIMIT $3",
         )
         .bind(number)
         .bind(merged)
@@ -433,9 +439,9 @@ impl Reader {
             return Ok(BTreeMap::new());
         }
         let rows: Vec<(i64, String)> =
-            sqlx::query_as("SELECT number, content FROM incident_contents WHERE ?1 IS NULL OR number = ?1")
+            database::query_as("SELECT number, content FROM incident_contents WHERE $1 IS NULL OR number = $1")
                 .bind(number)
-                .fetch_all(&mut *connection)
+                .fetch_all(&mut connection)
                 .await
                 .map_err(&store)?;
         rows.into_iter()
@@ -453,12 +459,12 @@ impl Reader {
         timeline.extend(self.revisions(number).await?);
         let threads = Value::from(alerts.iter().map(|alert| alert.thread.clone()).collect::<Vec<_>>()).to_string();
         let ids = Value::from(alerts.iter().map(|alert| alert.alert_id.clone()).collect::<Vec<_>>()).to_string();
-        let rows = sqlx::query(
+        let rows = database::query(
             "SELECT i.*, act.target, act.kind AS action_kind, act.reason AS action_reason
              FROM intents i LEFT JOIN actions act ON act.id = i.action
-             WHERE i.state <> 'superseded' AND (i.thread IN (SELECT value FROM json_each(?1)) OR i.action IN (
+             WHERE i.state <> 'superseded' AND (i.thread IN (SELECT atom FROM json_each($1)) OR i.action IN (
                  SELECT x.id FROM actions x, json_each(x.alerts) j
-                 WHERE j.value IN (SELECT value FROM json_each(?2))))
+                 WHERE j.atom IN (SELECT atom FROM json_each($2))))
              ORDER BY i.id",
         )
         .bind(threads)
@@ -475,10 +481,10 @@ impl Reader {
 
     async fn revisions(&self, number: i64) -> Result<Vec<TimelineEntry>, LedgerError> {
         let store = LedgerError::store("read an incident's revisions");
-        let rows = sqlx::query(
+        let rows = database::query(
             "SELECT r.thread, r.revision, r.at, r.event, r.reason, a.title FROM alert_revisions r
              JOIN incident_alerts i ON i.alert_id = r.alert_id JOIN alerts a ON a.alert_id = r.alert_id
-             WHERE i.number = ? ORDER BY r.at, r.thread, r.revision",
+             WHERE i.number = $1 ORDER BY r.at, r.thread, r.revision",
         )
         .bind(number)
         .fetch_all(&self.pool)
@@ -508,7 +514,7 @@ impl Reader {
     /// The ledger cannot be read.
     pub async fn actions(&self, limit: u32) -> Result<Vec<ActionView>, LedgerError> {
         let store = LedgerError::store("read actions");
-        let rows = sqlx::query("SELECT * FROM actions ORDER BY id DESC LIMIT ?")
+        let rows = database::query("SELECT * FROM actions ORDER BY id DESC LIMIT $1")
             .bind(limit)
             .fetch_all(&self.pool)
             .await
@@ -528,7 +534,7 @@ impl Reader {
     /// The ledger cannot be read.
     pub async fn intents(&self, limit: u32) -> Result<Vec<IntentView>, LedgerError> {
         let store = LedgerError::store("read intents");
-        let rows = sqlx::query("SELECT * FROM intents ORDER BY id DESC LIMIT ?")
+        let rows = database::query("SELECT * FROM intents ORDER BY id DESC LIMIT $1")
             .bind(limit)
             .fetch_all(&self.pool)
             .await
@@ -578,7 +584,7 @@ impl Reader {
     /// The ledger cannot be read.
     pub async fn suppressed(&self, limit: u32) -> Result<Vec<SuppressedView>, LedgerError> {
         let store = LedgerError::store("read suppressed alerts");
-        let rows = sqlx::query("SELECT * FROM suppressed ORDER BY changed_at DESC, alert_id LIMIT ?")
+        let rows = database::query("SELECT * FROM suppressed ORDER BY changed_at DESC, alert_id LIMIT $1")
             .bind(limit)
             .fetch_all(&self.pool)
             .await
@@ -604,7 +610,7 @@ impl Reader {
     /// The ledger cannot be read.
     pub async fn epochs(&self, limit: u32) -> Result<Vec<(EpochRecord, Option<Time>)>, LedgerError> {
         let rows: Vec<(String, Option<i64>)> =
-            sqlx::query_as("SELECT record, watermark FROM epochs ORDER BY epoch DESC LIMIT ?")
+            database::query_as("SELECT record, watermark FROM epochs ORDER BY epoch DESC LIMIT $1")
                 .bind(limit)
                 .fetch_all(&self.pool)
                 .await
@@ -622,11 +628,12 @@ impl Reader {
     /// # Errors
     /// The ledger cannot be read.
     pub async fn epoch(&self, epoch: Epoch) -> Result<Option<(EpochRecord, Option<Time>)>, LedgerError> {
-        let row: Option<(String, Option<i64>)> = sqlx::query_as("SELECT record, watermark FROM epochs WHERE epoch = ?")
-            .bind(crate::apply::number(epoch))
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(LedgerError::store("read an epoch"))?;
+        let row: Option<(String, Option<i64>)> =
+            database::query_as("SELECT record, watermark FROM epochs WHERE epoch = $1")
+                .bind(crate::apply::number(epoch))
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(LedgerError::store("read an epoch"))?;
         row.map(|(record, watermark)| {
             let record = serde_json::from_str(&record).map_err(LedgerError::damaged("an epoch record"))?;
             Ok((record, watermark.map(Time::from_micros)))
@@ -641,28 +648,28 @@ impl Reader {
     pub async fn counts(&self) -> Result<Counts, LedgerError> {
         let store = LedgerError::store("count");
         Ok(Counts {
-            alerts: sqlx::query_as(
+            alerts: database::query_as(
                 "SELECT CASE WHEN state = 'open' AND content->>'state' = 'provisional' THEN 'provisional'
                         ELSE state END AS shown, count(*) FROM alerts GROUP BY shown ORDER BY shown",
             )
             .fetch_all(&self.pool)
             .await
             .map_err(&store)?,
-            incidents: sqlx::query_as("SELECT state, count(*) FROM incidents GROUP BY state ORDER BY state")
+            incidents: database::query_as("SELECT state, count(*) FROM incidents GROUP BY state ORDER BY state")
                 .fetch_all(&self.pool)
                 .await
                 .map_err(&store)?,
-            actions: sqlx::query_as("SELECT state, count(*) FROM actions GROUP BY state ORDER BY state")
+            actions: database::query_as("SELECT state, count(*) FROM actions GROUP BY state ORDER BY state")
                 .fetch_all(&self.pool)
                 .await
                 .map_err(&store)?,
-            intents: sqlx::query_as(
+            intents: database::query_as(
                 "SELECT receiver, state, count(*) FROM intents GROUP BY receiver, state ORDER BY receiver, state",
             )
             .fetch_all(&self.pool)
             .await
             .map_err(&store)?,
-            oldest_unfinished: sqlx::query_scalar::<_, Option<i64>>(
+            oldest_unfinished: database::query_scalar::<Option<i64>>(
                 "SELECT min(made_at) FROM intents WHERE state IN ('planned', 'trying')",
             )
             .fetch_one(&self.pool)
@@ -673,7 +680,7 @@ impl Reader {
     }
 }
 
-fn alert_view(row: &SqliteRow) -> Result<AlertView, LedgerError> {
+fn alert_view(row: &DbRow) -> Result<AlertView, LedgerError> {
     let store = LedgerError::store("read an alert");
     let content: String = row.try_get("content").map_err(&store)?;
     let content: Value = serde_json::from_str(&content).map_err(LedgerError::damaged("an alert's content"))?;
@@ -700,7 +707,7 @@ fn alert_view(row: &SqliteRow) -> Result<AlertView, LedgerError> {
     })
 }
 
-fn action_view(row: &SqliteRow, alerts: Vec<String>) -> Result<ActionView, sqlx::Error> {
+fn action_view(row: &DbRow, alerts: Vec<String>) -> Result<ActionView, sqlx::Error> {
     let maybe = |column: &str| row.try_get::<Option<i64>, _>(column).map(|at| at.map(Time::from_micros));
     Ok(ActionView {
         id: row.try_get("id")?,
@@ -718,7 +725,7 @@ fn action_view(row: &SqliteRow, alerts: Vec<String>) -> Result<ActionView, sqlx:
     })
 }
 
-fn intent_view(row: &SqliteRow) -> Result<IntentView, sqlx::Error> {
+fn intent_view(row: &DbRow) -> Result<IntentView, sqlx::Error> {
     Ok(IntentView {
         id: row.try_get("id")?,
         kind: row.try_get("kind")?,
@@ -736,7 +743,7 @@ fn intent_view(row: &SqliteRow) -> Result<IntentView, sqlx::Error> {
     })
 }
 
-fn receipt(row: &SqliteRow) -> Result<Option<Value>, sqlx::Error> {
+fn receipt(row: &DbRow) -> Result<Option<Value>, sqlx::Error> {
     let text: Option<String> = row.try_get("receipt")?;
     Ok(text.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))))
 }
@@ -781,7 +788,7 @@ fn began(alert: &AlertView) -> Option<TimelineEntry> {
 }
 
 /// A message or an action, as it went.
-fn done(row: &SqliteRow) -> Result<TimelineEntry, LedgerError> {
+fn done(row: &DbRow) -> Result<TimelineEntry, LedgerError> {
     let store = LedgerError::store("read a message or an action");
     let view = intent_view(row).map_err(&store)?;
     let target: Option<String> = row.try_get("target").map_err(&store)?;
@@ -814,10 +821,10 @@ fn tenths(score: Option<i64>) -> f64 {
     score.and_then(|score| i32::try_from(score).ok()).map_or(0.0, f64::from) / 10.0
 }
 
-fn time(row: &SqliteRow, column: &str) -> Result<Time, sqlx::Error> {
+fn time(row: &DbRow, column: &str) -> Result<Time, sqlx::Error> {
     row.try_get(column).map(Time::from_micros)
 }
 
-fn cell(row: &SqliteRow, column: &str) -> Result<Option<Time>, sqlx::Error> {
+fn cell(row: &DbRow, column: &str) -> Result<Option<Time>, sqlx::Error> {
     row.try_get::<Option<i64>, _>(column).map(|cell| cell.map(Time::from_seconds))
 }

@@ -2,7 +2,7 @@
 
 use cf_types::{Alert, Cell, Epoch, Hub, Incident, Tenant};
 
-use crate::{Ledger, LedgerError, apply::number};
+use crate::{Ledger, LedgerError, apply::number, database};
 
 /// What was sealed, and still counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,11 +22,11 @@ impl Ledger {
     pub async fn sealed_upto(&self, last: Epoch, anchor_min: Cell) -> Result<Sealed, LedgerError> {
         let store = LedgerError::store("read the sealed alerts");
         let mut writer = self.writer().await;
-        let alerts: Vec<String> = sqlx::query_scalar(
+        let alerts: Vec<String> = database::query_scalar(
             "SELECT a.content FROM alerts a
              LEFT JOIN incident_alerts i ON i.alert_id = a.alert_id LEFT JOIN incidents n ON n.number = i.number
-             WHERE a.state = 'sealed' AND a.changed_epoch <= ?1
-               AND (a.anchor >= ?2 OR n.state = 'open' OR n.changed_epoch > ?1)
+             WHERE a.state = 'sealed' AND a.changed_epoch <= $1
+               AND (a.anchor >= $2 OR n.state = 'open' OR n.changed_epoch > $1)
              ORDER BY a.alert_id",
         )
         .bind(number(last))
@@ -34,9 +34,9 @@ impl Ledger {
         .fetch_all(&mut *writer)
         .await
         .map_err(&store)?;
-        let contents: Vec<String> = sqlx::query_scalar(
+        let contents: Vec<String> = database::query_scalar(
             "SELECT c.content FROM incident_contents c JOIN incidents n ON n.number = c.number
-             WHERE n.state = 'open' OR n.changed_epoch > ?1",
+             WHERE n.state = 'open' OR n.changed_epoch > $1",
         )
         .bind(number(last))
         .fetch_all(&mut *writer)

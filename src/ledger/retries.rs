@@ -10,9 +10,14 @@ use std::collections::BTreeMap;
 use cf_spool::record::{self, RecordDecoder};
 use cf_types::{Epoch, Record, Time};
 use serde_json::{Value, json};
-use sqlx::{Connection as _, Row as _, SqliteConnection};
 
-use crate::{ControlLog, Ledger, LedgerError, Reader, apply::number, control, schema};
+use crate::{
+    ControlLog, Ledger, LedgerError, Reader,
+    apply::number,
+    control,
+    database::{self, Connection},
+    schema,
+};
 
 /// Records go through again; the body names the rejects.
 pub const RETRY: &str = "reject_retry";
@@ -56,8 +61,9 @@ impl ControlLog {
         at: Time,
     ) -> Result<Option<(i64, usize)>, LedgerError> {
         let store = LedgerError::store("let rejects go through again");
-        let mut transaction = self.connection().begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+        let mut transaction = self.connection().begin().await.map_err(&store)?;
         if schema::format_of(&mut transaction).await? != Some(crate::format::FORMAT) {
+            transaction.rollback().await.map_err(&store)?;
             let why = "the data folder has an older format; start `counterflow run` on it once, which migrates it";
             return Err(LedgerError::Fact { why: why.to_owned() });
         }
@@ -66,20 +72,22 @@ impl ControlLog {
         let mut new: BTreeMap<RejectKey, &Retry> = BTreeMap::new();
         new.extend(keys.into_iter().zip(retries).filter(|(key, _)| !known.contains_key(key)));
         if new.is_empty() {
+            transaction.rollback().await.map_err(&store)?;
             return Ok(None);
         }
         if new.len() > RECORDS_MAX {
+            transaction.rollback().await.map_err(&store)?;
             return Err(LedgerError::Fact { why: format!("at most {RECORDS_MAX} records go through again at once") });
         }
         let body = json!({"rejects": new.keys().collect::<Vec<_>>()}).to_string();
         let seq = control::append_in(&mut transaction, RETRY, &body, author, reason, at).await?;
         for ((tenant, source, origin, offset, index, epoch), retry) in &new {
-            sqlx::query("INSERT INTO retries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
+            database::query("INSERT INTO retries VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)")
                 .bind(tenant)
                 .bind(source)
                 .bind(origin)
                 .bind(number(*offset))
-                .bind(index)
+                .bind(i64::from(*index))
                 .bind(number(*epoch))
                 .bind(seq)
                 .bind(at.micros())
@@ -101,8 +109,8 @@ impl Ledger {
     pub async fn retried(&self, seq: i64) -> Result<Vec<Record>, LedgerError> {
         let store = LedgerError::store("read records that go through again");
         let mut decoder = RecordDecoder::default();
-        let rows = sqlx::query(
-            "SELECT record FROM retries WHERE seq = ? AND record IS NOT NULL
+        let rows = database::query(
+            "SELECT record FROM retries WHERE seq = $1 AND record IS NOT NULL
              ORDER BY tenant, source, origin, record_offset, record_index, reject_epoch",
         )
         .bind(seq)
@@ -133,15 +141,16 @@ impl Reader {
 }
 
 async fn known(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     keys: &[RejectKey],
 ) -> Result<BTreeMap<RejectKey, (i64, Time)>, LedgerError> {
     let store = LedgerError::store("read what went through again");
-    let rows = sqlx::query(
+    let rows = database::query(
         "SELECT r.tenant, r.source, r.origin, r.record_offset, r.record_index, r.reject_epoch, r.seq, r.at
-         FROM json_each(?) AS k JOIN retries AS r
+         FROM json_each($1) AS k JOIN retries AS r
            ON r.tenant = k.value->>0 AND r.source = k.value->>1 AND r.origin = k.value->>2
-          AND r.record_offset = k.value->>3 AND r.record_index = k.value->>4 AND r.reject_epoch = k.value->>5",
+          AND r.record_offset = CAST(k.value->>3 AS BIGINT) AND r.record_index = CAST(k.value->>4 AS BIGINT)
+          AND r.reject_epoch = CAST(k.value->>5 AS BIGINT)",
     )
     .bind(Value::from_iter(keys.iter().map(|key| json!(key))).to_string())
     .fetch_all(connection)
@@ -165,10 +174,10 @@ async fn known(
 }
 
 /// Lets go of the records whose epochs need no replay any more: those up to the control log's position in `epoch`.
-pub(crate) async fn trim(connection: &mut SqliteConnection, epoch: Epoch) -> Result<(), LedgerError> {
-    sqlx::query(
+pub(crate) async fn trim(connection: &mut Connection<'_>, epoch: Epoch) -> Result<(), LedgerError> {
+    database::query(
         "UPDATE retries SET record = NULL
-         WHERE record IS NOT NULL AND seq <= (SELECT json_extract(record, '$.control') FROM epochs WHERE epoch = ?)",
+         WHERE record IS NOT NULL AND seq <= (SELECT CAST(record->>'control' AS BIGINT) FROM epochs WHERE epoch = $1)",
     )
     .bind(number(epoch))
     .execute(connection)

@@ -6,15 +6,18 @@
 use std::{path::Path, time::Duration};
 
 use sqlx::{
-    ConnectOptions as _, Connection as _, Row as _, SqliteConnection,
+    AssertSqlSafe, ConnectOptions as _,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
 use crate::{
     LedgerError,
+    database::{self, Connection},
     format::{self, FORMAT},
     sinks,
 };
+
+mod postgres;
 
 /// The ledger's file in a data folder.
 pub(crate) const FILE: &str = "ledger.db";
@@ -272,12 +275,14 @@ pub(crate) fn bare(incident: &cf_types::Incident) -> cf_types::Incident {
 }
 
 /// Whether a table is there: a file that only readers of this version have opened lacks those that came later.
-pub(crate) async fn has_table(connection: &mut SqliteConnection, name: &str) -> Result<bool, LedgerError> {
-    sqlx::query_scalar("SELECT count(*) > 0 FROM sqlite_schema WHERE type = 'table' AND name = ?")
-        .bind(name)
-        .fetch_one(connection)
-        .await
-        .map_err(LedgerError::store("look for a table"))
+pub(crate) async fn has_table(connection: &mut Connection<'_>, name: &str) -> Result<bool, LedgerError> {
+    let sql = if connection.is_postgres() {
+        "SELECT EXISTS (SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                        WHERE n.nspname = current_schema() AND c.relname = $1)"
+    } else {
+        "SELECT count(*) > 0 FROM sqlite_schema WHERE type = 'table' AND name = $1"
+    };
+    database::query_scalar(sql).bind(name).fetch_one(connection).await.map_err(LedgerError::store("look for a table"))
 }
 
 /// Options of a connection that writes. `create` is for the engine only.
@@ -306,25 +311,42 @@ pub(crate) fn reading_file(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-/// Makes the tables in an empty file, or checks that we know the format of what is there.
-pub(crate) async fn prepare(connection: &mut SqliteConnection, dir: &Path) -> Result<(), LedgerError> {
+/// Opens the file of a folder to write. `create` is for the engine only.
+pub(crate) async fn connect(dir: &Path, create: bool) -> Result<Connection<'static>, sqlx::Error> {
+    writing(dir, create).connect().await.map(Connection::sqlite)
+}
+
+/// Makes the tables in an empty ledger, or checks that we know the format of what is there.
+pub(crate) async fn prepare(connection: &mut Connection<'_>, dir: &Path) -> Result<(), LedgerError> {
     let store = LedgerError::store("create the tables");
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
-    let empty: bool = sqlx::query_scalar("SELECT count(*) = 0 FROM sqlite_schema WHERE type = 'table'")
-        .fetch_one(&mut *transaction)
-        .await
-        .map_err(&store)?;
-    if empty {
-        sqlx::raw_sql(TABLES).execute(&mut *transaction).await.map_err(&store)?;
+    let is_postgres = connection.is_postgres();
+    let mut transaction = connection.begin().await.map_err(&store)?;
+    let empty = if is_postgres {
+        !has_table(&mut transaction, "meta").await?
+    } else {
+        database::query_scalar("SELECT count(*) = 0 FROM sqlite_schema WHERE type = 'table'")
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(&store)?
+    };
+    if !empty {
+        check(&mut transaction, dir).await?;
     }
-    check(&mut transaction, dir).await?;
-    sqlx::raw_sql(TABLES_SINCE).execute(&mut *transaction).await.map_err(&store)?;
-    sqlx::raw_sql(sinks::TABLES).execute(&mut *transaction).await.map_err(&store)?;
+    if is_postgres {
+        transaction.run(AssertSqlSafe(postgres::tables(empty))).await.map_err(&store)?;
+    } else {
+        if empty {
+            transaction.run(TABLES).await.map_err(&store)?;
+        }
+        transaction.run(TABLES_SINCE).await.map_err(&store)?;
+        transaction.run(sinks::TABLES).await.map_err(&store)?;
+        transaction.run(sinks::TRIGGERS).await.map_err(&store)?;
+    }
     transaction.commit().await.map_err(&store)
 }
 
 /// Refuses a file of a format that we do not know.
-pub(crate) async fn check(connection: &mut SqliteConnection, dir: &Path) -> Result<(), LedgerError> {
+pub(crate) async fn check(connection: &mut Connection<'_>, dir: &Path) -> Result<(), LedgerError> {
     match format_of(connection).await? {
         Some(found) if found > FORMAT => Err(format::newer(dir, found, None)),
         Some(_) | None => Ok(()),
@@ -332,23 +354,22 @@ pub(crate) async fn check(connection: &mut SqliteConnection, dir: &Path) -> Resu
 }
 
 /// The format that the ledger states; `None` where there are no tables yet.
-pub(crate) async fn format_of(connection: &mut SqliteConnection) -> Result<Option<u32>, LedgerError> {
+pub(crate) async fn format_of(connection: &mut Connection<'_>) -> Result<Option<u32>, LedgerError> {
     if !has_table(connection, "meta").await? {
         return Ok(None);
     }
-    let found: Option<String> = sqlx::query("SELECT value FROM meta WHERE key = 'format_version'")
+    let found: Option<String> = database::query_scalar("SELECT value FROM meta WHERE key = 'format_version'")
         .fetch_optional(connection)
         .await
-        .and_then(|row| row.map(|row| row.try_get(0)).transpose())
         .map_err(LedgerError::store("read the format version"))?;
     // A format that is no number is nothing that we wrote: treated as from the far future.
     Ok(Some(found.and_then(|text| text.parse().ok()).unwrap_or(u32::MAX)))
 }
 
 /// Makes an older ledger one of our format; what of it was copied before is the caller's matter.
-pub(crate) async fn migrate(connection: &mut SqliteConnection) -> Result<(), LedgerError> {
+pub(crate) async fn migrate(connection: &mut Connection<'_>) -> Result<(), LedgerError> {
     // From 1 to 2 only tables came, which `prepare` makes.
-    sqlx::query("UPDATE meta SET value = ? WHERE key = 'format_version'")
+    database::query("UPDATE meta SET value = $1 WHERE key = 'format_version'")
         .bind(FORMAT.to_string())
         .execute(connection)
         .await

@@ -11,9 +11,13 @@ use std::collections::BTreeSet;
 use cf_types::{Epoch, Incident, Time};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteRow};
 
-use crate::{ControlLog, Ledger, LedgerError, Reader, apply::number, schema};
+use crate::{
+    ControlLog, Ledger, LedgerError, Reader,
+    apply::number,
+    database::{self, Connection, DbRow},
+    schema,
+};
 
 // The row of an id that some sink was not told yet keeps its epoch under its new number: from there on its revisions are
 // told. It is written under another id first, since it is made from the row that it takes the place of.
@@ -36,9 +40,9 @@ macro_rules! noted {
     };
 }
 
-/// The tables, and what notes changes. They came later than the others: made in older files too.
-pub(crate) const TABLES: &str = concat!(
-    "CREATE TABLE IF NOT EXISTS sinks(
+/// The tables. They came later than the others: made in older files too.
+pub(crate) const TABLES: &str = "
+     CREATE TABLE IF NOT EXISTS sinks(
          name TEXT PRIMARY KEY,
          topics TEXT NOT NULL,
          cursor INTEGER NOT NULL,
@@ -64,7 +68,11 @@ pub(crate) const TABLES: &str = concat!(
          reason TEXT NOT NULL,
          at INTEGER NOT NULL,
          PRIMARY KEY (sink, kind, id)
-     ) STRICT, WITHOUT ROWID;\n",
+     ) STRICT, WITHOUT ROWID;
+";
+
+/// What notes changes, in SQLite; PostgreSQL's is in `schema/postgres.rs`.
+pub(crate) const TRIGGERS: &str = concat!(
     noted!("alerts_came", "INSERT ON alerts", "alert", "NEW.alert_id", "0"),
     noted!("alerts_changed", "UPDATE ON alerts", "alert", "NEW.alert_id", "0"),
     noted!("alerts_went", "DELETE ON alerts", "alert", "OLD.alert_id", "1"),
@@ -180,11 +188,11 @@ impl Ledger {
     pub async fn sink_register(&self, name: &str, topics: &str, at: Time) -> Result<Cursor, LedgerError> {
         let store = LedgerError::store("register a sink");
         let mut writer = self.writer().await;
-        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
-        sqlx::query(
-            "INSERT INTO sinks VALUES (?1, ?2, 0, (SELECT upper FROM engine), ?3)
+        let mut transaction = writer.begin().await.map_err(&store)?;
+        database::query(
+            "INSERT INTO sinks VALUES ($1, $2, 0, (SELECT upper FROM engine), $3)
              ON CONFLICT (name) DO UPDATE SET topics = excluded.topics, cursor = 0, epoch = excluded.epoch,
-                 changed_at = excluded.changed_at WHERE topics <> excluded.topics",
+                 changed_at = excluded.changed_at WHERE sinks.topics <> excluded.topics",
         )
         .bind(name)
         .bind(topics)
@@ -193,7 +201,7 @@ impl Ledger {
         .await
         .map_err(&store)?;
         // Nothing when another sink is there already: then all is noted.
-        sqlx::query(NOTE_ALL).execute(&mut *transaction).await.map_err(&store)?;
+        database::query(NOTE_ALL).execute(&mut *transaction).await.map_err(&store)?;
         let cursor = cursor_of(&mut transaction, name).await?;
         transaction.commit().await.map_err(&store)?;
         Ok(cursor.unwrap_or(Cursor { seq: 0, epoch: 0 }))
@@ -206,18 +214,20 @@ impl Ledger {
     pub async fn sink_advance(&self, name: &str, from: Cursor, upto: Cursor, at: Time) -> Result<bool, LedgerError> {
         let store = LedgerError::store("move a sink's cursor");
         let mut writer = self.writer().await;
-        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
-        let moved = sqlx::query("UPDATE sinks SET cursor = ?, epoch = ?, changed_at = ? WHERE name = ? AND cursor = ?")
-            .bind(upto.seq)
-            .bind(number(upto.epoch))
-            .bind(at.micros())
-            .bind(name)
-            .bind(from.seq)
-            .execute(&mut *transaction)
-            .await
-            .map_err(&store)?;
+        let mut transaction = writer.begin().await.map_err(&store)?;
+        let moved = database::query(
+            "UPDATE sinks SET cursor = $1, epoch = $2, changed_at = $3 WHERE name = $4 AND cursor = $5",
+        )
+        .bind(upto.seq)
+        .bind(number(upto.epoch))
+        .bind(at.micros())
+        .bind(name)
+        .bind(from.seq)
+        .execute(&mut *transaction)
+        .await
+        .map_err(&store)?;
         // What is gone and told to everybody need not be remembered.
-        sqlx::query("DELETE FROM changes WHERE gone = 1 AND seq <= (SELECT min(cursor) FROM sinks)")
+        database::query("DELETE FROM changes WHERE gone = 1 AND seq <= (SELECT min(cursor) FROM sinks)")
             .execute(&mut *transaction)
             .await
             .map_err(&store)?;
@@ -237,10 +247,10 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         let store = LedgerError::store("note what a sink could not take");
         let mut writer = self.writer().await;
-        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+        let mut transaction = writer.begin().await.map_err(&store)?;
         let told: Vec<Value> = told.iter().map(|(kind, id)| json!([kind, id])).collect();
-        sqlx::query(
-            "DELETE FROM sink_rejects WHERE sink = ? AND (kind, id) IN (SELECT value->>0, value->>1 FROM json_each(?))",
+        database::query(
+            "DELETE FROM sink_rejects WHERE sink = $1 AND (kind, id) IN (SELECT value->>0, value->>1 FROM json_each($2))",
         )
         .bind(sink)
         .bind(Value::Array(told).to_string())
@@ -248,18 +258,22 @@ impl Ledger {
         .await
         .map_err(&store)?;
         for reject in rejects {
-            sqlx::query("INSERT OR REPLACE INTO sink_rejects VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
-                .bind(sink)
-                .bind(&reject.kind)
-                .bind(&reject.id)
-                .bind(reject.revision)
-                .bind(reject.bytes)
-                .bind(&reject.code)
-                .bind(&reject.reason)
-                .bind(reject.at.micros())
-                .execute(&mut *transaction)
-                .await
-                .map_err(&store)?;
+            database::query(
+                "INSERT INTO sink_rejects VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+                 ON CONFLICT (sink, kind, id) DO UPDATE SET revision = excluded.revision, bytes = excluded.bytes,
+                     code = excluded.code, reason = excluded.reason, at = excluded.at",
+            )
+            .bind(sink)
+            .bind(&reject.kind)
+            .bind(&reject.id)
+            .bind(reject.revision)
+            .bind(reject.bytes)
+            .bind(&reject.code)
+            .bind(&reject.reason)
+            .bind(reject.at.micros())
+            .execute(&mut *transaction)
+            .await
+            .map_err(&store)?;
         }
         transaction.commit().await.map_err(&store)
     }
@@ -271,8 +285,8 @@ impl ControlLog {
     /// # Errors
     /// The ledger cannot be written.
     pub async fn sink_resend(&mut self, name: &str, at: Time) -> Result<bool, LedgerError> {
-        let asked = "UPDATE sinks SET cursor = 0, epoch = (SELECT upper FROM engine), changed_at = ?2 WHERE name = ?1";
-        sqlx::query(asked)
+        let asked = "UPDATE sinks SET cursor = 0, epoch = (SELECT upper FROM engine), changed_at = $2 WHERE name = $1";
+        database::query(asked)
             .bind(name)
             .bind(at.micros())
             .execute(self.connection())
@@ -287,19 +301,19 @@ impl ControlLog {
     /// The ledger cannot be written.
     pub async fn sink_forget(&mut self, name: &str) -> Result<bool, LedgerError> {
         let store = LedgerError::store("forget a sink");
-        let mut transaction = self.connection().begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
-        let gone = sqlx::query("DELETE FROM sinks WHERE name = ?")
+        let mut transaction = self.connection().begin().await.map_err(&store)?;
+        let gone = database::query("DELETE FROM sinks WHERE name = $1")
             .bind(name)
             .execute(&mut *transaction)
             .await
             .map_err(&store)?
             .rows_affected();
-        sqlx::query("DELETE FROM sink_rejects WHERE sink = ?")
+        database::query("DELETE FROM sink_rejects WHERE sink = $1")
             .bind(name)
             .execute(&mut *transaction)
             .await
             .map_err(&store)?;
-        sqlx::query("DELETE FROM changes WHERE NOT EXISTS (SELECT 1 FROM sinks)")
+        database::query("DELETE FROM changes WHERE NOT EXISTS (SELECT 1 FROM sinks)")
             .execute(&mut *transaction)
             .await
             .map_err(&store)?;
@@ -319,10 +333,12 @@ impl Reader {
         if !schema::has_table(&mut connection, "sinks").await? {
             return Ok(Vec::new());
         }
-        sqlx::query_as("SELECT name, (SELECT count(*) FROM changes WHERE seq > sinks.cursor) FROM sinks ORDER BY name")
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(&store)
+        database::query_as(
+            "SELECT name, (SELECT count(*) FROM changes WHERE seq > sinks.cursor) FROM sinks ORDER BY name",
+        )
+        .fetch_all(&mut connection)
+        .await
+        .map_err(&store)
     }
 
     /// What a sink could not take whole, by sink, kind and id; at most 1,000.
@@ -335,13 +351,14 @@ impl Reader {
         if !schema::has_table(&mut connection, "sink_rejects").await? {
             return Ok(Vec::new());
         }
-        let rows =
-            sqlx::query("SELECT * FROM sink_rejects WHERE ?1 IS NULL OR sink = ?1 ORDER BY sink, kind, id LIMIT 1000")
-                .bind(sink)
-                .fetch_all(&mut *connection)
-                .await
-                .map_err(&store)?;
-        let read = |row: &SqliteRow| {
+        let rows = database::query(
+            "SELECT * FROM sink_rejects WHERE $1 IS NULL OR sink = $1 ORDER BY sink, kind, id LIMIT 1000",
+        )
+        .bind(sink)
+        .fetch_all(&mut connection)
+        .await
+        .map_err(&store)?;
+        let read = |row: &DbRow| {
             Ok(SinkReject {
                 sink: row.try_get("sink")?,
                 kind: row.try_get("kind")?,
@@ -380,9 +397,9 @@ impl Reader {
         let store = LedgerError::store("read what changed");
         let mut connection = self.pool.acquire().await.map_err(&store)?;
         // One snapshot: a record is never older than the number that it is told under.
-        let mut transaction = connection.begin().await.map_err(&store)?;
+        let mut transaction = connection.snapshot().await.map_err(&store)?;
         let rows: Vec<(i64, String, String, i64)> =
-            sqlx::query_as("SELECT seq, kind, id, epoch FROM changes WHERE seq > ? ORDER BY seq LIMIT ?")
+            database::query_as("SELECT seq, kind, id, epoch FROM changes WHERE seq > $1 ORDER BY seq LIMIT $2")
                 .bind(after.seq)
                 .bind(ids_max)
                 .fetch_all(&mut *transaction)
@@ -406,19 +423,19 @@ impl Reader {
 }
 
 /// Lets all sinks begin again with everything as it stands: what they were told may be newer than what a restored ledger has.
-pub(crate) async fn begin_again(connection: &mut SqliteConnection) -> Result<(), LedgerError> {
+pub(crate) async fn begin_again(connection: &mut Connection<'_>) -> Result<(), LedgerError> {
     if !schema::has_table(connection, "sinks").await? {
         return Ok(());
     }
-    sqlx::query("UPDATE sinks SET cursor = 0, epoch = (SELECT upper FROM engine)")
+    database::query("UPDATE sinks SET cursor = 0, epoch = (SELECT upper FROM engine)")
         .execute(connection)
         .await
         .map(drop)
         .map_err(LedgerError::store("let sinks begin again"))
 }
 
-async fn cursor_of(connection: &mut SqliteConnection, name: &str) -> Result<Option<Cursor>, LedgerError> {
-    let row: Option<(i64, i64)> = sqlx::query_as("SELECT cursor, epoch FROM sinks WHERE name = ?")
+async fn cursor_of(connection: &mut Connection<'_>, name: &str) -> Result<Option<Cursor>, LedgerError> {
+    let row: Option<(i64, i64)> = database::query_as("SELECT cursor, epoch FROM sinks WHERE name = $1")
         .bind(name)
         .fetch_optional(connection)
         .await
@@ -428,7 +445,7 @@ async fn cursor_of(connection: &mut SqliteConnection, name: &str) -> Result<Opti
 
 /// The records of an id, and about how many bytes they are.
 async fn records(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     kind: ChangeKind,
     id: &str,
     seq: i64,
@@ -445,15 +462,15 @@ async fn records(
 
 /// An alert: its revisions since an epoch, and the row as it stands.
 async fn alert(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     id: &str,
     since: Epoch,
 ) -> Result<(Vec<Option<Value>>, usize), LedgerError> {
     let store = LedgerError::store("read an alert that changed");
-    let now = sqlx::query(
+    let now = database::query(
         "SELECT a.tenant, a.thread, a.revision, a.changed_epoch AS epoch, a.changed_at AS at, a.state, a.reason,
                 a.superseded_by, a.content, i.number AS incident
-         FROM alerts a LEFT JOIN incident_alerts i ON i.alert_id = a.alert_id WHERE a.alert_id = ?",
+         FROM alerts a LEFT JOIN incident_alerts i ON i.alert_id = a.alert_id WHERE a.alert_id = $1",
     )
     .bind(id)
     .fetch_optional(&mut *connection)
@@ -461,10 +478,10 @@ async fn alert(
     .map_err(&store)?;
     let Some(now) = now else { return Ok((vec![None], 0)) };
     let stands: (i64, i64) = (now.try_get("epoch").map_err(&store)?, now.try_get("revision").map_err(&store)?);
-    let before = sqlx::query(
-        "SELECT ?2 AS tenant, thread, revision, epoch, at, state, reason, NULL AS superseded_by, content,
+    let before = database::query(
+        "SELECT $2 AS tenant, thread, revision, epoch, at, state, reason, NULL AS superseded_by, content,
                 NULL AS incident
-         FROM alert_revisions WHERE alert_id = ?1 AND epoch >= ?3 AND (epoch, revision) <> (?4, ?5)
+         FROM alert_revisions WHERE alert_id = $1 AND epoch >= $3 AND (epoch, revision) <> ($4, $5)
          ORDER BY epoch, revision",
     )
     .bind(id)
@@ -484,7 +501,7 @@ async fn alert(
     Ok((records, bytes))
 }
 
-fn alert_record(row: &SqliteRow, id: &str) -> Result<(Value, usize), LedgerError> {
+fn alert_record(row: &DbRow, id: &str) -> Result<(Value, usize), LedgerError> {
     let store = LedgerError::store("read an alert that changed");
     let content: String = row.try_get("content").map_err(&store)?;
     let length = content.len() + 512;
@@ -508,17 +525,13 @@ fn alert_record(row: &SqliteRow, id: &str) -> Result<(Value, usize), LedgerError
 }
 
 /// An incident as it stands. The ledger counts no revisions of incidents: the number of the change is one.
-async fn incident(
-    connection: &mut SqliteConnection,
-    id: &str,
-    seq: i64,
-) -> Result<Option<(Value, usize)>, LedgerError> {
+async fn incident(connection: &mut Connection<'_>, id: &str, seq: i64) -> Result<Option<(Value, usize)>, LedgerError> {
     let store = LedgerError::store("read an incident that changed");
-    let row = sqlx::query(
+    let row = database::query(
         "SELECT n.*, c.content,
                 (SELECT json_group_array(alert_id) FROM
-                    (SELECT alert_id FROM incident_alerts WHERE number = n.number ORDER BY alert_id)) AS alerts
-         FROM incidents n LEFT JOIN incident_contents c ON c.number = n.number WHERE n.number = CAST(? AS INTEGER)",
+                    (SELECT alert_id FROM incident_alerts WHERE number = n.number ORDER BY alert_id) AS members) AS alerts
+         FROM incidents n LEFT JOIN incident_contents c ON c.number = n.number WHERE n.number = CAST($1 AS BIGINT)",
     )
     .bind(id)
     .fetch_optional(connection)
@@ -555,11 +568,11 @@ async fn incident(
 }
 
 /// An application of an action as it stands; its epoch is that of the last intent for it.
-async fn action(connection: &mut SqliteConnection, id: &str, seq: i64) -> Result<Option<(Value, usize)>, LedgerError> {
+async fn action(connection: &mut Connection<'_>, id: &str, seq: i64) -> Result<Option<(Value, usize)>, LedgerError> {
     let store = LedgerError::store("read an action that changed");
-    let row = sqlx::query(
+    let row = database::query(
         "SELECT a.*, (SELECT max(epoch) FROM intents WHERE action = a.id) AS epoch
-         FROM actions a WHERE id = CAST(? AS INTEGER)",
+         FROM actions a WHERE id = CAST($1 AS BIGINT)",
     )
     .bind(id)
     .fetch_optional(connection)

@@ -88,7 +88,7 @@ async fn check(world: &World, topic: &Topic) {
 /// Every revision was told since the sink was registered, each for the first time in order.
 async fn check_revisions(world: &World, topic: &Topic) {
     let rows: Vec<(String, String, i64)> =
-        sqlx::query_as("SELECT alert_id, thread, revision FROM alert_revisions ORDER BY alert_id, epoch, revision")
+        database::query_as("SELECT alert_id, thread, revision FROM alert_revisions ORDER BY alert_id, epoch, revision")
             .fetch_all(&mut *world.ledger.writer().await)
             .await
             .unwrap();
@@ -193,7 +193,7 @@ async fn what_is_erased_is_a_tombstone_for_every_sink_and_then_forgotten() {
     one.take_all(&world).await;
     two.take_all(&world).await;
     assert_eq!(one.state.len(), 2);
-    sqlx::query("DELETE FROM alerts WHERE alert_id = ?")
+    database::query("DELETE FROM alerts WHERE alert_id = $1")
         .bind(a.id.to_string())
         .execute(&mut *world.ledger.writer().await)
         .await
@@ -201,7 +201,7 @@ async fn what_is_erased_is_a_tombstone_for_every_sink_and_then_forgotten() {
     one.take_all(&world).await;
     let noted = async || -> i64 {
         let count = "SELECT count(*) FROM changes WHERE gone = 1";
-        sqlx::query_scalar(count).fetch_one(&mut *world.ledger.writer().await).await.unwrap()
+        database::query_scalar(count).fetch_one(&mut *world.ledger.writer().await).await.unwrap()
     };
     assert_eq!((one.state.len(), two.state.len(), noted().await), (1, 2, 1));
     two.take_all(&world).await;
@@ -212,7 +212,10 @@ async fn what_is_erased_is_a_tombstone_for_every_sink_and_then_forgotten() {
 async fn without_a_sink_nothing_is_noted_and_a_forgotten_one_leaves_nothing() {
     let mut world = World::new().await;
     let noted = async |world: &World| -> i64 {
-        sqlx::query_scalar("SELECT count(*) FROM changes").fetch_one(&mut *world.ledger.writer().await).await.unwrap()
+        database::query_scalar("SELECT count(*) FROM changes")
+            .fetch_one(&mut *world.ledger.writer().await)
+            .await
+            .unwrap()
     };
     world.epoch(vec![came(&alert("a", 1))], Vec::new()).await;
     assert_eq!(noted(&world).await, 0);

@@ -1,9 +1,12 @@
 //! What models said of alerts, in the control log: one record a decision, and one when another model begins to answer.
 
 use cf_types::{Alert, AlertId, Decision, Time};
-use sqlx::{Connection as _, SqliteConnection};
 
-use crate::{ControlEntry, ControlLog, Ledger, LedgerError, control, read::Reader};
+use crate::{
+    ControlEntry, ControlLog, Ledger, LedgerError, control,
+    database::{self, Connection},
+    read::Reader,
+};
 
 /// A model's decision about an alert; the body is a [`Decision`] as JSON.
 pub const SCORE: &str = "score";
@@ -33,7 +36,7 @@ impl ControlLog {
     /// The ledger cannot be written; then none was appended.
     pub async fn append_decisions(&mut self, decisions: &[Decision], at: Time) -> Result<Option<i64>, LedgerError> {
         let store = LedgerError::store("append decisions to the control log");
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+        let mut transaction = self.connection.begin().await.map_err(&store)?;
         let mut last = None;
         for decision in decisions {
             let body = serde_json::to_string(decision).map_err(LedgerError::damaged("a decision"))?;
@@ -58,7 +61,7 @@ impl ControlLog {
         at: Time,
     ) -> Result<(), LedgerError> {
         let store = LedgerError::store("append to the control log");
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+        let mut transaction = self.connection.begin().await.map_err(&store)?;
         for body in bodies {
             control::append_in(&mut transaction, kind, body, author, reason, at).await?;
         }
@@ -82,7 +85,7 @@ impl Reader {
     /// The ledger cannot be read.
     pub async fn decisions_begin(&self, count: i64) -> Result<i64, LedgerError> {
         let seq: Option<i64> =
-            sqlx::query_scalar("SELECT seq FROM control WHERE kind = 'score' ORDER BY seq DESC LIMIT 1 OFFSET ?")
+            database::query_scalar("SELECT seq FROM control WHERE kind = 'score' ORDER BY seq DESC LIMIT 1 OFFSET $1")
                 .bind(count)
                 .fetch_optional(&self.pool)
                 .await
@@ -106,10 +109,10 @@ impl Reader {
     /// # Errors
     /// The ledger cannot be read, or an alert is damaged.
     pub async fn open_alerts_after(&self, after: &mut OpenedAfter) -> Result<Vec<(Alert, AlertId)>, LedgerError> {
-        let rows: Vec<(i64, i64, String, String, String)> = sqlx::query_as(
+        let rows: Vec<(i64, i64, String, String, String)> = database::query_as(
             "SELECT opened_at, anchor, alert_id, thread, content FROM alerts
-             WHERE state = 'open' AND content->>'state' IS NOT 'provisional' AND (opened_at, anchor, alert_id) > (?, ?, ?)
-             ORDER BY opened_at, anchor, alert_id LIMIT ?",
+             WHERE state = 'open' AND content->>'state' IS DISTINCT FROM 'provisional' AND (opened_at, anchor, alert_id) > ($1, $2, $3)
+             ORDER BY opened_at, anchor, alert_id LIMIT $4",
         )
         .bind(after.at)
         .bind(after.anchor)
@@ -146,9 +149,9 @@ impl Ledger {
     }
 }
 
-async fn page(connection: &mut SqliteConnection, seq: i64, upto: i64) -> Result<Vec<(i64, Decision)>, LedgerError> {
-    let rows: Vec<(i64, String)> = sqlx::query_as(
-        "SELECT seq, body FROM control WHERE kind = 'score' AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
+async fn page(connection: &mut Connection<'_>, seq: i64, upto: i64) -> Result<Vec<(i64, Decision)>, LedgerError> {
+    let rows: Vec<(i64, String)> = database::query_as(
+        "SELECT seq, body FROM control WHERE kind = 'score' AND seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3",
     )
     .bind(seq)
     .bind(upto)

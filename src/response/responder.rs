@@ -294,6 +294,11 @@ impl Shared {
                     error!(intent = intent.id, %error, "outcome was noted by another");
                     return;
                 }
+                // Who has the ledger now verifies it before it is done again.
+                Err(error) if error.is_fenced() => {
+                    error!(intent = intent.id, %error, "the outcome cannot be noted any more");
+                    return;
+                }
                 Err(error) => {
                     error!(intent = intent.id, %error, "could not note an outcome, trying again");
                     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -64,6 +64,7 @@ pub(crate) fn run(cli: &Cli, arguments: &RunArguments) -> Result<Exit> {
     // Addresses first, then the folder: both must be ours before anything is changed.
     let sockets = runtime.block_on(edge::bind(&settings.listen, settings.sql.listen))?;
     conduct::folder(&data)?;
+    settings.ledger.bind(&data)?;
     let ledger = runtime.block_on(Ledger::open(&data))?;
     let (conductor, reload, watching) = assemble(&settings, &data, &runtime, ledger, arguments.accept_differences)?;
 

@@ -9,18 +9,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cf_types::{ActionId, DesiredAction, EpochOutput, Row};
 use serde_json::json;
-use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use super::{Step, batch, id_list};
 use crate::{
     LedgerError, Operation,
     audit::Entry,
+    database::{self, Connection, DbRow},
     outbox::{self, NewIntent},
 };
 
 /// Writes the wishes of an epoch and plans what follows; gives how many intents were made.
 pub(super) async fn apply(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     step: &mut Step<'_>,
     output: &EpochOutput,
 ) -> Result<usize, LedgerError> {
@@ -116,15 +116,15 @@ fn decide(wish: Option<&Wish>, past: &[Application]) -> Plan {
 }
 
 async fn plan(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     step: &mut Step<'_>,
     desired: &DesiredAction,
     ttl_s: u32,
     alerts: &[String],
 ) -> Result<NewIntent, LedgerError> {
-    let row = sqlx::query(
+    let row: i64 = database::query_scalar(
         "INSERT INTO actions(action_id, tenant, kind, target, ttl_s, state, alerts, planned_at, changed_at)
-         VALUES (?, ?, ?, ?, ?, 'planned', ?, ?, ?)",
+         VALUES ($1, $2, $3, $4, $5, 'planned', $6, $7, $8) RETURNING id",
     )
     .bind(desired.id.to_string())
     .bind(desired.tenant.as_str())
@@ -134,10 +134,9 @@ async fn plan(
     .bind(json!(alerts).to_string())
     .bind(step.at.micros())
     .bind(step.at.micros())
-    .execute(connection)
+    .fetch_one(connection)
     .await
-    .map_err(LedgerError::store("plan an action"))?
-    .last_insert_rowid();
+    .map_err(LedgerError::store("plan an action"))?;
     step.audit.push(Entry::engine(
         "action_planned",
         format!("action {row}"),
@@ -168,11 +167,11 @@ fn intent(
     )
 }
 
-async fn note_alerts(connection: &mut SqliteConnection, row: i64, new: &[String]) -> Result<(), LedgerError> {
-    sqlx::query(
-        "UPDATE actions SET alerts = (SELECT json_group_array(value) FROM
-             (SELECT value FROM json_each(alerts) UNION SELECT value FROM json_each(?)))
-         WHERE id = ?",
+async fn note_alerts(connection: &mut Connection<'_>, row: i64, new: &[String]) -> Result<(), LedgerError> {
+    database::query(
+        "UPDATE actions SET alerts = (SELECT json_group_array(atom) FROM
+             (SELECT atom FROM json_each(alerts) UNION SELECT atom FROM json_each($1) ORDER BY atom) AS wanted)
+         WHERE id = $2",
     )
     .bind(json!(new).to_string())
     .bind(row)
@@ -184,20 +183,22 @@ async fn note_alerts(connection: &mut SqliteConnection, row: i64, new: &[String]
 
 /// Takes back what nobody has tried yet: no effect, no message.
 async fn cancel(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     step: &mut Step<'_>,
     desired: &DesiredAction,
     row: i64,
 ) -> Result<(), LedgerError> {
     let store = LedgerError::store("cancel an action");
-    sqlx::query("UPDATE actions SET state = 'undone', reason = 'withdrawn', ended_at = ?, changed_at = ? WHERE id = ?")
-        .bind(step.at.micros())
-        .bind(step.at.micros())
-        .bind(row)
-        .execute(&mut *connection)
-        .await
-        .map_err(&store)?;
-    sqlx::query("UPDATE intents SET state = 'superseded', done_at = ? WHERE action = ? AND state = 'planned'")
+    database::query(
+        "UPDATE actions SET state = 'undone', reason = 'withdrawn', ended_at = $1, changed_at = $2 WHERE id = $3",
+    )
+    .bind(step.at.micros())
+    .bind(step.at.micros())
+    .bind(row)
+    .execute(&mut *connection)
+    .await
+    .map_err(&store)?;
+    database::query("UPDATE intents SET state = 'superseded', done_at = $1 WHERE action = $2 AND state = 'planned'")
         .bind(step.at.micros())
         .bind(row)
         .execute(connection)
@@ -208,9 +209,9 @@ async fn cancel(
     Ok(())
 }
 
-async fn undo(connection: &mut SqliteConnection, step: &Step<'_>, row: i64) -> Result<(), LedgerError> {
+async fn undo(connection: &mut Connection<'_>, step: &Step<'_>, row: i64) -> Result<(), LedgerError> {
     let store = LedgerError::store("undo an action");
-    sqlx::query("UPDATE actions SET state = 'undoing', reason = 'withdrawn', changed_at = ? WHERE id = ?")
+    database::query("UPDATE actions SET state = 'undoing', reason = 'withdrawn', changed_at = $1 WHERE id = $2")
         .bind(step.at.micros())
         .bind(row)
         .execute(&mut *connection)
@@ -218,7 +219,7 @@ async fn undo(connection: &mut SqliteConnection, step: &Step<'_>, row: i64) -> R
         .map_err(&store)?;
     // A try that waits to be repeated, or an extension, would only come before the undoing; the undoing verifies that
     // nothing of them is left.
-    sqlx::query("UPDATE intents SET state = 'superseded', done_at = ? WHERE action = ? AND state = 'planned'")
+    database::query("UPDATE intents SET state = 'superseded', done_at = $1 WHERE action = $2 AND state = 'planned'")
         .bind(step.at.micros())
         .bind(row)
         .execute(connection)
@@ -229,18 +230,19 @@ async fn undo(connection: &mut SqliteConnection, step: &Step<'_>, row: i64) -> R
 
 /// Writes the changed wishes; gives one wish per touched action, for its kind and target.
 async fn write_desired<'a>(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     output: &'a EpochOutput,
 ) -> Result<BTreeMap<ActionId, &'a DesiredAction>, LedgerError> {
     let mut touched = BTreeMap::new();
-    let (mut went, mut came) = (Vec::new(), Vec::new());
+    // One row per key: no statement may change a row twice.
+    let (mut went, mut came) = (Vec::new(), BTreeMap::new());
     for (row, diff) in &output.rows {
         let Row::Desired(desired) = row else { continue };
         touched.insert(desired.id, desired);
         if *diff < 0 {
             went.push(json!([desired.id, desired.alert]));
         } else {
-            came.push(json!([
+            let row = json!([
                 desired.id,
                 desired.alert,
                 desired.tenant,
@@ -248,34 +250,38 @@ async fn write_desired<'a>(
                 desired.target,
                 desired.ttl_s,
                 desired.anchor
-            ]));
+            ]);
+            came.insert((desired.id, desired.alert), row);
         }
     }
     batch(
         connection,
-        "DELETE FROM desired WHERE (action_id, alert_id) IN (SELECT value->>0, value->>1 FROM json_each(?))",
+        "DELETE FROM desired WHERE (action_id, alert_id) IN (SELECT value->>0, value->>1 FROM json_each($1))",
         went,
     )
     .await?;
     batch(
         connection,
-        "INSERT OR REPLACE INTO desired
-         SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6 FROM json_each(?)",
-        came,
+        "INSERT INTO desired
+         SELECT value->>0, value->>1, value->>2, value->>3, value->>4, CAST(value->>5 AS BIGINT), CAST(value->>6 AS BIGINT)
+         FROM json_each($1) WHERE true
+         ON CONFLICT (action_id, alert_id) DO UPDATE SET tenant = excluded.tenant, kind = excluded.kind,
+             target = excluded.target, ttl_s = excluded.ttl_s, anchor = excluded.anchor",
+        came.into_values().collect(),
     )
     .await?;
     Ok(touched)
 }
 
 async fn load_wishes(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     touched: &BTreeMap<ActionId, &DesiredAction>,
 ) -> Result<BTreeMap<ActionId, Wish>, LedgerError> {
     let store = LedgerError::store("read the desired actions");
-    let rows = sqlx::query(
+    let rows = database::query(
         "SELECT d.action_id, d.alert_id, coalesce(a.thread, d.alert_id), d.ttl_s
          FROM desired d LEFT JOIN alerts a ON a.alert_id = d.alert_id
-         WHERE d.action_id IN (SELECT value FROM json_each(?))
+         WHERE d.action_id IN (SELECT atom FROM json_each($1))
            AND NOT EXISTS (SELECT 1 FROM backfilled b WHERE b.thread = a.thread) ORDER BY d.action_id, d.anchor, d.alert_id",
     )
     .bind(id_list(touched.keys()))
@@ -294,15 +300,15 @@ async fn load_wishes(
 }
 
 async fn load_applications(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     touched: &BTreeMap<ActionId, &DesiredAction>,
 ) -> Result<BTreeMap<ActionId, Vec<Application>>, LedgerError> {
     let store = LedgerError::store("read the actions so far");
-    let rows = sqlx::query(
+    let rows = database::query(
         "SELECT action_id, id, state, reason,
-                (SELECT json_group_array(coalesce(a.thread, j.value))
-                 FROM json_each(actions.alerts) j LEFT JOIN alerts a ON a.alert_id = j.value) AS threads
-         FROM actions WHERE action_id IN (SELECT value FROM json_each(?)) ORDER BY action_id, id",
+                (SELECT json_group_array(coalesce(a.thread, j.atom))
+                 FROM json_each(actions.alerts) j LEFT JOIN alerts a ON a.alert_id = j.atom) AS threads
+         FROM actions WHERE action_id IN (SELECT atom FROM json_each($1)) ORDER BY action_id, id",
     )
     .bind(id_list(touched.keys()))
     .fetch_all(connection)
@@ -322,6 +328,6 @@ async fn load_applications(
     Ok(applications)
 }
 
-fn action_id(row: &SqliteRow) -> Option<ActionId> {
+fn action_id(row: &DbRow) -> Option<ActionId> {
     row.try_get::<String, _>(0).ok()?.parse().ok()
 }

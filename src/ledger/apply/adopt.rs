@@ -7,14 +7,17 @@ use cf_types::{
     Alert, AlertId, Cell, DesiredAction, EntityRisk, EpochOutput, EpochRecord, Incident, IncidentId, Row, Tenant,
 };
 use serde_json::Value;
-use sqlx::{Row as _, SqliteConnection};
 
 use super::{Applied, apply_because, parse_id};
-use crate::{Difference, LedgerError, MembersOf, Present, Routes, present::digest_of};
+use crate::{
+    Difference, LedgerError, MembersOf, Present, Routes,
+    database::{self, Connection},
+    present::digest_of,
+};
 
 /// What differs between the open alerts of the ledger and of the graph, by id.
 pub(crate) async fn differences(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     present: &Present,
 ) -> Result<Vec<Difference>, LedgerError> {
     let mut held = open_alerts(connection).await?;
@@ -40,7 +43,7 @@ pub(crate) async fn differences(
 
 /// Applies the difference as one epoch.
 pub(crate) async fn adopt(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     record: &EpochRecord,
     present: &Present,
     routes: &Routes,
@@ -97,8 +100,8 @@ fn diff<K: Ord, V: PartialEq>(
     went
 }
 
-async fn open_alerts(connection: &mut SqliteConnection) -> Result<BTreeMap<AlertId, Alert>, LedgerError> {
-    let texts: Vec<String> = sqlx::query_scalar("SELECT content FROM alerts WHERE state = 'open'")
+async fn open_alerts(connection: &mut Connection<'_>) -> Result<BTreeMap<AlertId, Alert>, LedgerError> {
+    let texts: Vec<String> = database::query_scalar("SELECT content FROM alerts WHERE state = 'open'")
         .fetch_all(connection)
         .await
         .map_err(LedgerError::store("read the open alerts"))?;
@@ -112,9 +115,9 @@ async fn open_alerts(connection: &mut SqliteConnection) -> Result<BTreeMap<Alert
 }
 
 /// The open incidents without their entities.
-async fn open_incidents(connection: &mut SqliteConnection) -> Result<BTreeMap<IncidentId, Incident>, LedgerError> {
+async fn open_incidents(connection: &mut Connection<'_>) -> Result<BTreeMap<IncidentId, Incident>, LedgerError> {
     let store = LedgerError::store("read the open incidents");
-    let rows = sqlx::query(
+    let rows = database::query(
         "SELECT n.incident_id, n.tenant, a.anchor, a.alert_id FROM incidents n
          JOIN incident_alerts i ON i.number = n.number JOIN alerts a ON a.alert_id = i.alert_id
          WHERE n.state = 'open' AND a.state IN ('open', 'sealed')",
@@ -139,13 +142,12 @@ async fn open_incidents(connection: &mut SqliteConnection) -> Result<BTreeMap<In
     Ok(incidents)
 }
 
-async fn risk(
-    connection: &mut SqliteConnection,
-) -> Result<BTreeMap<(Tenant, String, String), EntityRisk>, LedgerError> {
-    let rows: Vec<(String, String, String, String)> = sqlx::query_as("SELECT tenant, kind, value, buckets FROM risk")
-        .fetch_all(connection)
-        .await
-        .map_err(LedgerError::store("read risk"))?;
+async fn risk(connection: &mut Connection<'_>) -> Result<BTreeMap<(Tenant, String, String), EntityRisk>, LedgerError> {
+    let rows: Vec<(String, String, String, String)> =
+        database::query_as("SELECT tenant, kind, value, buckets FROM risk")
+            .fetch_all(connection)
+            .await
+            .map_err(LedgerError::store("read risk"))?;
     rows.into_iter()
         .map(|(tenant, kind, value, buckets)| {
             let tenant = Tenant::new(&tenant);
@@ -163,14 +165,15 @@ async fn risk(
         .collect()
 }
 
-async fn desired(connection: &mut SqliteConnection) -> Result<BTreeMap<(String, AlertId), DesiredAction>, LedgerError> {
+async fn desired(connection: &mut Connection<'_>) -> Result<BTreeMap<(String, AlertId), DesiredAction>, LedgerError> {
     let store = LedgerError::store("read the desired actions");
     // What sealed alerts want stays as it is: a rebuilt state does not know it any more.
-    let rows =
-        sqlx::query("SELECT * FROM desired WHERE alert_id NOT IN (SELECT alert_id FROM alerts WHERE state = 'sealed')")
-            .fetch_all(connection)
-            .await
-            .map_err(&store)?;
+    let rows = database::query(
+        "SELECT * FROM desired WHERE alert_id NOT IN (SELECT alert_id FROM alerts WHERE state = 'sealed')",
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(&store)?;
     rows.iter()
         .map(|row| {
             let text = |column: &str| row.try_get::<String, _>(column).map_err(&store);

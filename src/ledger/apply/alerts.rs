@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cf_types::{Alert, AlertId, AlertState, EpochOutput, Fact, FactBody, Lineage};
 use serde_json::{Value, json};
-use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use super::{AlertChange, AlertEvent, Step, batch, id_list, number, parse_id};
 use crate::{
     LedgerError, MembersOf,
     audit::Entry,
+    database::{self, Connection, DbRow},
     present::{Change, alert_changes, digest_of},
 };
 
 /// Decides and writes the alerts of an epoch; gives the changes by (anchor, id).
 pub(super) async fn apply(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     step: &mut Step<'_>,
     output: &EpochOutput,
     members: &MembersOf<'_>,
@@ -343,19 +343,19 @@ fn audit_entry(change: &AlertChange) -> Option<Entry> {
 }
 
 async fn load(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     ids: &BTreeSet<AlertId>,
 ) -> Result<BTreeMap<AlertId, Held>, LedgerError> {
     let store = LedgerError::store("read the alerts of an epoch");
-    let rows = sqlx::query(
+    let rows = database::query(
         "SELECT alert_id, content, thread, state, digest FROM alerts
-         WHERE alert_id IN (SELECT value FROM json_each(?))",
+         WHERE alert_id IN (SELECT atom FROM json_each($1))",
     )
     .bind(id_list(ids))
     .fetch_all(connection)
     .await
     .map_err(&store)?;
-    let column = |row: &SqliteRow, index: usize| row.try_get::<String, _>(index).map_err(&store);
+    let column = |row: &DbRow, index: usize| row.try_get::<String, _>(index).map_err(&store);
     rows.iter()
         .map(|row| {
             let held = Held {
@@ -370,13 +370,13 @@ async fn load(
 }
 
 async fn load_threads(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     held: &BTreeMap<AlertId, Held>,
 ) -> Result<BTreeMap<AlertId, Thread>, LedgerError> {
     let store = LedgerError::store("read the threads of an epoch");
-    let rows = sqlx::query(
+    let rows = database::query(
         "SELECT thread, first_epoch, revision, material FROM threads
-         WHERE thread IN (SELECT value FROM json_each(?))",
+         WHERE thread IN (SELECT atom FROM json_each($1))",
     )
     .bind(id_list(held.values().map(|held| held.thread).collect::<BTreeSet<_>>()))
     .fetch_all(connection)
@@ -396,7 +396,7 @@ async fn load_threads(
 }
 
 async fn write(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     step: &Step<'_>,
     deciding: &Deciding,
     decided: &[AlertChange],
@@ -463,16 +463,17 @@ async fn write(
     batch(
         connection,
         "INSERT INTO alerts
-         SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7, value->>8,
-                value->>9, value->>10, value->>11, value->>12, value->>13, value->>14, value->>15, value->>16,
-                value->>17, value->>18, value->>17, value->>18
-         FROM json_each(?) WHERE true
+         SELECT value->>0, value->>1, value->>2, CAST(value->>3 AS BIGINT), value->>4, value->>5, value->>6, value->>7,
+                value->>8, value->>9, CAST(value->>10 AS BIGINT), CAST(value->>11 AS BIGINT), CAST(value->>12 AS BIGINT),
+                CAST(value->>13 AS BIGINT), value->>14, value->>15, value->>16, CAST(value->>17 AS BIGINT),
+                CAST(value->>18 AS BIGINT), CAST(value->>17 AS BIGINT), CAST(value->>18 AS BIGINT)
+         FROM json_each($1) WHERE true
          ON CONFLICT (alert_id) DO UPDATE SET
              thread = excluded.thread, revision = excluded.revision, state = excluded.state,
              reason = excluded.reason, superseded_by = excluded.superseded_by, title = excluded.title,
              level = excluded.level, score = excluded.score, last_cell = excluded.last_cell, count = excluded.count,
              content = excluded.content, digest = excluded.digest,
-             members = coalesce(excluded.members, members),
+             members = coalesce(excluded.members, alerts.members),
              changed_epoch = excluded.changed_epoch, changed_at = excluded.changed_at",
         alerts,
     )
@@ -480,15 +481,19 @@ async fn write(
     batch(
         connection,
         "INSERT INTO alert_revisions
-         SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7, value->>8
-         FROM json_each(?)",
+         SELECT value->>0, CAST(value->>1 AS BIGINT), value->>2, CAST(value->>3 AS BIGINT), CAST(value->>4 AS BIGINT),
+                value->>5, value->>6, value->>7, value->>8
+         FROM json_each($1)",
         revisions,
     )
     .await?;
     batch(
         connection,
-        "INSERT OR REPLACE INTO threads
-         SELECT value->>0, value->>1, value->>2, value->>3, value->>4 FROM json_each(?)",
+        "INSERT INTO threads
+         SELECT value->>0, value->>1, CAST(value->>2 AS BIGINT), CAST(value->>3 AS BIGINT), value->>4
+         FROM json_each($1) WHERE true
+         ON CONFLICT (thread) DO UPDATE SET tenant = excluded.tenant, first_epoch = excluded.first_epoch,
+             revision = excluded.revision, material = excluded.material",
         threads.into_values().collect(),
     )
     .await?;
@@ -503,7 +508,7 @@ fn column_of(state: &'static str) -> &'static str {
 
 /// Every id of a thread that went into another resolves to the one that stays.
 async fn write_merges(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     step: &Step<'_>,
     deciding: &Deciding,
 ) -> Result<(), LedgerError> {
@@ -513,27 +518,27 @@ async fn write_merges(
     batch(
         connection,
         "UPDATE intents SET state = 'superseded', done_at = merge.at
-         FROM (SELECT value->>0 AS goes, value->>2 AS at FROM json_each(?)) AS merge
-         WHERE intents.thread = merge.goes AND state = 'planned' AND tries = 0 AND NOT verify_first",
+         FROM (SELECT value->>0 AS goes, CAST(value->>2 AS BIGINT) AS at FROM json_each($1)) AS merge
+         WHERE intents.thread = merge.goes AND state = 'planned' AND tries = 0 AND verify_first = 0",
         merges.clone(),
     )
     .await?;
     batch(
         connection,
         "UPDATE alerts SET thread = merge.stays
-         FROM (SELECT value->>0 AS goes, value->>1 AS stays FROM json_each(?)) AS merge
+         FROM (SELECT value->>0 AS goes, value->>1 AS stays FROM json_each($1)) AS merge
          WHERE alerts.thread = merge.goes",
         merges.clone(),
     )
     .await?;
     batch(
         connection,
-        "UPDATE threads SET revision = max(threads.revision, merge.revision)
-         FROM (SELECT value->>1 AS stays, max(gone.revision) AS revision FROM json_each(?)
+        "UPDATE threads SET revision = merge.revision
+         FROM (SELECT value->>1 AS stays, max(gone.revision) AS revision FROM json_each($1)
                JOIN threads AS gone ON gone.thread = value->>0 GROUP BY stays) AS merge
-         WHERE threads.thread = merge.stays",
+         WHERE threads.thread = merge.stays AND threads.revision < merge.revision",
         merges.clone(),
     )
     .await?;
-    batch(connection, "DELETE FROM threads WHERE thread IN (SELECT value->>0 FROM json_each(?))", merges).await
+    batch(connection, "DELETE FROM threads WHERE thread IN (SELECT value->>0 FROM json_each($1))", merges).await
 }

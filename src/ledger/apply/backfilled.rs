@@ -10,17 +10,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cf_types::AlertId;
 use serde_json::json;
-use sqlx::SqliteConnection;
 
 use super::{AlertChange, AlertEvent, Step, batch, id_list, number};
-use crate::{LedgerError, control::BACKFILL};
+use crate::{
+    LedgerError,
+    control::BACKFILL,
+    database::{self, Connection},
+};
 
 /// Seconds after which what was found is no news.
 const NEWS_S: i64 = 3_600;
 
 /// Marks what is born backfilled in this epoch, and gives all threads among the changes that are.
 pub(super) async fn note(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     step: &Step<'_>,
     changes: &[AlertChange],
 ) -> Result<BTreeSet<AlertId>, LedgerError> {
@@ -42,19 +45,21 @@ pub(super) async fn note(
         }
     }
     let rows = born.iter().map(|(thread, rule)| json!([thread, rule, number(step.record.epoch)])).collect();
-    let insert = "INSERT OR IGNORE INTO backfilled SELECT value->>0, value->>1, value->>2 FROM json_each(?)";
+    let insert =
+        "INSERT INTO backfilled SELECT value->>0, value->>1, CAST(value->>2 AS BIGINT) FROM json_each($1) WHERE true
+                  ON CONFLICT DO NOTHING";
     batch(connection, insert, rows).await?;
     let news = news.iter().map(|thread| json!([thread])).collect();
-    let delete = "DELETE FROM backfilled WHERE thread IN (SELECT value->>0 FROM json_each(?))";
+    let delete = "DELETE FROM backfilled WHERE thread IN (SELECT value->>0 FROM json_each($1))";
     batch(connection, delete, news).await?;
     among(connection, changes).await
 }
 
 /// The rules whose finds entered with this epoch.
-async fn rules_of(connection: &mut SqliteConnection, step: &Step<'_>) -> Result<BTreeSet<String>, LedgerError> {
-    let rules: Vec<Option<String>> = sqlx::query_scalar(
-        "SELECT DISTINCT value FROM control, json_each(control.body, '$.rules')
-         WHERE seq > coalesce((SELECT record->>'control' FROM epochs WHERE epoch = ?), 0) AND seq <= ? AND kind = ?",
+async fn rules_of(connection: &mut Connection<'_>, step: &Step<'_>) -> Result<BTreeSet<String>, LedgerError> {
+    let rules: Vec<Option<String>> = database::query_scalar(
+        "SELECT DISTINCT atom FROM control, json_each(control.body, '$.rules')
+         WHERE seq > coalesce((SELECT CAST(record->>'control' AS BIGINT) FROM epochs WHERE epoch = $1), 0) AND seq <= $2 AND kind = $3",
     )
     .bind(number(step.record.epoch.saturating_sub(1)))
     .bind(step.record.control)
@@ -65,9 +70,9 @@ async fn rules_of(connection: &mut SqliteConnection, step: &Step<'_>) -> Result<
     Ok(rules.into_iter().flatten().collect())
 }
 
-async fn among(connection: &mut SqliteConnection, changes: &[AlertChange]) -> Result<BTreeSet<AlertId>, LedgerError> {
+async fn among(connection: &mut Connection<'_>, changes: &[AlertChange]) -> Result<BTreeSet<AlertId>, LedgerError> {
     let threads: Vec<String> =
-        sqlx::query_scalar("SELECT thread FROM backfilled WHERE thread IN (SELECT value FROM json_each(?))")
+        database::query_scalar("SELECT thread FROM backfilled WHERE thread IN (SELECT atom FROM json_each($1))")
             .bind(id_list(changes.iter().map(|change| change.thread)))
             .fetch_all(connection)
             .await

@@ -5,14 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cf_types::{AlertId, EpochOutput, Incident, IncidentId, Lineage, Row, Score};
 use serde_json::{Value, json};
-use sqlx::{Row as _, SqliteConnection};
 
 use super::{AlertChange, IncidentChange, Step, alerts::stands_for, batch, id_list, number};
-use crate::{LedgerError, audit::Entry, schema::bare};
+use crate::{
+    LedgerError,
+    audit::Entry,
+    database::{self, Connection},
+    schema::bare,
+};
 
 /// Decides and writes the incidents of an epoch; gives the changes by number.
 pub(super) async fn apply(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     step: &mut Step<'_>,
     output: &EpochOutput,
     alerts: &[AlertChange],
@@ -46,18 +50,18 @@ pub(super) async fn apply(
 
 /// Notes on each incident title and score of its gravest alert, chosen as readers do ([`crate::Reader::incidents`]).
 pub(crate) async fn named(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     mut changes: Vec<IncidentChange>,
 ) -> Result<Vec<IncidentChange>, LedgerError> {
     let store = LedgerError::store("read the names of incidents");
     let numbers: Vec<i64> = changes.iter().map(|change| change.number).collect();
-    let rows: Vec<(i64, String, i64)> = sqlx::query_as(
+    let rows: Vec<(i64, String, i64)> = database::query_as(
         "WITH best AS (
              SELECT i.number, a.title, a.score,
                     row_number() OVER (PARTITION BY i.number ORDER BY a.state IN ('withdrawn', 'superseded'),
                                        a.rule = 'risk', a.score DESC, a.anchor, a.alert_id) AS place
              FROM incident_alerts i JOIN alerts a ON a.alert_id = i.alert_id
-             WHERE i.number IN (SELECT value FROM json_each(?)))
+             WHERE i.number IN (SELECT CAST(atom AS BIGINT) FROM json_each($1)))
          SELECT number, title, score FROM best WHERE place = 1",
     )
     .bind(json!(numbers).to_string())
@@ -134,16 +138,17 @@ fn decide(
 
 /// Notes on each changed alert the number of its incident: of this epoch, else as it was.
 pub(super) async fn numbered(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     mut alerts: Vec<AlertChange>,
 ) -> Result<Vec<AlertChange>, LedgerError> {
     let store = LedgerError::store("read the incidents of alerts");
-    let rows =
-        sqlx::query("SELECT alert_id, number FROM incident_alerts WHERE alert_id IN (SELECT value FROM json_each(?))")
-            .bind(id_list(alerts.iter().map(|change| change.alert.id)))
-            .fetch_all(connection)
-            .await
-            .map_err(&store)?;
+    let rows = database::query(
+        "SELECT alert_id, number FROM incident_alerts WHERE alert_id IN (SELECT atom FROM json_each($1))",
+    )
+    .bind(id_list(alerts.iter().map(|change| change.alert.id)))
+    .fetch_all(connection)
+    .await
+    .map_err(&store)?;
     let mut numbers = BTreeMap::new();
     for row in rows {
         numbers.insert(row.try_get::<String, _>(0).map_err(&store)?, row.try_get(1).map_err(&store)?);
@@ -155,13 +160,13 @@ pub(super) async fn numbered(
 }
 
 async fn load_numbers(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     ids: impl Iterator<Item = IncidentId>,
 ) -> Result<BTreeMap<IncidentId, i64>, LedgerError> {
     let store = LedgerError::store("read incident numbers");
-    let rows = sqlx::query(
+    let rows = database::query(
         "SELECT incident_id, number FROM incidents
-         WHERE state = 'open' AND incident_id IN (SELECT value FROM json_each(?))",
+         WHERE state = 'open' AND incident_id IN (SELECT atom FROM json_each($1))",
     )
     .bind(id_list(ids))
     .fetch_all(connection)
@@ -177,15 +182,15 @@ async fn load_numbers(
     Ok(numbers)
 }
 
-async fn next_number(connection: &mut SqliteConnection) -> Result<i64, LedgerError> {
-    sqlx::query_scalar("SELECT incident_next FROM engine")
+async fn next_number(connection: &mut Connection<'_>) -> Result<i64, LedgerError> {
+    database::query_scalar("SELECT incident_next FROM engine")
         .fetch_one(connection)
         .await
         .map_err(LedgerError::store("read the next incident number"))
 }
 
 async fn write(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     step: &mut Step<'_>,
     changes: &[IncidentChange],
     first_new: i64,
@@ -233,8 +238,9 @@ async fn write(
     batch(
         connection,
         "INSERT INTO incidents
-         SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7, value->>6
-         FROM json_each(?) WHERE true
+         SELECT CAST(value->>0 AS BIGINT), value->>1, value->>2, value->>3, CAST(value->>4 AS BIGINT), value->>5,
+                CAST(value->>6 AS BIGINT), CAST(value->>7 AS BIGINT), CAST(value->>6 AS BIGINT)
+         FROM json_each($1) WHERE true
          ON CONFLICT (number) DO UPDATE SET
              incident_id = excluded.incident_id, state = excluded.state, redirect = excluded.redirect,
              entities = excluded.entities, changed_epoch = excluded.changed_epoch, changed_at = excluded.changed_at",
@@ -243,13 +249,14 @@ async fn write(
     .await?;
     batch(
         connection,
-        "INSERT OR REPLACE INTO incident_contents SELECT value->>0, value->>1 FROM json_each(?)",
+        "INSERT INTO incident_contents SELECT CAST(value->>0 AS BIGINT), value->>1 FROM json_each($1) WHERE true
+         ON CONFLICT (number) DO UPDATE SET content = excluded.content",
         contents,
     )
     .await?;
     write_homes(connection, homes, merges).await?;
     if next > first_new {
-        sqlx::query("UPDATE engine SET incident_next = ?")
+        database::query("UPDATE engine SET incident_next = $1")
             .bind(next)
             .execute(connection)
             .await
@@ -260,14 +267,14 @@ async fn write(
 
 /// Alerts that left all incidents (withdrawn, superseded) stay with the number that they had: they are its story.
 async fn write_homes(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     homes: Vec<Value>,
     merges: Vec<Value>,
 ) -> Result<(), LedgerError> {
     batch(
         connection,
         "UPDATE incident_alerts SET number = merge.stays
-         FROM (SELECT value->>0 AS goes, value->>1 AS stays FROM json_each(?)) AS merge
+         FROM (SELECT CAST(value->>0 AS BIGINT) AS goes, CAST(value->>1 AS BIGINT) AS stays FROM json_each($1)) AS merge
          WHERE incident_alerts.number = merge.goes",
         merges.clone(),
     )
@@ -275,7 +282,7 @@ async fn write_homes(
     batch(
         connection,
         "UPDATE incidents SET redirect = merge.stays
-         FROM (SELECT value->>0 AS goes, value->>1 AS stays FROM json_each(?)) AS merge
+         FROM (SELECT CAST(value->>0 AS BIGINT) AS goes, CAST(value->>1 AS BIGINT) AS stays FROM json_each($1)) AS merge
          WHERE incidents.redirect = merge.goes",
         merges,
     )
@@ -283,8 +290,8 @@ async fn write_homes(
     // Who stays where it was is not written: that would be a change to tell.
     batch(
         connection,
-        "INSERT INTO incident_alerts SELECT value->>0, value->>1 FROM json_each(?) WHERE true
-         ON CONFLICT (alert_id) DO UPDATE SET number = excluded.number WHERE number <> excluded.number",
+        "INSERT INTO incident_alerts SELECT value->>0, CAST(value->>1 AS BIGINT) FROM json_each($1) WHERE true
+         ON CONFLICT (alert_id) DO UPDATE SET number = excluded.number WHERE incident_alerts.number <> excluded.number",
         homes,
     )
     .await

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 
 use cf_types::{AlertId, Time};
 use serde_json::{Value, json};
-use sqlx::{Row as _, SqliteConnection};
 
 use super::{AlertChange, AlertEvent, Step, id_list};
 use crate::{
     LedgerError, Operation, Routes,
+    database::{self, Connection},
     outbox::{self, NewIntent},
 };
 
 /// Makes the messages of an epoch; gives how many.
 pub(super) async fn apply(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     step: &mut Step<'_>,
     changes: &[AlertChange],
     routes: &Routes,
@@ -94,19 +94,19 @@ struct Sent {
 
 /// A thread's id is that of its first alert, so a message of a thread that was merged away is found by that alert.
 async fn load_sent(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     telling: &[&AlertChange],
 ) -> Result<BTreeMap<(String, String), Sent>, LedgerError> {
     let store = LedgerError::store("read what channels were told");
-    let rows = sqlx::query(
+    let rows = database::query(
         "SELECT a.thread, i.receiver, i.thread,
                 max(CASE WHEN i.state IN ('trying', 'confirmed')
-                           OR (i.state = 'planned' AND (i.tries > 0 OR i.verify_first))
-                    THEN i.id * 2 + (i.operation <> 'withdrawn') END) % 2,
-                max(i.state = 'planned' AND i.tries = 0 AND NOT i.verify_first),
+                           OR (i.state = 'planned' AND (i.tries > 0 OR i.verify_first <> 0))
+                    THEN i.id * 2 + CASE WHEN i.operation = 'withdrawn' THEN 0 ELSE 1 END END) % 2,
+                max(CASE WHEN i.state = 'planned' AND i.tries = 0 AND i.verify_first = 0 THEN 1 ELSE 0 END),
                 max(CASE WHEN i.state <> 'superseded' THEN coalesce(i.done_at, i.tried_at) END)
          FROM alerts a JOIN intents i ON i.thread = a.alert_id
-         WHERE a.thread IN (SELECT value FROM json_each(?)) GROUP BY a.thread, i.receiver, i.thread",
+         WHERE a.thread IN (SELECT atom FROM json_each($1)) GROUP BY a.thread, i.receiver, i.thread",
     )
     .bind(id_list(telling.iter().map(|change| change.thread)))
     .fetch_all(connection)
@@ -130,14 +130,14 @@ async fn load_sent(
 }
 
 async fn supersede(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     at: Time,
     thread: AlertId,
     channel: &str,
 ) -> Result<(), LedgerError> {
-    sqlx::query(
-        "UPDATE intents SET state = 'superseded', done_at = ?
-         WHERE thread IN (SELECT alert_id FROM alerts WHERE thread = ?) AND receiver = ? AND state = 'planned' AND tries = 0 AND NOT verify_first",
+    database::query(
+        "UPDATE intents SET state = 'superseded', done_at = $1
+         WHERE thread IN (SELECT alert_id FROM alerts WHERE thread = $2) AND receiver = $3 AND state = 'planned' AND tries = 0 AND verify_first = 0",
     )
     .bind(at.micros())
     .bind(thread.to_string())

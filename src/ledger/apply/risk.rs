@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 
 use cf_types::{Entity, EpochOutput, RiskLevel, Row, Tenant};
 use serde_json::{Value, json};
-use sqlx::SqliteConnection;
 
 use super::{Step, batch, number};
-use crate::LedgerError;
+use crate::{LedgerError, database::Connection};
 
 /// Changes of a level that are kept, per epoch at the most: more than anybody reads; the levels themselves are all kept.
 const CHANGES_MAX: usize = 10_000;
 
 /// Writes what an epoch changed.
 pub(super) async fn write(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     step: &Step<'_>,
     output: &EpochOutput,
 ) -> Result<(), LedgerError> {
@@ -47,19 +46,27 @@ pub(super) async fn write(
 }
 
 const RISK_GONE: &str =
-    "DELETE FROM risk WHERE (tenant, kind, value) IN (SELECT value->>0, value->>1, value->>2 FROM json_each(?))";
+    "DELETE FROM risk WHERE (tenant, kind, value) IN (SELECT value->>0, value->>1, value->>2 FROM json_each($1))";
 const RISK_STAYS: &str =
-    "INSERT OR REPLACE INTO risk SELECT value->>0, value->>1, value->>2, value->>3 FROM json_each(?)";
-const LEVELS_GONE: &str =
-    "DELETE FROM risk_levels WHERE (tenant, kind, value) IN (SELECT value->>0, value->>1, value->>2 FROM json_each(?))";
-const LEVELS_STAY: &str = "INSERT OR REPLACE INTO risk_levels
-    SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5 FROM json_each(?)";
-const LEVEL_CHANGES: &str = "INSERT OR REPLACE INTO risk_level_changes
-    SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6 FROM json_each(?)";
+    "INSERT INTO risk SELECT value->>0, value->>1, value->>2, value->>3 FROM json_each($1) WHERE true
+     ON CONFLICT (tenant, kind, value) DO UPDATE SET buckets = excluded.buckets";
+const LEVELS_GONE: &str = "DELETE FROM risk_levels WHERE (tenant, kind, value) IN (SELECT value->>0, value->>1, value->>2 FROM json_each($1))";
+const LEVELS_STAY: &str = "INSERT INTO risk_levels
+    SELECT value->>0, value->>1, value->>2, value->>3, CAST(value->>4 AS BIGINT), CAST(value->>5 AS BIGINT)
+    FROM json_each($1) WHERE true
+    ON CONFLICT (tenant, kind, value) DO UPDATE SET level = excluded.level, changed_epoch = excluded.changed_epoch,
+        changed_at = excluded.changed_at";
+const LEVEL_CHANGES: &str = "INSERT INTO risk_level_changes
+    SELECT value->>0, value->>1, value->>2, CAST(value->>3 AS BIGINT), CAST(value->>4 AS BIGINT), value->>5, value->>6
+    FROM json_each($1) WHERE true
+    ON CONFLICT (tenant, kind, value, epoch) DO UPDATE SET at = excluded.at, was = excluded.was, level = excluded.level";
 const BLAST_GONE: &str =
-    "DELETE FROM blast WHERE (tenant, kind, value) IN (SELECT value->>0, value->>1, value->>2 FROM json_each(?))";
-const BLAST_STAYS: &str = "INSERT OR REPLACE INTO blast
-    SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5 FROM json_each(?)";
+    "DELETE FROM blast WHERE (tenant, kind, value) IN (SELECT value->>0, value->>1, value->>2 FROM json_each($1))";
+const BLAST_STAYS: &str = "INSERT INTO blast
+    SELECT value->>0, value->>1, value->>2, value->>3, CAST(value->>4 AS BIGINT), CAST(value->>5 AS BIGINT)
+    FROM json_each($1) WHERE true
+    ON CONFLICT (tenant, kind, value) DO UPDATE SET content = excluded.content, changed_epoch = excluded.changed_epoch,
+        changed_at = excluded.changed_at";
 
 /// Of each entity what went and what came.
 struct Views<'a, T>(BTreeMap<(&'a Tenant, &'a Entity), (Option<&'a T>, Option<&'a T>)>);

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 
 use cf_types::{AlertId, EpochOutput, Row, Suppressed};
 use serde_json::json;
-use sqlx::SqliteConnection;
 
 use super::{Step, alerts::why, batch, id_list, number};
-use crate::{LedgerError, audit::Entry};
+use crate::{
+    LedgerError,
+    audit::Entry,
+    database::{self, Connection},
+};
 
 /// Writes the suppressed alerts of an epoch. One that was not there is audited: it is not lost (ALR-05).
 pub(super) async fn write(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     step: &mut Step<'_>,
     output: &EpochOutput,
 ) -> Result<(), LedgerError> {
@@ -28,7 +31,7 @@ pub(super) async fn write(
         }
     }
     let gone = id_list(after.iter().filter(|(_, now)| now.is_none()).map(|(id, _)| *id));
-    sqlx::query("DELETE FROM suppressed WHERE alert_id IN (SELECT value FROM json_each(?))")
+    database::query("DELETE FROM suppressed WHERE alert_id IN (SELECT atom FROM json_each($1))")
         .bind(gone)
         .execute(&mut *connection)
         .await
@@ -48,9 +51,13 @@ pub(super) async fn write(
     }
     batch(
         connection,
-        "INSERT OR REPLACE INTO suppressed
-         SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7
-         FROM json_each(?)",
+        "INSERT INTO suppressed
+         SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, CAST(value->>6 AS BIGINT),
+                CAST(value->>7 AS BIGINT)
+         FROM json_each($1) WHERE true
+         ON CONFLICT (alert_id) DO UPDATE SET tenant = excluded.tenant, rule = excluded.rule,
+             content = excluded.content, fact = excluded.fact, reason = excluded.reason,
+             changed_epoch = excluded.changed_epoch, changed_at = excluded.changed_at",
         rows,
     )
     .await

@@ -3,7 +3,7 @@
 use cf_types::{EpochRecord, Time};
 
 use super::Reader;
-use crate::LedgerError;
+use crate::{LedgerError, database};
 
 impl Reader {
     /// The newest epoch's record and the watermark after it; `None` before the first.
@@ -12,7 +12,7 @@ impl Reader {
     /// The ledger cannot be read.
     pub async fn last_epoch(&self) -> Result<Option<(EpochRecord, Option<Time>)>, LedgerError> {
         let row: Option<(String, Option<i64>)> =
-            sqlx::query_as("SELECT record, watermark FROM epochs ORDER BY epoch DESC LIMIT 1")
+            database::query_as("SELECT record, watermark FROM epochs ORDER BY epoch DESC LIMIT 1")
                 .fetch_optional(&self.pool)
                 .await
                 .map_err(LedgerError::store("read the newest epoch"))?;

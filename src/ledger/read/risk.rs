@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Reader;
-use crate::LedgerError;
+use crate::{LedgerError, database};
 
 /// An entity's risk at a time.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -160,7 +160,7 @@ impl Reader {
     pub async fn risk(&self) -> Result<Vec<EntityRisk>, LedgerError> {
         let store = LedgerError::store("read risk");
         let rows: Vec<(String, String, String, String)> =
-            sqlx::query_as("SELECT tenant, kind, value, buckets FROM risk ORDER BY tenant, kind, value")
+            database::query_as("SELECT tenant, kind, value, buckets FROM risk ORDER BY tenant, kind, value")
                 .fetch_all(&self.pool)
                 .await
                 .map_err(&store)?;
@@ -181,8 +181,8 @@ impl Reader {
     /// # Errors
     /// The ledger cannot be read.
     async fn risk_changes(&self, tenant: &Tenant, entity: &Entity) -> Result<Vec<LevelChange>, LedgerError> {
-        let rows: Vec<(i64, i64, String, String)> = sqlx::query_as(
-            "SELECT epoch, at, was, level FROM risk_level_changes WHERE tenant = ? AND kind = ? AND value = ?
+        let rows: Vec<(i64, i64, String, String)> = database::query_as(
+            "SELECT epoch, at, was, level FROM risk_level_changes WHERE tenant = $1 AND kind = $2 AND value = $3
              ORDER BY epoch DESC LIMIT 1000",
         )
         .bind(tenant.as_str())
@@ -206,11 +206,11 @@ impl Reader {
         time: Time,
     ) -> Result<Vec<ContributionView>, LedgerError> {
         let span_s = EntityRisk::SPAN_HOURS * 3_600;
-        let rows: Vec<(String, String, String, String, i64, i64)> = sqlx::query_as(
+        let rows: Vec<(String, String, String, String, i64, i64)> = database::query_as(
             "SELECT alert_id, rule, title, state, anchor, score FROM alerts
-             WHERE tenant = ?1 AND state IN ('open', 'sealed') AND rule <> ?2 AND anchor > ?3 AND EXISTS (
+             WHERE tenant = $1 AND state IN ('open', 'sealed') AND rule <> $2 AND anchor > $3 AND EXISTS (
                  SELECT 1 FROM json_each(content, '$.entities') e
-                 WHERE e.value->>'kind' = ?4 AND e.value->>'value' = ?5)
+                 WHERE e.value->>'kind' = $4 AND e.value->>'value' = $5)
              ORDER BY anchor DESC, alert_id LIMIT 1000",
         )
         .bind(tenant.as_str())
@@ -240,11 +240,12 @@ impl Reader {
     /// # Errors
     /// The ledger cannot be read.
     async fn alert_entities(&self, alert: AlertId) -> Result<Vec<Entity>, LedgerError> {
-        let content: Option<String> = sqlx::query_scalar("SELECT content->'entities' FROM alerts WHERE alert_id = ?")
-            .bind(alert.to_string())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(LedgerError::store("read an alert"))?;
+        let content: Option<String> =
+            database::query_scalar("SELECT content->'entities' FROM alerts WHERE alert_id = $1")
+                .bind(alert.to_string())
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(LedgerError::store("read an alert"))?;
         let entities = content.map(|text| serde_json::from_str(&text)).transpose();
         Ok(entities.map_err(LedgerError::damaged("an alert's content"))?.unwrap_or_default())
     }
@@ -252,7 +253,7 @@ impl Reader {
     /// The risk of one entity; without buckets if it has none.
     async fn risk_of(&self, tenant: &Tenant, entity: &Entity) -> Result<EntityRisk, LedgerError> {
         let buckets: Option<String> =
-            sqlx::query_scalar("SELECT buckets FROM risk WHERE tenant = ? AND kind = ? AND value = ?")
+            database::query_scalar("SELECT buckets FROM risk WHERE tenant = $1 AND kind = $2 AND value = $3")
                 .bind(tenant.as_str())
                 .bind(entity.kind.as_str())
                 .bind(&*entity.value)
@@ -270,7 +271,7 @@ impl Reader {
     /// The ledger cannot be read.
     pub async fn blast(&self, tenant: &Tenant, entity: &Entity) -> Result<Option<BlastRadius>, LedgerError> {
         let content: Option<String> =
-            sqlx::query_scalar("SELECT content FROM blast WHERE tenant = ? AND kind = ? AND value = ?")
+            database::query_scalar("SELECT content FROM blast WHERE tenant = $1 AND kind = $2 AND value = $3")
                 .bind(tenant.as_str())
                 .bind(entity.kind.as_str())
                 .bind(&*entity.value)
@@ -287,12 +288,12 @@ impl Reader {
     pub async fn event_time(&self) -> Result<Time, LedgerError> {
         let store = LedgerError::store("read the watermark");
         let watermark: Option<i64> =
-            sqlx::query_scalar("SELECT max(watermark) FROM epochs").fetch_one(&self.pool).await.map_err(&store)?;
+            database::query_scalar("SELECT max(watermark) FROM epochs").fetch_one(&self.pool).await.map_err(&store)?;
         if let Some(watermark) = watermark {
             return Ok(Time::from_micros(watermark));
         }
         let newest: Option<i64> =
-            sqlx::query_scalar("SELECT max(anchor) FROM alerts").fetch_one(&self.pool).await.map_err(&store)?;
+            database::query_scalar("SELECT max(anchor) FROM alerts").fetch_one(&self.pool).await.map_err(&store)?;
         Ok(Time::from_seconds(newest.unwrap_or(0)))
     }
 
@@ -301,8 +302,8 @@ impl Reader {
     /// # Errors
     /// The ledger cannot be read.
     async fn assessments(&self, alert: AlertId) -> Result<Vec<AssessmentView>, LedgerError> {
-        let rows: Vec<(i64, i64, String)> = sqlx::query_as(
-            "SELECT epoch, at, content FROM assessments WHERE alert_id = ? ORDER BY epoch DESC LIMIT 1000",
+        let rows: Vec<(i64, i64, String)> = database::query_as(
+            "SELECT epoch, at, content FROM assessments WHERE alert_id = $1 ORDER BY epoch DESC LIMIT 1000",
         )
         .bind(alert.to_string())
         .fetch_all(&self.pool)

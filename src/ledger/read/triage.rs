@@ -9,7 +9,7 @@ use cf_types::{Assessment, Triage};
 use serde::Serialize;
 
 use super::{AlertFilter, AlertView, Reader};
-use crate::{LedgerError, schema};
+use crate::{LedgerError, database, schema};
 
 /// Alerts whose assessments are read at once.
 const PAGE: usize = 1_000;
@@ -90,11 +90,11 @@ impl Reader {
         for page in alerts.chunks_mut(PAGE) {
             let ids: Vec<&str> = page.iter().map(|alert| alert.alert_id.as_str()).collect();
             let ids = serde_json::to_string(&ids).map_err(LedgerError::damaged("ids of alerts"))?;
-            let rows: Vec<(String, i64, String)> = sqlx::query_as(
-                "SELECT alert_id, epoch, content FROM assessments WHERE alert_id IN (SELECT value FROM json_each(?))",
+            let rows: Vec<(String, i64, String)> = database::query_as(
+                "SELECT alert_id, epoch, content FROM assessments WHERE alert_id IN (SELECT atom FROM json_each($1))",
             )
             .bind(ids)
-            .fetch_all(&mut *connection)
+            .fetch_all(&mut connection)
             .await
             .map_err(&store)?;
             let mut newest: BTreeMap<String, (i64, String)> = BTreeMap::new();

@@ -21,8 +21,11 @@ mod history;
 mod hunts;
 mod kafka;
 mod kill;
+mod ledger_postgres;
 mod models;
 mod points;
+#[path = "../../../ledger/postgres_server.rs"]
+mod postgres_server;
 mod rejects;
 mod reload;
 mod remember;
