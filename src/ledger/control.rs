@@ -283,25 +283,28 @@ pub(crate) async fn append_in(
 ///
 /// This is for erasure alone: entries are else never changed.
 pub(crate) async fn erase(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     change: &mut (dyn FnMut(&ControlEntry) -> Option<String> + Send),
 ) -> Result<usize, LedgerError> {
     let store = LedgerError::store("erase from the control log");
-    // What goes is overwritten on disk.
-    sqlx::query("PRAGMA secure_delete = ON").execute(&mut *connection).await.map_err(&store)?;
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(&store)?;
+    if !connection.is_postgres() {
+        // What goes is overwritten on disk.
+        connection.run("PRAGMA secure_delete = ON").await.map_err(&store)?;
+    }
+    let mut transaction = connection.begin().await.map_err(&store)?;
     let mut changed = 0;
     for kind in FOUND {
         for entry in of_kind_between(&mut transaction, kind, 0, i64::MAX).await? {
             let Some(body) = change(&entry) else { continue };
-            let update = sqlx::query("UPDATE control SET body = ? WHERE seq = ?").bind(body).bind(entry.seq);
+            let update = database::query("UPDATE control SET body = $1 WHERE seq = $2").bind(body).bind(entry.seq);
             update.execute(&mut *transaction).await.map_err(&store)?;
             changed += 1;
         }
     }
     transaction.commit().await.map_err(&store)?;
-    // The log beside the file has the pages of before.
-    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *connection).await.map_err(&store)?;
+    // The rows of before are in the log beside the file, or in the table until it is swept.
+    let sweep = if connection.is_postgres() { "VACUUM control" } else { "PRAGMA wal_checkpoint(TRUNCATE)" };
+    connection.run(sweep).await.map_err(&store)?;
     Ok(changed)
 }
 
