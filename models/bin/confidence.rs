@@ -4,6 +4,10 @@
 //! The AIT alerts, each scenario held out once: people have judged alerts of the others, so many of each rule; the
 //! assessment of an alert of the scenario that was held out knows nothing but those verdicts. Its confidence is then met
 //! with the truth, in ten bins (expected calibration error).
+//!
+//! That asks whether verdicts carry over to another site. The second question is whether they hold at their own: of the
+//! scenario's own alerts so many of each rule are judged, and the others, which nobody judged, are met. Of each scenario the
+//! rule is named whose alerts make most of the error.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +22,8 @@ use super::{data, say};
 
 /// Alerts of one rule that people judge.
 const JUDGED: [usize; 3] = [20, 200, usize::MAX];
+/// The same of the site's own.
+const OWN: [usize; 3] = [5, 20, 200];
 
 /// One alert of the data.
 struct Row {
@@ -37,6 +43,9 @@ pub(crate) fn run(seed: u64) -> Result<(), ModelError> {
             let many = if judged == usize::MAX { "all".to_owned() } else { format!("{judged} of each rule") };
             say(&format!("  {many} judged: {}", held_out(&rows, &rules, judged, seed)));
         }
+        for judged in OWN {
+            say(&format!("  {judged} of each rule of its own judged: {}", own(&rows, &rules, judged, seed)));
+        }
     }
     Ok(())
 }
@@ -55,16 +64,32 @@ fn rows(table: &Table, label: &str) -> Result<(Vec<Row>, Vec<String>), ModelErro
 
 /// Error over all scenarios, each held out once; and the bins.
 fn held_out(rows: &[Row], rules: &[String], judged: usize, seed: u64) -> String {
+    met(rows, rules, |scenario| {
+        let others = rows.iter().filter(|row| row.scenario != scenario).collect();
+        let (verdicts, _) = judge(others, judged, seed);
+        (verdicts, rows.iter().filter(|row| row.scenario == scenario).collect())
+    })
+}
+
+/// Error over all scenarios, of the alerts that nobody judged there; and the bins.
+fn own(rows: &[Row], rules: &[String], judged: usize, seed: u64) -> String {
+    met(rows, rules, |scenario| judge(rows.iter().filter(|row| row.scenario == scenario).collect(), judged, seed))
+}
+
+/// Verdicts by rule.
+type Verdicts = BTreeMap<usize, Vec<Verdict>>;
+
+/// Meets alerts of each scenario with what these verdicts say of them.
+fn met<'a>(rows: &[Row], rules: &[String], of: impl Fn(usize) -> (Verdicts, Vec<&'a Row>)) -> String {
     let scenarios: BTreeSet<usize> = rows.iter().map(|row| row.scenario).collect();
     let (mut confidences, mut truth, mut errors) = (Vec::new(), Vec::new(), Vec::new());
     for scenario in scenarios {
-        let by_rule = judge(rows, scenario, judged, seed);
+        let (by_rule, inside) = of(scenario);
         let known: BTreeMap<usize, f64> =
             rules.iter().enumerate().map(|(at, name)| (at, confidence(name, by_rule.get(&at)))).collect();
-        let inside = || rows.iter().filter(|row| row.scenario == scenario);
-        let said: Vec<f64> = inside().map(|row| known.get(&row.rule).copied().unwrap_or(0.0)).collect();
-        let is: Vec<bool> = inside().map(|row| row.is_attack).collect();
-        errors.push(metrics::ranking(&said, &is).calibration_error);
+        let said: Vec<f64> = inside.iter().map(|row| known.get(&row.rule).copied().unwrap_or(0.0)).collect();
+        let is: Vec<bool> = inside.iter().map(|row| row.is_attack).collect();
+        errors.push((metrics::ranking(&said, &is).calibration_error, worst_rule(rules, &inside, &known)));
         confidences.extend(said);
         truth.extend(is);
     }
@@ -73,18 +98,39 @@ fn held_out(rows: &[Row], rules: &[String], judged: usize, seed: u64) -> String 
         .map(|(said, is, rows)| format!("{:.0}%:{:.1}%({rows})", said * 100.0, is * 100.0))
         .collect();
     let all = metrics::ranking(&confidences, &truth).calibration_error;
-    let worst = errors.iter().copied().fold(0.0, f64::max);
-    format!("expected calibration error {all:.4}, worst scenario {worst:.4}; said:were {}", bins.join(" "))
+    let (worst, rule) =
+        errors.into_iter().max_by(|one, other| one.0.total_cmp(&other.0)).unwrap_or((0.0, String::new()));
+    format!("expected calibration error {all:.4}, worst scenario {worst:.4} ({rule}); said:were {}", bins.join(" "))
 }
 
-/// Verdicts on alerts of all scenarios but one: of each rule so many, spread over its alerts.
-fn judge(rows: &[Row], but: usize, judged: usize, seed: u64) -> BTreeMap<usize, Vec<Verdict>> {
+/// The rule whose alerts make most of a scenario's error: what is said of them, and what they are.
+fn worst_rule(rules: &[String], inside: &[&Row], known: &BTreeMap<usize, f64>) -> String {
+    let mut by_rule: BTreeMap<usize, (u32, u32)> = BTreeMap::new();
+    for row in inside {
+        let (alerts, attacks) = by_rule.entry(row.rule).or_default();
+        *alerts += 1;
+        *attacks += u32::from(row.is_attack);
+    }
+    let off = |(rule, (alerts, attacks)): (usize, (u32, u32))| {
+        let said = known.get(&rule).copied().unwrap_or(0.0);
+        ((said * f64::from(alerts) - f64::from(attacks)).abs(), rule, alerts, attacks, said)
+    };
+    let worst = by_rule.into_iter().map(off).max_by(|one, other| one.0.total_cmp(&other.0));
+    worst.map_or_else(String::new, |(_, rule, alerts, attacks, said)| {
+        let name = rules.get(rule).map_or("", String::as_str);
+        format!("most of it by {name:?}: {:.0}% said, {attacks} of {alerts} were", said * 100.0)
+    })
+}
+
+/// Verdicts on alerts: of each rule so many, spread over them; and the alerts that are not judged.
+fn judge(rows: Vec<&Row>, judged: usize, seed: u64) -> (Verdicts, Vec<&Row>) {
     let mut of_rule: BTreeMap<usize, Vec<&Row>> = BTreeMap::new();
-    rows.iter().filter(|row| row.scenario != but).for_each(|row| of_rule.entry(row.rule).or_default().push(row));
+    rows.into_iter().for_each(|row| of_rule.entry(row.rule).or_default().push(row));
     let mut random = cf_types::random::Random(seed);
-    let chosen = |mut list: Vec<&Row>, random: &mut cf_types::random::Random| {
+    let mut rest = Vec::new();
+    let mut chosen = |mut list: Vec<_>, random: &mut cf_types::random::Random| {
         random.shuffle(&mut list);
-        list.truncate(judged);
+        rest.extend(list.split_off(judged.min(list.len())));
         let verdict = |(at, row): (i64, &&Row)| Verdict {
             alert: AlertId::default(),
             judgement: if row.is_attack { Judgement::TruePositive } else { Judgement::FalsePositive },
@@ -93,7 +139,8 @@ fn judge(rows: &[Row], but: usize, judged: usize, seed: u64) -> BTreeMap<usize, 
         };
         (0..).zip(&list).map(verdict).collect::<Vec<_>>()
     };
-    of_rule.into_iter().map(|(rule, list)| (rule, chosen(list, &mut random))).collect()
+    let verdicts = of_rule.into_iter().map(|(rule, list)| (rule, chosen(list, &mut random))).collect();
+    (verdicts, rest)
 }
 
 /// What the assessment says of an alert of a rule with these verdicts.
