@@ -4,7 +4,8 @@
 //! Key: alert id. Which facts concern which alerts is a join by entity, observable and rule; what follows is
 //! [`cf_types::assess::assess`], a pure function. A sealed alert is final: it keeps the score that it had. What a model
 //! said comes as a fact that names its alert; a later answer takes the place of an earlier one by its removal.
-//! Memory: the alerts, and the facts that concern them. Output appears when the epoch is complete.
+//! Memory: the alerts, and the facts that concern them. Output appears when the epoch is complete; of facts that concern very
+//! many alerts with the next epochs, in slices (`rescore.rs`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,6 +29,7 @@ use timely::dataflow::{
 use crate::{
     epochs::{changes, per_epoch, spread},
     indicator,
+    rescore::{self, Paced, Touched, rescore},
     suppress::{addresses, prefix},
 };
 
@@ -36,6 +38,16 @@ use crate::{
 pub(crate) enum Assessed {
     Alert(Alert, isize),
     Assessment(Assessment, isize),
+    /// So many alerts wait for their new score.
+    Waiting(u64),
+}
+
+/// How alerts are scored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AssessOptions {
+    pub(crate) office_hours: Option<OfficeHours>,
+    /// Alerts that facts of one epoch may concern without that they are scored in slices.
+    pub(crate) rescored_at_once: usize,
 }
 
 /// Scores alerts. `recalled` names those that were sealed before a restart: they come with their scores and keep them.
@@ -43,7 +55,8 @@ pub(crate) fn assess<'s>(
     alerts: VecCollection<'s, Epoch, Alert, isize>,
     facts: VecCollection<'s, Epoch, Fact, isize>,
     recalled: StreamVec<'s, Epoch, AlertId>,
-    office_hours: Option<OfficeHours>,
+    pace: StreamVec<'s, Epoch, rescore::Beside>,
+    options: AssessOptions,
 ) -> StreamVec<'s, Epoch, Assessed> {
     let concerns = of_entities(alerts.clone(), facts.clone())
         .concat(of_networks(alerts.clone(), facts.clone()))
@@ -59,9 +72,21 @@ pub(crate) fn assess<'s>(
     let alerts = changes(alerts).map(|(alert, diff)| Change::Alert(alert, diff)).concat(triaged);
     let concerns = changes(concerns).map(|((id, concern), diff)| Change::Concern(id, concern, diff));
     let alerts = alerts.concat(recalled.map(Change::Recalled));
+    let itself = alerts.clone().map(|change| Touched::Itself(change.id()));
+    let touched = itself.concat(concerns.clone().map(|change| Touched::ByFact(change.id())));
+    let paced = rescore(touched, pace, options.rescored_at_once);
+    let waiting = paced.clone().flat_map(|paced| match paced {
+        Paced::Waiting(number) => Some(Assessed::Waiting(number)),
+        Paced::Due(_) => None,
+    });
+    let due = paced.flat_map(|paced| match paced {
+        Paced::Due(id) => Some(Change::Due(id)),
+        Paced::Waiting(_) => None,
+    });
     let by_id = Exchange::new(|change: &Change| spread(&change.id().0));
-    let mut state = Assess { office_hours, entries: BTreeMap::new() };
-    per_epoch(alerts.concat(concerns), by_id, "Assess", move |_epoch, changes, out| state.epoch(changes, out))
+    let mut state = Assess { office_hours: options.office_hours, entries: BTreeMap::new() };
+    let changes = alerts.concat(concerns).concat(due);
+    per_epoch(changes, by_id, "Assess", move |_epoch, changes, out| state.epoch(changes, out)).concat(waiting)
 }
 
 /// What a fact, or several, say of an alert.
@@ -143,13 +168,15 @@ enum Change {
     Alert(Alert, isize),
     Concern(AlertId, Concern, isize),
     Recalled(AlertId),
+    /// It is to be scored now: what concerns it is only noted before.
+    Due(AlertId),
 }
 
 impl Change {
     fn id(&self) -> AlertId {
         match self {
             Change::Alert(alert, _) => alert.id,
-            Change::Concern(id, ..) | Change::Recalled(id) => *id,
+            Change::Concern(id, ..) | Change::Recalled(id) | Change::Due(id) => *id,
         }
     }
 }
@@ -170,17 +197,17 @@ struct Entry {
 
 impl Assess {
     fn epoch(&mut self, changes: Vec<Change>, out: &mut Vec<Assessed>) {
-        let mut touched = BTreeSet::new();
+        let mut due = BTreeSet::new();
         for change in changes {
-            touched.insert(change.id());
             let entry = self.entries.entry(change.id()).or_default();
             match change {
                 Change::Alert(alert, diff) => *entry.alerts.entry(alert).or_default() += diff,
                 Change::Concern(_, concern, diff) => *entry.concerns.entry(concern).or_default() += diff,
                 Change::Recalled(_) => entry.recalled = true,
+                Change::Due(id) => drop(due.insert(id)),
             }
         }
-        for id in touched {
+        for id in due {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             entry.tell(self.office_hours, out);
             if entry.told.is_none() && entry.alerts.is_empty() && entry.concerns.is_empty() {

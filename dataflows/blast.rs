@@ -4,6 +4,10 @@
 //! In: changes of alerts, and facts. Out: changes of one row per root, and of how many roots are left out. The layers are
 //! unrolled: L0 = roots, L(i+1) = (L(i) ⋈ edges ∪ L(i)) without repeats; an entity's hop is the first layer that has it.
 //! No `iterate`: time stays a number, a deletion is right by construction and a cycle cannot hold itself up.
+//!
+//! Edges are many and change often, and most lead nowhere near a root: they come by an input of their own, and all steps share
+//! one arrangement of them, so that such a change costs one update of what is known and one of what is followed.
+//!
 //! Memory: edges, and per root what it reaches: at most [`ROOTS_MAX`] roots, [`HOPS_MAX`] steps and [`FANOUT_MAX`] edges
 //! of an entity. What is cut is counted in the row. Output appears when the epoch is complete.
 
@@ -16,7 +20,11 @@ use cf_types::{
     Alert, AlertState, BlastRadius, Entity, Epoch, Fact, FactBody, Tenant,
     blast::{FANOUT_MAX, HOPS_MAX, NAMED_MAX, ROOTS_MAX, Reached},
 };
-use differential_dataflow::VecCollection;
+use differential_dataflow::{
+    VecCollection,
+    operators::arrange::{Arranged, TraceAgent},
+    trace::implementations::{ValBuilder, ValSpine},
+};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::{
     StreamVec,
@@ -27,7 +35,10 @@ use timely::dataflow::{
 use crate::epochs::{at_epoch, changes, per_epoch, spread};
 
 /// Whose entity.
-type Node = (Tenant, Entity);
+pub(crate) type Node = (Tenant, Entity);
+
+/// What is known of entities, by entity.
+type Known<'s, V> = Arranged<'s, TraceAgent<ValSpine<Node, V, Epoch, isize>>>;
 
 /// What this operator gives.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,10 +48,11 @@ pub(crate) enum Blast {
     LeftOut(u64),
 }
 
-/// Follows what can be reached.
+/// Follows what can be reached. Several edges of the same ends are one; `facts` need not have them.
 pub(crate) fn blast<'s>(
     alerts: VecCollection<'s, Epoch, Alert, isize>,
     facts: VecCollection<'s, Epoch, Fact, isize>,
+    edges: VecCollection<'s, Epoch, (Node, Node), isize>,
 ) -> StreamVec<'s, Epoch, (Blast, isize)> {
     let found = roots(alerts);
     let roots = at_epoch(found.clone().flat_map(|(found, diff)| match found {
@@ -51,12 +63,15 @@ pub(crate) fn blast<'s>(
         Root::LeftOut(number) => Some((Blast::LeftOut(number), diff)),
         Root::Followed(_) => None,
     });
-    let (edges, more) = edges(facts.clone());
+    let followed = followed(edges);
     let mut layers = vec![roots.clone().map(|root| (root.clone(), root))];
     let mut reached = roots.map(|root| (root.clone(), (root, 0u8)));
     for hop in 1..=HOPS_MAX {
         let Some(layer) = layers.last().cloned() else { break };
-        let next = layer.clone().join_map(edges.clone(), |_, root, to| (to.clone(), root.clone()));
+        let next = layer.clone().join_core(followed.clone(), |_, root: &Node, leads: &Leads| match leads {
+            Leads::To(to) => Some((to.clone(), root.clone())),
+            Leads::More(_) => None,
+        });
         let next = next.concat(layer.clone()).distinct();
         let hop = u8::try_from(hop).unwrap_or(u8::MAX);
         // A layer holds the one before it, so the difference is what is reached first here.
@@ -64,13 +79,16 @@ pub(crate) fn blast<'s>(
         reached = reached.concat(first.map(move |(node, root)| (node, (root, hop))));
         layers.push(next);
     }
-    let critical = reached.clone().join_map(criticality(facts), |node, (root, hop), criticality| Change {
-        root: root.clone(),
-        part: Part::Critical(*criticality, *hop, node.1.clone()),
+    let by_node = reached.clone().arrange_by_key_named("Reached");
+    let critical = by_node.clone().join_core(criticality(facts), |node, (root, hop), criticality| {
+        Some(Change { root: root.clone(), part: Part::Critical(*criticality, *hop, node.1.clone()) })
     });
-    let cut = reached.clone().join_map(more, |node, (root, hop), more| {
-        let followed = usize::from(*hop) < HOPS_MAX;
-        Change { root: root.clone(), part: Part::More(node.1.clone(), if followed { *more } else { 0 }) }
+    let cut = by_node.join_core(followed, |node, (root, hop), leads| match leads {
+        Leads::More(more) => {
+            let followed = usize::from(*hop) < HOPS_MAX;
+            Some(Change { root: root.clone(), part: Part::More(node.1.clone(), if followed { *more } else { 0 }) })
+        }
+        Leads::To(_) => None,
     });
     let reached = reached.map(|(node, (root, hop))| Change { root, part: Part::Reached(hop, node.1) });
     let parts = changes(reached).concat(changes(critical)).concat(changes(cut));
@@ -83,30 +101,23 @@ pub(crate) fn blast<'s>(
 }
 
 /// Where an entity leads, the first so many; and how many more there are.
-fn edges<'s>(
-    facts: VecCollection<'s, Epoch, Fact, isize>,
-) -> (VecCollection<'s, Epoch, (Node, Node), isize>, VecCollection<'s, Epoch, (Node, u64), isize>) {
-    let edges = facts.flat_map(|Fact { tenant, body }| match body {
-        FactBody::Edge(edge) => Some(((tenant.clone(), edge.from), (tenant, edge.to))),
-        _ => None,
-    });
-    // Several ways to the same place are one edge.
-    let followed = edges.reduce(|_, targets: &[(&Node, isize)], out| {
-        out.extend(targets.iter().take(FANOUT_MAX).map(|(to, _)| (Leads::To((*to).clone()), 1isize)));
-        let more = targets.len().saturating_sub(FANOUT_MAX);
-        if more > 0 {
-            out.push((Leads::More(u64::try_from(more).unwrap_or(u64::MAX)), 1));
-        }
-    });
-    let to = followed.clone().flat_map(|(from, leads)| match leads {
-        Leads::To(to) => Some((from, to)),
-        Leads::More(_) => None,
-    });
-    let more = followed.flat_map(|(from, leads)| match leads {
-        Leads::More(more) => Some((from, more)),
-        Leads::To(_) => None,
-    });
-    (to, more)
+fn followed<'s>(edges: VecCollection<'s, Epoch, (Node, Node), isize>) -> Known<'s, Leads> {
+    edges.arrange_by_key_named("Edges").reduce_abelian::<_, ValBuilder<_, _, _, _>, ValSpine<Node, Leads, _, _>, _, _>(
+        "Followed",
+        |_, targets: &[(&Node, isize)], out| {
+            // Several ways to the same place are one edge; what was taken back more often than given is none.
+            let there = || targets.iter().filter(|(_, times)| *times > 0);
+            out.extend(there().take(FANOUT_MAX).map(|(to, _)| (Leads::To((*to).clone()), 1isize)));
+            let more = there().count().saturating_sub(FANOUT_MAX);
+            if more > 0 {
+                out.push((Leads::More(u64::try_from(more).unwrap_or(u64::MAX)), 1));
+            }
+        },
+        |rows, from, updates| {
+            rows.clear();
+            rows.extend(updates.drain(..).map(|(leads, epoch, diff)| ((from.clone(), leads), epoch, diff)));
+        },
+    )
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,12 +127,15 @@ enum Leads {
 }
 
 /// How much entities matter; of several facts the highest.
-fn criticality<'s>(facts: VecCollection<'s, Epoch, Fact, isize>) -> VecCollection<'s, Epoch, (Node, u8), isize> {
+fn criticality<'s>(facts: VecCollection<'s, Epoch, Fact, isize>) -> Known<'s, u8> {
     let said = facts.flat_map(|Fact { tenant, body }| match body {
         FactBody::Asset(asset) => Some(((tenant, asset.entity), asset.criticality)),
         _ => None,
     });
-    said.reduce(|_, said: &[(&u8, isize)], out| out.extend(said.last().map(|(criticality, _)| (**criticality, 1isize))))
+    said.reduce_abelian::<_, ValBuilder<_, _, _, _>, ValSpine<Node, u8, _, _>>(
+        "Criticality",
+        |_, said: &[(&u8, isize)], out| out.extend(said.last().map(|(criticality, _)| (**criticality, 1isize))),
+    )
 }
 
 /// Entities with an open alert: those of the highest scores, and how many there are beside.

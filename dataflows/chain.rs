@@ -15,11 +15,7 @@ use std::{
 
 use cf_types::{Cell, Episode, EpisodeKey, EpisodeRule, Epoch};
 use differential_dataflow::VecCollection;
-use timely::dataflow::{
-    StreamVec,
-    channels::pact::Pipeline,
-    operators::{Concat, vec::Map},
-};
+use timely::dataflow::{StreamVec, channels::pact::Pipeline};
 
 use crate::{
     correlate::CellItem,
@@ -92,20 +88,19 @@ fn is_plain(rule: &EpisodeRule) -> bool {
 /// Makes items of episodes.
 pub(crate) fn chain<'s>(
     episodes: VecCollection<'s, Epoch, Episode, isize>,
-    rules: StreamVec<'s, Epoch, Arc<dyn Rules>>,
-    limits: StreamVec<'s, Epoch, Cell>,
+    beside: StreamVec<'s, Epoch, Beside>,
 ) -> StreamVec<'s, Epoch, (usize, CellItem, isize)> {
     let mut state = Chain::default();
-    let beside = rules.map(Beside::Rules).concat(limits.map(Beside::Limit));
     per_epoch_with(changes(episodes), Pipeline, beside, "Chain", move |_epoch, changes, beside, out| {
-        let (mut rules, mut limit) = (None, None);
+        let (mut rules, mut limit, mut floors) = (None, None, BTreeMap::new());
         for beside in beside {
             match beside {
                 Beside::Rules(new) => rules = Some(new),
                 Beside::Limit(cell) => limit = limit.max(Some(cell)),
+                Beside::Floor(rule, cell) => drop(floors.insert(rule, cell)),
             }
         }
-        state.epoch(changes, rules);
+        state.epoch(changes, rules, floors);
         out.extend(state.changes());
         // For later epochs, as `correlate` takes it.
         state.forget_before(limit);
@@ -114,11 +109,13 @@ pub(crate) fn chain<'s>(
 
 /// What every worker is told alike.
 #[derive(Clone)]
-enum Beside {
+pub(crate) enum Beside {
     /// The rules from this epoch on.
     Rules(Arc<dyn Rules>),
     /// Items before it are refused after this epoch.
     Limit(Cell),
+    /// Of what is recalled in this epoch, this rule counts what lies from the cell on.
+    Floor(Arc<str>, Cell),
 }
 
 /// What of an episode matters here: its first hit, and whose it is. Its count may change without a change for others.
@@ -132,27 +129,40 @@ struct Chain {
     /// How often each is there. Of plain rules too: whether a rule is plain can change.
     episodes: BTreeMap<First, isize>,
     limit: Option<Cell>,
+    /// Rules that began later than what a restart recalls, and where their items begin.
+    floors: BTreeMap<Arc<str>, Cell>,
     pending: BTreeMap<(usize, CellItem), isize>,
 }
 
 impl Chain {
-    fn epoch(&mut self, changes: Vec<(Episode, isize)>, rules: Option<Arc<dyn Rules>>) {
+    fn epoch(
+        &mut self,
+        changes: Vec<(Episode, isize)>,
+        rules: Option<Arc<dyn Rules>>,
+        floors: BTreeMap<Arc<str>, Cell>,
+    ) {
         if let Some(rules) = rules {
-            // A rule that moves to another level, or refers to others than before, begins empty there: nothing of it is
-            // taken back.
+            // A rule that moves to another level, or that what was kept for it cannot serve any more, begins empty there:
+            // nothing of it is taken back, and all that is there is given to it anew.
             let levels = Levels::of(rules.episode_rules());
             let stays = |upper: &EpisodeRule, level| {
                 let mut same = rules.episode_rules().iter().filter(|rule| rule.id == upper.id);
-                levels.level(&upper.id) == Some(level)
-                    && same.any(|rule| rule.references == upper.references && rule.chained == upper.chained)
+                levels.level(&upper.id) == Some(level) && same.any(|rule| upper.can_serve(rule))
             };
             for referring in self.uppers.values_mut() {
                 referring.retain(|(upper, level, _)| stays(upper, *level));
+            }
+            let goes_on = |id: &Arc<str>| self.uppers.values().flatten().any(|(upper, ..)| upper.id == *id);
+            // One that begins anew begins at the present limit.
+            let begun: Vec<_> = self.floors.keys().filter(|id| !goes_on(id)).cloned().collect();
+            for id in &begun {
+                self.floors.remove(id);
             }
             self.count_all(-1);
             self.uppers = uppers(rules.episode_rules());
             self.count_all(1);
         }
+        self.floors.extend(floors);
         for (episode, diff) in changes {
             // What lies below the limit is final, and counted nowhere any more.
             if self.limit.is_some_and(|limit| episode.first_hit < limit) {
@@ -174,6 +184,7 @@ impl Chain {
         while let Some(first) = self.episodes.first_entry().filter(|first| Some(first.key().0) < self.limit) {
             first.remove();
         }
+        self.floors.retain(|_, floor| Some(*floor) > self.limit);
     }
 
     /// The items that came or went, sorted.
@@ -193,6 +204,9 @@ impl Chain {
     /// An episode has a group and no fields: what rules that refer to it group by or count is of that group.
     fn count(&mut self, (cell, key): &First, diff: isize) {
         for (upper, level, reference) in self.uppers.get(&key.rule).into_iter().flatten() {
+            if self.floors.get(&upper.id).is_some_and(|floor| cell < floor) {
+                continue;
+            }
             let Some((group, value)) = upper.taken(*reference, &key.group) else { continue };
             let key = EpisodeKey { tenant: key.tenant.clone(), rule: Arc::clone(&upper.id), group };
             let item = CellItem { key, cell: *cell, reference: *reference, value };
@@ -301,7 +315,7 @@ mod tests {
             (vec![(grown, -1), (episode("a", 4), 1)], vec![(4, 1), (5, -1)]),
             (vec![(episode("a", 4), -1)], vec![(4, -1)]),
         ] {
-            state.epoch(changes, None);
+            state.epoch(changes, None, BTreeMap::new());
             let got: Vec<_> = state.changes().map(|(_, item, diff)| (item.cell, diff)).collect();
             assert_eq!(got, expect);
         }
@@ -311,13 +325,13 @@ mod tests {
     #[test]
     fn an_episode_below_the_limit_is_forgotten() {
         let mut state = Chain { uppers: uppers(&[rule("a:x"), rule("b:a")]), ..Chain::default() };
-        state.epoch(vec![(episode("a", 5), 1), (episode("a", 9), 1)], None);
+        state.epoch(vec![(episode("a", 5), 1), (episode("a", 9), 1)], None, BTreeMap::new());
         assert_eq!(state.changes().count(), 2);
         state.forget_before(Some(9));
         assert_eq!(state.episodes.keys().map(|(cell, _)| *cell).collect::<Vec<_>>(), [9]);
         // It still grows, and may go with its rule: nobody counts it any more.
         let grown = Episode { count: 2, ..episode("a", 5) };
-        state.epoch(vec![(episode("a", 5), -1), (grown, 1), (episode("a", 9), -1)], None);
+        state.epoch(vec![(episode("a", 5), -1), (grown, 1), (episode("a", 9), -1)], None, BTreeMap::new());
         assert_eq!(state.changes().map(|(_, item, diff)| (item.cell, diff)).collect::<Vec<_>>(), [(9, -1)]);
         assert!(state.episodes.is_empty());
     }

@@ -30,8 +30,8 @@ use timely::{
 
 use crate::{
     alert::{self, Told, alerts},
-    assess::{Assessed, assess},
-    blast::{Blast, blast},
+    assess::{AssessOptions, Assessed, assess},
+    blast::{Blast, Node, blast},
     budget,
     builtin::WithBuiltin,
     chain::{self, LEVELS, Levels},
@@ -41,7 +41,7 @@ use crate::{
     detect::{Detected, Given, Matched, Rules, detect},
     epochs::{at_epoch, changes},
     incident::{self, Connected, IncidentOptions, incidents},
-    indicator,
+    indicator, rescore,
     risk::{RiskOptions, Risked, risk},
     sink::{Change, sink},
     suppress::{Kept, suppress},
@@ -64,14 +64,16 @@ pub struct GraphOptions {
     pub alerts_an_hour: usize,
     /// When people are at work; `None`: it does not matter.
     pub office_hours: Option<OfficeHours>,
+    /// Alerts that the facts of one epoch may concern without that they are scored anew in slices.
+    pub rescored_at_once: usize,
     /// The sum of an entity's scores of a day, decayed, in tenths, from which on it has a risk alert; 0: never.
     pub risk_alert_tenths: u32,
 }
 
 impl Default for GraphOptions {
     /// A day of corrections; clocks may be five minutes wrong and shippers a minute late; nobody reads a thousand alerts
-    /// of one rule in an hour; more than three critical alerts within hours, or six medium ones, make an entity's risk an
-    /// alert: what two rules say of one attack does not.
+    /// of one rule in an hour; ten thousand scores cost an epoch about a second; more than three critical alerts within
+    /// hours, or six medium ones, make an entity's risk an alert: what two rules say of one attack does not.
     fn default() -> GraphOptions {
         GraphOptions {
             horizon_s: Some(86_400),
@@ -80,6 +82,7 @@ impl Default for GraphOptions {
             incidents: IncidentOptions::default(),
             alerts_an_hour: 1_000,
             office_hours: None,
+            rescored_at_once: 10_000,
             risk_alert_tenths: 300,
         }
     }
@@ -93,6 +96,9 @@ pub struct Recalled {
     pub alerts: Vec<Alert>,
     /// The hubs of the incidents that were not closed.
     pub hubs: Vec<(Tenant, Hub)>,
+    /// Per rule on other correlations that began later than these: of their episodes it counts those from this cell on. What
+    /// was before it was told of ([`Remembered`]), and the detections of before give those episodes again.
+    pub floors: Vec<(Arc<str>, Cell)>,
 }
 
 /// The same on its way.
@@ -101,6 +107,7 @@ enum Recall {
     Begin,
     Alert(Alert),
     Hub(Tenant, Hub),
+    Floor(Arc<str>, Cell),
 }
 
 /// What one worker is given of one epoch.
@@ -144,6 +151,8 @@ pub struct Graph {
     sealed: InputHandle<Epoch, timely::container::CapacityContainerBuilder<Vec<Recall>>>,
     remembered: InputHandle<Epoch, timely::container::CapacityContainerBuilder<Vec<Remembered>>>,
     facts: InputSession<Epoch, Fact, isize>,
+    /// Facts that say what leads where: only one operator wants them, and they are many.
+    edges: InputSession<Epoch, (Node, Node), isize>,
     probe: ProbeHandle<Epoch>,
     begun: Option<Epoch>,
     /// Whether this is the worker that gives the facts to all.
@@ -156,7 +165,7 @@ impl Graph {
         let (mut given, mut rules, mut recalled, mut signals, mut sealed) =
             (InputHandle::new(), InputHandle::new(), InputHandle::new(), InputHandle::new(), InputHandle::new());
         let mut remembered = InputHandle::new();
-        let mut facts = InputSession::new();
+        let (mut facts, mut edges) = (InputSession::new(), InputSession::new());
         let probe = ProbeHandle::new();
         let micros = |seconds: i64| seconds.saturating_mul(1_000_000);
         let expires = options.horizon_s.is_some();
@@ -168,10 +177,18 @@ impl Graph {
             let before: StreamVec<'_, Epoch, Remembered> = remembered.to_stream(scope);
             // Two facts with the same words are one.
             let facts = facts.to_collection(scope).distinct();
+            let edges = edges.to_collection(scope);
 
             let detected = detect(given.to_stream(scope), options.horizon_s.map(|_| micros(options.max_ahead_s)));
             let begun = signals.clone().filter(Option::is_none).map(|_| Change::Begun);
             let ended = signals.clone().flat_map(|signal| matches!(signal, Some(Signal::Ended)).then_some(Cell::MAX));
+            let ended = ended.broadcast();
+            let recalling = sealed.clone().filter(|row| matches!(row, Recall::Begin)).broadcast();
+            let pace = [
+                signals.clone().filter(Option::is_none).map(|_| rescore::Beside::Begun),
+                ended.clone().map(|_| rescore::Beside::Everything),
+                recalling.clone().map(|_| rescore::Beside::Everything),
+            ];
             let seen = detected.clone().flat_map(seen).concat(signals.flat_map(|signal| signal));
             let watermarks = match options.horizon_s {
                 Some(_) => watermark(seen, micros(options.disorder_s)),
@@ -181,7 +198,7 @@ impl Graph {
             let limits = watermarks.clone().map(move |time| time.cell().saturating_sub(horizon)).broadcast();
 
             let matched = detected.flat_map(matched).concat(recalled.map(recall));
-            let decided = limits.clone().map(move |limit| limit.saturating_add(horizon)).concat(ended.broadcast());
+            let decided = limits.clone().map(move |limit| limit.saturating_add(horizon)).concat(ended);
             let locals = rules.clone().map(Local::Rules).concat(limits.clone().map(Local::Limit));
             let deduped = dedup(matched, locals, expires);
 
@@ -192,6 +209,7 @@ impl Graph {
             let held = changes(indicator::holding(sought, facts.clone())).map(|(item, diff)| (0, item, diff));
             let mut items = counted.filter(|item| !of_indicator(item)).concat(held);
             let (mut found, mut refused, mut waits) = (Vec::new(), Vec::new(), Vec::new());
+            let floors = sealed.clone().flat_map(floor).broadcast();
             for level in 0..LEVELS {
                 let own = items.clone().filter(move |(at, ..)| *at == level);
                 let own = at_epoch(own.map(|(_, item, diff)| (item, diff)));
@@ -199,7 +217,12 @@ impl Graph {
                     .clone()
                     .map(move |rules| Arc::new(Levels::of(rules.episode_rules()).at(level, rules.episode_rules())));
                 let correlated = correlate_remembering(own, own_rules, limits.clone().map(Limit), before.clone());
-                items = items.concat(chain::chain(correlated.episodes.clone(), rules.clone(), limits.clone()));
+                let beside = [
+                    rules.clone().map(chain::Beside::Rules),
+                    limits.clone().map(chain::Beside::Limit),
+                    floors.clone().map(|(rule, floor)| chain::Beside::Floor(rule, floor)),
+                ];
+                items = items.concat(chain::chain(correlated.episodes.clone(), scope.concatenate(beside)));
                 refused.push(correlated.refused.flat_map(budget::refusal));
                 found.push(changes(correlated.episodes).map(|(episode, diff)| alert::Change::Episode(episode, diff)));
                 found.push(correlated.lineage.map(alert::Change::Lineage));
@@ -212,14 +235,18 @@ impl Graph {
                 rules.clone().map(alert::Beside::Rules),
                 limits.clone().map(alert::Beside::Limit),
                 decided.map(alert::Beside::Decided),
-                sealed.clone().filter(|row| matches!(row, Recall::Begin)).broadcast().map(|_| alert::Beside::Recalling),
+                recalling.map(|_| alert::Beside::Recalling),
             ];
             let told = alerts(scope.concatenate(found), scope.concatenate(beside));
             let recalled = sealed.clone().flat_map(sealed_alert).map(|alert| alert.id);
             let remaining = suppress(at_epoch(told.clone().flat_map(alert_row)), facts.clone(), recalled.clone());
             let kept = at_epoch(remaining.clone().flat_map(kept_alert));
             let kept = budget::within_budget(kept, options.alerts_an_hour);
-            let assessed = assess(kept, facts.clone(), recalled.clone(), options.office_hours);
+            let assess_options =
+                AssessOptions { office_hours: options.office_hours, rescored_at_once: options.rescored_at_once };
+            let pace = scope.concatenate(pace);
+            let assessed = assess(kept, facts.clone(), recalled.clone(), pace, assess_options);
+            let rescoring = assessed.clone().flat_map(rescoring);
             let all_scored = at_epoch(assessed.clone().flat_map(assessed_alert));
             // Nothing is done, scored or connected because of what is not decided.
             let scored = all_scored.clone().filter(|alert| alert.state != AlertState::Provisional);
@@ -246,7 +273,7 @@ impl Graph {
                 at_epoch(assessed.flat_map(assessment)).map(Row::Assessment),
                 at_epoch(remaining.clone().flat_map(suppressed)).map(Row::Suppressed),
                 at_epoch(risked.flat_map(risk_row)),
-                at_epoch(blast(alerts.clone(), facts.clone()).map(|(blast, diff)| (blast_row(blast), diff))),
+                at_epoch(blast(alerts.clone(), facts.clone(), edges).map(|(blast, diff)| (blast_row(blast), diff))),
                 incidents.map(Row::Incident),
                 desire(alerts, facts).map(Row::Desired),
             ];
@@ -256,12 +283,13 @@ impl Graph {
             let shown = changes(all_alerts).filter(|(alert, diff)| !alert::leaves(alert, *diff));
             let shown = shown.map(|(alert, diff)| Change::Row(Row::Alert(alert), diff));
             let lineage = told.flat_map(lineage).concat(remaining.flat_map(kept_lineage));
-            let other = [begun, shown, deduped.flat_map(account), lineage, watermarks.map(Change::Watermark)];
+            let other =
+                [begun, shown, deduped.flat_map(account), lineage, watermarks.map(Change::Watermark), rescoring];
             let other = other.into_iter().chain(refused).chain(waits);
             sink(scope.concatenate(rows.into_iter().chain(other)), output).probe_with(&probe);
         });
         let first = worker.index() == 0;
-        Graph { given, rules, recalled, signals, sealed, remembered, facts, probe, begun: None, first }
+        Graph { given, rules, recalled, signals, sealed, remembered, facts, edges, probe, begun: None, first }
     }
 
     /// Gives this worker's share of an epoch. Earlier epochs are closed by it, as by [`Graph::advance_to`].
@@ -293,8 +321,12 @@ impl Graph {
         given.extend(found.into_iter().map(Given::Found));
         given.extend(events.into_iter().map(Given::Event));
         self.given.send_batch(&mut given);
-        for (fact, diff) in facts.into_iter().filter(|_| self.first) {
-            self.facts.update(fact, isize::try_from(diff).unwrap_or(0));
+        for (Fact { tenant, body }, diff) in facts.into_iter().filter(|_| self.first) {
+            let diff = isize::try_from(diff).unwrap_or(0);
+            match body {
+                FactBody::Edge(edge) => self.edges.update(((tenant.clone(), edge.from), (tenant, edge.to)), diff),
+                body => self.facts.update(Fact { tenant, body }, diff),
+            }
         }
         recalled.into_iter().for_each(|detection| self.recalled.send(detection));
         remembered.into_iter().for_each(|one| self.remembered.send(one));
@@ -308,10 +340,11 @@ impl Graph {
         if ended {
             self.signals.send(Some(Signal::Ended));
         }
-        if let Some(Recalled { alerts, hubs }) = sealed {
+        if let Some(Recalled { alerts, hubs, floors }) = sealed {
             self.sealed.send(Recall::Begin);
             alerts.into_iter().for_each(|alert| self.sealed.send(Recall::Alert(alert)));
             hubs.into_iter().for_each(|(tenant, hub)| self.sealed.send(Recall::Hub(tenant, hub)));
+            floors.into_iter().for_each(|(rule, floor)| self.sealed.send(Recall::Floor(rule, floor)));
         }
     }
 
@@ -327,6 +360,8 @@ impl Graph {
             self.remembered.advance_to(epoch);
             self.facts.advance_to(epoch);
             self.facts.flush();
+            self.edges.advance_to(epoch);
+            self.edges.flush();
         }
     }
 
@@ -385,7 +420,7 @@ fn account(deduped: Deduped) -> Option<Change> {
 fn sealed_alert(row: Recall) -> Option<Alert> {
     match row {
         Recall::Alert(alert) if &*alert.rule != RISK_RULE => Some(alert),
-        Recall::Alert(_) | Recall::Begin | Recall::Hub(..) => None,
+        Recall::Alert(_) | Recall::Begin | Recall::Hub(..) | Recall::Floor(..) => None,
     }
 }
 
@@ -393,14 +428,21 @@ fn sealed_alert(row: Recall) -> Option<Alert> {
 fn sealed_risk_alert(row: Recall) -> Option<Alert> {
     match row {
         Recall::Alert(alert) if &*alert.rule == RISK_RULE => Some(alert),
-        Recall::Alert(_) | Recall::Begin | Recall::Hub(..) => None,
+        Recall::Alert(_) | Recall::Begin | Recall::Hub(..) | Recall::Floor(..) => None,
     }
 }
 
 fn settled_hub(row: Recall) -> Option<incident::Beside> {
     match row {
         Recall::Hub(tenant, hub) => Some(incident::Beside::Hub(tenant, hub)),
-        Recall::Begin | Recall::Alert(_) => None,
+        Recall::Begin | Recall::Alert(_) | Recall::Floor(..) => None,
+    }
+}
+
+fn floor(row: Recall) -> Option<(Arc<str>, Cell)> {
+    match row {
+        Recall::Floor(rule, floor) => Some((rule, floor)),
+        Recall::Begin | Recall::Alert(_) | Recall::Hub(..) => None,
     }
 }
 
@@ -460,14 +502,21 @@ fn suppressed(kept: Kept) -> Option<(Suppressed, isize)> {
 fn assessed_alert(assessed: Assessed) -> Option<(Alert, isize)> {
     match assessed {
         Assessed::Alert(alert, diff) => Some((alert, diff)),
-        Assessed::Assessment(..) => None,
+        Assessed::Assessment(..) | Assessed::Waiting(_) => None,
+    }
+}
+
+fn rescoring(assessed: Assessed) -> Option<Change> {
+    match assessed {
+        Assessed::Waiting(number) => Some(Change::Rescoring(number)),
+        Assessed::Alert(..) | Assessed::Assessment(..) => None,
     }
 }
 
 fn assessment(assessed: Assessed) -> Option<(cf_types::Assessment, isize)> {
     match assessed {
         Assessed::Assessment(assessment, diff) => Some((assessment, diff)),
-        Assessed::Alert(..) => None,
+        Assessed::Alert(..) | Assessed::Waiting(_) => None,
     }
 }
 

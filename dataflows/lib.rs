@@ -24,6 +24,7 @@ pub mod chain;
 mod alert;
 mod assess;
 mod budget;
+mod rescore;
 mod suppress;
 
 mod blast;

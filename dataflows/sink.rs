@@ -27,6 +27,8 @@ pub(crate) enum Change {
     Watermark(Time),
     /// Something happens when the watermark reaches this cell.
     Waits(Cell, isize),
+    /// So many alerts wait for their new score.
+    Rescoring(u64),
 }
 
 /// A refused detection on its way to become a reject.
@@ -68,6 +70,7 @@ struct Standing {
     watermark: Option<Time>,
     /// How many operators wait for each cell.
     waits: BTreeMap<Cell, isize>,
+    rescoring: u64,
 }
 
 /// Sums an epoch's changes up.
@@ -83,6 +86,7 @@ fn account(epoch: Epoch, changes: Vec<Change>, standing: &mut Standing) -> Epoch
             Change::Refused(refusal) => account.rejects.push(refusal.into()),
             Change::Watermark(time) => standing.watermark = Some(time).max(standing.watermark),
             Change::Waits(cell, diff) => *standing.waits.entry(cell).or_default() += diff,
+            Change::Rescoring(number) => standing.rescoring = number,
         }
     }
     account.detections.sort_unstable();
@@ -93,5 +97,6 @@ fn account(epoch: Epoch, changes: Vec<Change>, standing: &mut Standing) -> Epoch
     account.watermark = standing.watermark;
     standing.waits.retain(|_, operators| *operators != 0);
     account.waits = standing.waits.keys().next().copied();
+    account.rescoring = standing.rescoring;
     account
 }

@@ -17,6 +17,7 @@ use cf_types::{
     Detection, EpisodeRule, Event, Fields, Group, Item, Level, LogSource, Member, Origin, Position, Predicate, Tenant,
     Time, TimeBasis, record::Framing,
 };
+use differential_dataflow::logging::{DifferentialEvent, DifferentialEventBuilder};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use timely::{
@@ -82,7 +83,7 @@ pub fn say(value: &Value) -> Result<()> {
     Ok(())
 }
 
-/// How many records each operator of this worker was given, by its name.
+/// How many records each operator of this worker was given, by its name, and how many updates its arrangements took.
 #[derive(Clone, Default)]
 pub struct Given(Rc<RefCell<Counts>>);
 
@@ -93,6 +94,9 @@ struct Counts {
     /// Where a channel leads.
     targets: HashMap<usize, (Vec<usize>, usize)>,
     records: HashMap<usize, u64>,
+    /// Names by the number that is unique in the worker.
+    operators: HashMap<usize, String>,
+    updates: HashMap<usize, u64>,
 }
 
 impl Given {
@@ -113,6 +117,18 @@ impl Given {
                 }
             },
         );
+        let counts = Rc::clone(&given.0);
+        worker.log_register().expect("timely logs by itself").insert::<DifferentialEventBuilder, _>(
+            "differential/arrange",
+            move |_time, events| {
+                for (_, event) in events.iter().flat_map(|events| events.iter()) {
+                    if let DifferentialEvent::Batch(batch) = event {
+                        let length = u64::try_from(batch.length).unwrap_or(0);
+                        *counts.borrow_mut().updates.entry(batch.operator).or_default() += length;
+                    }
+                }
+            },
+        );
         given
     }
 
@@ -128,10 +144,16 @@ impl Given {
         records
     }
 
-    /// Records of all operators together.
+    /// Updates that arrangements took since the beginning, by operator.
     #[must_use]
-    pub fn all(&self) -> u64 {
-        self.0.borrow().records.values().sum()
+    pub fn updates(&self) -> BTreeMap<String, u64> {
+        let counts = self.0.borrow();
+        let mut updates = BTreeMap::new();
+        for (operator, number) in &counts.updates {
+            let name = counts.operators.get(operator).cloned().unwrap_or_default();
+            *updates.entry(name).or_insert(0) += number;
+        }
+        updates
     }
 }
 
@@ -139,6 +161,7 @@ impl Counts {
     fn take(&mut self, event: &TimelyEvent) {
         match event {
             TimelyEvent::Operates(operator) => {
+                self.operators.insert(operator.id, operator.name.clone());
                 let mut scope = operator.addr.clone();
                 let number = scope.pop().unwrap_or(0);
                 self.names.insert((scope, number), operator.name.clone());

@@ -116,6 +116,8 @@ pub(crate) struct Conductor {
     pub(crate) began: Began,
     /// Where in the spool each epoch ends that is not in the facts log yet.
     pub(crate) ends: VecDeque<(Epoch, u64)>,
+    /// The first epoch of those behind which alerts waited for a new score, while some do.
+    pub(crate) rescoring: Option<Epoch>,
 }
 
 /// Where the live run goes on.
@@ -280,7 +282,12 @@ impl Conductor {
             let kept = self.store.runtime.block_on(async { self.store.ledger.reader().await?.epoch(last).await })?;
             input.watermark = loaded.watermark.or(kept.and_then(|(_, watermark)| watermark));
             self.status.restore_watermark(input.watermark);
-            input.sealed = Some(self.sealed_upto(last, input.watermark)?);
+            let sealed = self.sealed_upto(last, input.watermark)?;
+            let floors = self.store.runtime.block_on(async {
+                let reader = self.store.ledger.reader().await?;
+                remember::floors(&answers, &self.began, &self.rules, last, &reader, self.horizon_s).await
+            })?;
+            input.sealed = Some(Recalled { floors, ..sealed });
             self.engine.feed(input)?;
             state.last = self.take(&record, &mut present, false)?;
             state.row = record.ends.get("spool").copied().unwrap_or(0);
@@ -305,7 +312,7 @@ impl Conductor {
         }
         tracing::info!(recalled = last, replayed, upper, "state is rebuilt");
         self.kafka.go_live(newest_bound.as_ref());
-        let epoch = self.reconcile(&present, upper.max(1), &state)?;
+        let epoch = self.reconcile(&mut present, upper.max(1), &state)?;
         let mut passage = Passage::new(Instant::now());
         passage.through(&state.last);
         Ok(Some(Cut {
@@ -337,7 +344,7 @@ impl Conductor {
         let floor = limit.map_or(i64::MIN, |limit| limit.saturating_sub(span));
         let Sealed { alerts, hubs } = self.store.runtime.block_on(self.store.ledger.sealed_upto(last, floor))?;
         tracing::info!(sealed = alerts.len(), "sealed alerts are recalled");
-        Ok(Recalled { alerts, hubs })
+        Ok(Recalled { alerts, hubs, ..Recalled::default() })
     }
 
     /// Asks for what was not answered before the last end.
@@ -540,6 +547,7 @@ impl Conductor {
     fn take(&mut self, record: &EpochRecord, present: &mut Present, with_history: bool) -> Result<EpochOutput> {
         let output = self.next_output()?;
         present.apply(&output);
+        self.note_rescoring(&output);
         let _folded = self.status.newest_upto(record.epoch);
         if with_history {
             self.store.take_again(record, &output)?;
@@ -554,7 +562,7 @@ impl Conductor {
     /// Compares what was rebuilt with what the ledger says. A few differences (another engine version, a damaged log) are
     /// applied as an epoch of their own, with that reason; many wait for a person, and nothing is undone before. Gives the
     /// next epoch.
-    fn reconcile(&mut self, present: &Present, epoch: Epoch, state: &State) -> Result<Epoch> {
+    fn reconcile(&mut self, present: &mut Present, epoch: Epoch, state: &State) -> Result<Epoch> {
         let differences = self.store.runtime.block_on(self.store.ledger.reconcile(present))?;
         self.status.differences(differences.len());
         if differences.is_empty() {
@@ -592,6 +600,9 @@ impl Conductor {
         self.kafka.bind(&mut record);
         self.engine.feed(EpochInput { epoch, ..EpochInput::default() })?;
         let output = self.next_output()?;
+        // Alerts that wait for their scores may have some now.
+        present.apply(&output);
+        self.note_rescoring(&output);
         self.store.adopt(&record, present, &output)?;
         self.keep(&record, &output);
         Ok(epoch + 1)
@@ -621,7 +632,9 @@ impl Conductor {
     /// Takes what the spool has; says whether an epoch is due.
     fn gather(&mut self, cut: &mut Cut, idle: bool, stopping: bool) -> Result<bool> {
         let begun = self.gather_by_class(cut, idle, stopping)?;
-        let others = begun || cut.rules != self.rules.hash() || self.swap.is_waiting();
+        // Each epoch scores some of the alerts that wait for it, with whatever else it brings.
+        let rescores = idle && !stopping && self.rescoring.is_some();
+        let others = begun || rescores || cut.rules != self.rules.hash() || self.swap.is_waiting();
         if others || !cut.waiting.is_empty() || cut.gathered.len() + ROUND > EPOCH_RECORDS || cut.bytes_left == 0 {
             return Ok(true);
         }
@@ -755,7 +768,8 @@ impl Conductor {
         input.found.extend(scoring::found(&cut.waiting)?);
         self.began.extend(begun.iter().map(|rule| (rule.clone(), cut.epoch)));
         input.remembered = remember::found(&cut.waiting, &self.began)?;
-        self.remember.ask(remember::questions(&begun, cut.epoch, &self.rules, self.horizon_begins()));
+        let horizon = self.horizon_begins();
+        self.remember.ask(remember::questions(&begun, cut.epoch, &self.began, &self.rules, horizon));
         self.lookup.ask(lookup::question(&cut.waiting, cut.epoch)?);
         self.warm.ask(warm::questions(&cut.waiting, cut.epoch, &self.rules, self.horizon_begins())?);
         self.store.receipts(cut.epoch, &cut.waiting)?;
@@ -843,11 +857,18 @@ impl Conductor {
         let record = &record;
         let applied = self.store.apply_record(record, output)?;
         self.status.applied(record, output, &applied);
+        self.note_rescoring(output);
         self.triage.ask(&applied);
         self.scoring.ask(record.epoch);
         self.keep(record, output);
         fail::point("epoch.applied");
         Ok(())
+    }
+
+    /// A restart rebuilds the state of the facts log's last epoch with all facts of then at once. Where alerts wait for their
+    /// scores that would not be what the ledger has, so those epochs are computed again instead.
+    fn note_rescoring(&mut self, output: &EpochOutput) {
+        self.rescoring = (output.rescoring > 0).then(|| self.rescoring.unwrap_or(output.epoch));
     }
 
     /// Gives an epoch to the facts log; it becomes durable there by [`Conductor::flush`].
@@ -877,7 +898,8 @@ impl Conductor {
         let durable = self.store.history.durable();
         self.status.durable(durable);
         // Nor more than what models have answered about: they are asked again with what is computed again.
-        let frontier = self.facts_log.flush(durable.min(self.scoring.done()) + 1)?;
+        let settled = self.rescoring.map_or(Epoch::MAX, |first| first.saturating_sub(1));
+        let frontier = self.facts_log.flush(durable.min(self.scoring.done()).min(settled) + 1)?;
         // A backup that is being made copies what lies behind the frontier, too.
         let Some(_alone) = self.keep.alone() else { return Ok(()) };
         // Epoch records are for replaying; history keeps them all for people.

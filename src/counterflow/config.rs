@@ -289,6 +289,9 @@ pub(crate) struct ScoringSettings {
     pub(crate) office_utc_offset_minutes: i16,
     /// The sum of an entity's scores of a day, decayed, in tenths, from which on its risk is an alert of its own; 0: never.
     pub(crate) risk_alert_tenths: u32,
+    /// Alerts that new facts may concern and that are still scored anew with one epoch. If it is more (a rule's precision, the
+    /// criticality of a network), each epoch scores a tenth of this, so that nothing else waits.
+    pub(crate) rescored_at_once: u32,
 }
 
 impl Default for ScoringSettings {
@@ -300,6 +303,7 @@ impl Default for ScoringSettings {
             office_days: vec![1, 2, 3, 4, 5],
             office_utc_offset_minutes: 0,
             risk_alert_tenths: 300,
+            rescored_at_once: 10_000, // about a second of one core; a tenth of it stays below a tenth of a second
         }
     }
 }
@@ -470,6 +474,7 @@ pub(crate) fn graph(settings: &Settings) -> Result<GraphOptions> {
         office_hours: settings.scoring.office_hours(),
         alerts_an_hour: usize::try_from(detection.alerts_per_rule_hour_max).unwrap_or(usize::MAX),
         risk_alert_tenths: settings.scoring.risk_alert_tenths,
+        rescored_at_once: usize::try_from(settings.scoring.rescored_at_once).unwrap_or(usize::MAX),
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod again;
 mod align;
+mod answering;
 mod backtest;
 mod backup;
 mod below;

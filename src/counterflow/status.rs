@@ -71,6 +71,8 @@ struct Inner {
     by_source: BTreeMap<Arc<str>, u64>,
     /// Alerts that count others beyond their rule's budget: rule and number, while they can still change.
     over_budget: BTreeMap<AlertId, (Arc<str>, u64)>,
+    /// Alerts that wait for the score that facts give them.
+    rescoring: u64,
 }
 
 impl Status {
@@ -189,6 +191,7 @@ impl Status {
         inner.cut_at = Some(record.wall);
         inner.watermark = output.watermark.or(inner.watermark);
         inner.note_over_budget(output);
+        inner.rescoring = output.rescoring;
         for change in &applied.alerts {
             if change.event != AlertEvent::Gauge {
                 *inner.alerts.entry(change.event.as_str()).or_default() += 1;
@@ -247,6 +250,8 @@ impl Status {
         metric("alert_changes_total", "counter", "Changes of alerts, by kind.", &labelled("event", &inner.alerts));
         let help = "Alerts of an hour beyond their rule's budget, counted by one alert and not told, by rule.";
         metric("rule_alerts_over_budget", "gauge", help, &shared("rule_id", &inner.alerts_over_budget()));
+        let help = "Alerts that wait for a new score, because facts concern more of them than one epoch scores.";
+        metric("alerts_rescoring", "gauge", help, &one(inner.rescoring));
         metric("epoch", "gauge", "The last epoch in the ledger.", &one(inner.epoch));
         metric("history_epoch", "gauge", "The last epoch in history.", &one(self.durable.load(Ordering::Relaxed)));
         if let Some(watermark) = inner.watermark {
@@ -277,7 +282,11 @@ impl Status {
             (Some(rule), count) => format!(", {count} alerts beyond their rules' budget of an hour (first {rule})"),
             (None, _) => String::new(),
         };
-        (ready, format!("{state}, epoch {}, {watermark}{over}", inner.epoch))
+        let rescoring = match inner.rescoring {
+            0 => String::new(),
+            number => format!(", {number} alerts wait for a new score"),
+        };
+        (ready, format!("{state}, epoch {}, {watermark}{over}{rescoring}", inner.epoch))
     }
 }
 

@@ -14,12 +14,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc::{self, Receiver, Sender},
-    },
-    thread,
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -28,10 +23,15 @@ use cf_history::{Deliveries, Place, Span};
 use cf_ingest::SourceTable;
 use cf_ledger::{ControlEntry, ControlLog, Reader, control::BACKFILL};
 use cf_sigma::{RuleSet, Scanner};
-use cf_types::{Detection, Epoch, EventId, Predicate, Time, clock};
+use cf_types::{Detection, Epoch, EventId, Predicate, Time};
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Runtime;
 
-use crate::{backtest::rule_sets, past::One};
+use crate::{
+    answering::{self, Answering, Slices, read},
+    backtest::rule_sets,
+    past::One,
+};
 
 /// What the control log calls a question.
 pub(crate) const ASKED: &str = "rule_backfill_asked";
@@ -39,7 +39,7 @@ pub(crate) const ASKED: &str = "rule_backfill_asked";
 /// Detections that one question finds at most.
 const FOUND_MAX: usize = 100_000;
 /// Detections of one entry of the control log.
-const SLICE: usize = 1_000;
+const SLICES: Slices = Slices { kind: BACKFILL, reason: "events before a rule", rows: 1_000, every: Duration::ZERO };
 
 /// What is asked, as an entry of the control log.
 #[derive(Debug, Serialize, Deserialize)]
@@ -73,32 +73,23 @@ pub(crate) struct Question {
     set: Arc<RuleSet>,
 }
 
-/// The thread that meets history with new rules.
-pub(crate) struct Warm {
-    questions: Sender<Question>,
+impl answering::Question for Question {
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn rules(&self) -> String {
+        self.rules.join(", ")
+    }
 }
 
-impl Warm {
-    /// Starts it over a data folder. `durable` is the last epoch that history holds. It ends with the one who asks.
-    pub(crate) fn start(data: &Path, sources: Arc<SourceTable>, durable: Arc<AtomicU64>) -> Result<Warm> {
-        let (questions, waiting) = mpsc::channel();
-        let data = data.to_path_buf();
-        // Detached: it holds nothing that must be given back, and what it has not answered is asked again at a start.
-        thread::Builder::new()
-            .name("warm".to_owned())
-            .spawn(move || answer_all(&data, &sources, &waiting, &durable))
-            .context("could not start the thread that warms rules")?;
-        Ok(Warm { questions })
-    }
+/// The thread that meets history with new rules.
+pub(crate) type Warm = Answering<Question>;
 
-    /// Asks; the answer comes through the control log.
-    pub(crate) fn ask(&self, questions: Vec<Question>) {
-        for question in questions {
-            if self.questions.send(question).is_err() {
-                tracing::error!("the thread that warms rules has died: what was asked is answered after a restart");
-            }
-        }
-    }
+/// Starts it over a data folder.
+pub(crate) fn start(data: &Path, sources: Arc<SourceTable>, durable: Arc<AtomicU64>) -> Result<Warm> {
+    let data = data.to_path_buf();
+    Answering::start("warm", durable, move |question, runtime| answer(&data, &sources, question, runtime))
 }
 
 /// The questions among control-log entries, for an epoch that has the rules of `set`. `floor` is where the horizon begins.
@@ -120,7 +111,7 @@ pub(crate) fn questions(
 pub(crate) fn unanswered(mut asked: Vec<ControlEntry>, answers: &[ControlEntry]) -> Result<Vec<ControlEntry>> {
     let mut done = BTreeSet::new();
     for entry in answers {
-        let answer = read(entry)?;
+        let answer: Answer = read(entry)?;
         if answer.done {
             done.insert(answer.asked);
         }
@@ -133,49 +124,25 @@ pub(crate) fn unanswered(mut asked: Vec<ControlEntry>, answers: &[ControlEntry])
 pub(crate) fn found(entries: &[ControlEntry]) -> Result<Vec<Detection>> {
     let mut found = Vec::new();
     for entry in entries.iter().filter(|entry| entry.kind == BACKFILL) {
-        found.extend(read(entry)?.found);
+        found.extend(read::<Answer>(entry)?.found);
     }
     Ok(found)
 }
 
-fn read(entry: &ControlEntry) -> Result<Answer> {
-    serde_json::from_str(&entry.body).with_context(|| format!("answer {} of the control log is damaged", entry.seq))
-}
-
-fn answer_all(data: &Path, sources: &Arc<SourceTable>, waiting: &Receiver<Question>, durable: &AtomicU64) {
-    while let Ok(question) = waiting.recv() {
-        // Then the ledger has it, too, and knows when its rules began.
-        while durable.load(Ordering::Acquire) < question.epoch {
-            thread::sleep(Duration::from_millis(50));
-        }
-        let rules = question.rules.join(", ");
-        if let Err(error) = answer(data, sources, &question) {
-            let error = format!("{error:#}");
-            tracing::error!(error, rules, "history was not met with a rule; a restart tries again");
-        }
-    }
-}
-
-fn answer(data: &Path, sources: &Arc<SourceTable>, question: &Question) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let (found, cut) = look_back(data, sources, question, &runtime)?;
+fn answer(data: &Path, sources: &Arc<SourceTable>, question: &Question, runtime: &Runtime) -> Result<()> {
+    let (found, cut) = look_back(data, sources, question, runtime)?;
     tracing::info!(rules = question.rules.join(", "), found = found.len(), cut, "rules were met with history");
     runtime.block_on(async {
         let mut log = ControlLog::open(data).await?;
-        let mut slices: Vec<Vec<Detection>> = found.chunks(SLICE).map(<[_]>::to_vec).collect();
-        let last = slices.pop().unwrap_or_default();
-        let (rules, asked) = (question.rules.clone(), question.seq);
-        for found in slices {
-            append(&mut log, &Answer { rules: rules.clone(), asked, found, ..Answer::default() }).await?;
-        }
-        append(&mut log, &Answer { rules, asked, found: last, done: true, cut }).await
+        let answer = |found: &[Detection], done| Answer {
+            rules: question.rules.clone(),
+            asked: question.seq,
+            found: found.to_vec(),
+            done,
+            cut: done && cut,
+        };
+        SLICES.write(&mut log, &found, answer).await
     })
-}
-
-async fn append(log: &mut ControlLog, answer: &Answer) -> Result<()> {
-    let body = serde_json::to_string(answer)?;
-    log.append(BACKFILL, &body, "engine", "events before a rule", clock::now()).await?;
-    Ok(())
 }
 
 /// One rule that is asked for: which plain rules find its events, and up to which epoch.
@@ -215,7 +182,7 @@ fn look_back(
     data: &Path,
     sources: &Arc<SourceTable>,
     question: &Question,
-    runtime: &tokio::runtime::Runtime,
+    runtime: &Runtime,
 ) -> Result<(Vec<Detection>, bool)> {
     let mut since = BTreeMap::new();
     let reader = runtime.block_on(Reader::open(data))?;

@@ -224,9 +224,16 @@ async fn write_epoch(
         .await
         .map_err(LedgerError::store("write the epoch record"))?;
     let begun: BTreeSet<_> = record.begun.iter().collect();
-    let begun = begun.into_iter().map(|rule| json!([rule, record.epoch])).collect();
+    let begun: Vec<Value> = begun.into_iter().map(|rule| json!([rule, record.epoch])).collect();
     let insert = "INSERT INTO rule_since SELECT value->>0, CAST(value->>1 AS BIGINT) FROM json_each($1) WHERE true
                   ON CONFLICT (rule) DO UPDATE SET epoch = excluded.epoch";
+    batch(connection, insert, begun.clone()).await?;
+    // The watermark that the graph had then: records of epochs are trimmed, and this is asked for at any later start.
+    let insert = "INSERT INTO rule_watermarks
+                  SELECT value->>0, CAST(value->>1 AS BIGINT),
+                         (SELECT watermark FROM epochs WHERE epoch = CAST(value->>1 AS BIGINT) - 1)
+                  FROM json_each($1) WHERE true
+                  ON CONFLICT (rule) DO UPDATE SET epoch = excluded.epoch, watermark = excluded.watermark";
     batch(connection, insert, begun).await
 }
 

@@ -101,6 +101,22 @@ impl Reader {
         Ok(epoch.and_then(|epoch| Epoch::try_from(epoch).ok()))
     }
 
+    /// The watermark before the epoch that a rule began with. The outer is `None` if that was not kept (it began otherwise,
+    /// or long ago), the inner if there was no watermark yet.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn rule_watermark(&self, rule: &str, epoch: Epoch) -> Result<Option<Option<Time>>, LedgerError> {
+        let watermark: Option<Option<i64>> =
+            database::query_scalar("SELECT watermark FROM rule_watermarks WHERE rule = $1 AND epoch = $2")
+                .bind(rule)
+                .bind(number(epoch))
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(LedgerError::store("read the watermark at which a rule began"))?;
+        Ok(watermark.map(|watermark| watermark.map(Time::from_micros)))
+    }
+
     /// What the graph wants done because of an alert: kind and target.
     ///
     /// # Errors

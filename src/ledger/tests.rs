@@ -961,7 +961,8 @@ async fn an_epoch_that_rules_begin_with_is_remembered_with_it() {
     let apply = async |epoch: u64, begun: &[&str]| {
         let begun = begun.iter().map(ToString::to_string).collect();
         let record = EpochRecord { begun, ..record(epoch, 1) };
-        let output = EpochOutput { epoch, ..EpochOutput::default() };
+        let watermark = Some(Time::from_micros(i64::try_from(epoch).unwrap() * 10));
+        let output = EpochOutput { epoch, watermark, ..EpochOutput::default() };
         world.ledger.apply(&record, &output, &routes, &|_| None).await
     };
     apply(1, &["a", "b"]).await.unwrap();
@@ -971,6 +972,11 @@ async fn an_epoch_that_rules_begin_with_is_remembered_with_it() {
     assert!(apply(9, &["c"]).await.is_err());
     let since = world.ledger.rules_since().await.unwrap();
     assert_eq!(since, BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 3)]));
+    let reader = world.ledger.reader().await.unwrap();
+    let cases = [("a", 1, Some(None)), ("b", 3, Some(Some(Time::from_micros(20)))), ("b", 1, None), ("c", 9, None)];
+    for (rule, epoch, watermark) in cases {
+        assert_eq!(reader.rule_watermark(rule, epoch).await.unwrap(), watermark, "{rule} since epoch {epoch}");
+    }
     assert_eq!(world.ledger.epochs_from(3).await.unwrap()[0].begun, ["b"]);
     let entries = [("rule", "{}"), ("other", "{}"), ("rule", "[]")];
     for (kind, body) in entries {

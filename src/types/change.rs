@@ -94,4 +94,6 @@ pub struct EpochOutput {
     pub watermark: Option<Time>,
     /// The first cell that the watermark has to reach for something to change without a further event.
     pub waits: Option<Cell>,
+    /// Alerts that wait for the score that facts give them: those come with the next epochs, whatever these bring.
+    pub rescoring: u64,
 }

@@ -63,6 +63,12 @@ fn a_chained_rule_that_comes_later_knows_the_episodes_before_it() {
 }
 
 #[test]
+fn a_chained_rule_that_what_was_kept_cannot_serve_is_given_the_episodes_anew() {
+    let seen = cf_types::Predicate::FirstSeen { memory: 600, known_min: 1 };
+    check(TestRules::new().with("again", |rule| rule.predicate = seen), TestRules::new());
+}
+
+#[test]
 fn a_fact_withdraws_an_alert_once_and_its_end_brings_it_back() {
     let fact = allow("10.0.0.0/24");
     let steps = [1, 0, 1, -1, 0, -1, 1, -1]; // given twice, it is still one; it ends when the last goes

@@ -413,7 +413,7 @@ fn what_was_sealed_before_a_restart_counts_on_in_risk_and_incidents() {
             Row::Alert(alert) if alert.state == AlertState::Sealed => Some(alert.clone()),
             _ => None,
         });
-        let sealed = Recalled { alerts: sealed.collect(), hubs: Vec::new() };
+        let sealed = Recalled { alerts: sealed.collect(), ..Recalled::default() };
         assert!(sealed.alerts.len() > 5);
         let mut restarted = vec![Input {
             rules: inputs[0].rules.clone(),

@@ -14,6 +14,7 @@ mod horizon;
 mod oracle;
 mod remembered;
 mod site;
+mod slices;
 mod triage;
 
 use std::{collections::BTreeSet, sync::Arc};

@@ -34,7 +34,7 @@ use crate::{
     output::Exit,
     past,
     reload::{self, Reload, Watch},
-    remember::{self, Began, Remember},
+    remember::{self, Began},
     room::Room,
     rulebook::{RuleBook, Shelf},
     rules,
@@ -44,7 +44,7 @@ use crate::{
     status::Status,
     telemetry,
     triage::{Triage, served::Served},
-    warm::Warm,
+    warm,
 };
 
 /// Runs until SIGTERM or SIGINT, then drains.
@@ -159,10 +159,14 @@ fn assemble(
     let board = Arc::new(Board::new(settings, data, Arc::clone(&status)));
     let slice = usize::try_from(detection.lookup_slice_max).unwrap_or(usize::MAX);
     let lookup = Lookup::start(data, store.history.progress(), slice)?;
-    let warm = Warm::start(data, config::sources(settings)?, store.history.progress())?;
-    let remembering =
-        remember::Options { sources: config::sources(settings)?, max_ahead_s: detection.max_ahead_s, slice };
-    let remember = Remember::start(data, store.history.progress(), remembering)?;
+    let warm = warm::start(data, config::sources(settings)?, store.history.progress())?;
+    let remembering = remember::Options {
+        sources: config::sources(settings)?,
+        max_ahead_s: detection.max_ahead_s,
+        slice,
+        horizon_s: i64::from(detection.horizon_s),
+    };
+    let remember = remember::start(data, store.history.progress(), remembering)?;
     let triage = Triage::start(data, &settings.models)?;
     let conductor = Conductor {
         lookup,
@@ -182,6 +186,7 @@ fn assemble(
         keep: Keep::open(data)?,
         recalled,
         ends: VecDeque::new(),
+        rescoring: None,
         rule_options,
         rules,
         swap: Arc::clone(reload.swap()),

@@ -29,6 +29,7 @@ mod postgres_server;
 mod rejects;
 mod reload;
 mod remember;
+mod rescore;
 mod rules;
 mod run;
 mod scoring;

@@ -164,6 +164,120 @@ fn a_new_rule_remembers_what_was_before_the_horizon() {
     assert_eq!(new_countries(&into), [spain]);
 }
 
+const REPEATED: &str = "\
+title: Repeated logins
+id: 6f1d5d2e-0000-4000-8000-0000000000b3
+name: repeated
+correlation:
+  type: event_count
+  rules: [login]
+  group-by: [user, country]
+  timespan: 10m
+  condition: {gte: 2}
+level: informational
+";
+
+/// Both stand on a correlation; the second is of these alone.
+const CHAINED: &str = "\
+title: New country of repeated logins
+id: 6f1d5d2e-0000-4000-8000-0000000000b4
+correlation:
+  type: first_seen
+  rules: [repeated]
+  group-by: [user]
+  timespan: 1h
+  condition: {field: country, within: 30d, known: 2}
+level: medium
+---
+title: More repeated logins than usual
+id: 6f1d5d2e-0000-4000-8000-0000000000b5
+correlation:
+  type: rate
+  rules: [repeated]
+  group-by: [user]
+  timespan: 1h
+  condition: {gte: 4, within: 7d, history: 2d, count: 2}
+level: medium
+";
+
+/// Two logins of a user within a minute: one episode.
+fn twice(user: &str, country: &str, day: u32, hour: u32, minute: u32) -> [Value; 2] {
+    [0, 40].map(|second| {
+        let at = format!("2026-01-{day:02}T{hour:02}:{minute:02}:{second:02}Z");
+        json!({
+            "event_id": format!("{user}{country}{at}"), "timestamp": at, "product": "test", "event_type": "login",
+            "user": user, "country": country,
+        })
+    })
+}
+
+/// Alerts of the rules on correlations from the 25th on: title, user, begin, count.
+fn chained(data: &Path) -> BTreeSet<(String, String, String, u64)> {
+    let alerts = lines(&run(&["alerts", "--data", data.to_str().unwrap()], b""));
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let alerts = alerts.iter().filter(|alert| CHAINED.contains(&format!("title: {}\n", text(&alert["title"]))));
+    let shown = alerts.map(|alert| {
+        (text(&alert["title"]), text(&alert["group"]["user"]), text(&alert["first"]), alert["count"].as_u64().unwrap())
+    });
+    shown.filter(|(_, _, first, _)| first.as_str() >= "2026-01-25").collect()
+}
+
+/// A rule on correlations remembers their episodes as if it had been there from the start (DET-08), be they of a correlation
+/// that was there or of one that comes with it; a restart counts nothing twice, and nothing is forgotten.
+#[test]
+fn a_new_rule_on_correlations_remembers_their_episodes() {
+    // Ten episodes of alice a day, two countries; bob has been in one only.
+    let mut before = Vec::new();
+    for day in 14..=24 {
+        for at in 0..10 {
+            before.extend(twice("alice", if at % 2 == 0 { "DE" } else { "FR" }, day, 2 * at + 2, 7 * (at % 3)));
+        }
+        before.extend(twice("bob", "DE", day, 23, 0));
+    }
+    let first =
+        [twice("alice", "DE", 25, 3, 0), twice("alice", "IT", 25, 9, 0), twice("bob", "US", 25, 9, 30)].concat();
+    let then = [
+        twice("alice", "ES", 25, 12, 0),
+        twice("alice", "FR", 25, 12, 20),
+        twice("bob", "US", 25, 13, 0),
+        twice("bob", "DE", 25, 13, 10),
+        twice("bob", "FR", 25, 15, 0),
+    ]
+    .concat();
+    let alerts = |there: &str, later: Option<&str>| {
+        let site = Site::new(7);
+        std::fs::write(site.rules.join("login.yml"), format!("{LOGIN}{there}")).unwrap();
+        let mut engine = site.start();
+        send(&engine, &before);
+        site.wait_for_events(u64::try_from(before.len()).unwrap());
+        if let Some(later) = later {
+            engine.stop();
+            std::fs::write(site.rules.join("later.yml"), later).unwrap();
+            // Behind the one slice of the first rule, and between those of the second.
+            site.start_and_die(1);
+            site.start_and_die(4);
+            engine = site.start();
+            let is_done = |slice: &Value| slice["done"] == true;
+            wait_until("all is looked up", || site.control("rule_memory").iter().filter(|s| is_done(s)).count() == 2);
+        }
+        send(&engine, &first);
+        site.wait_for_events(u64::try_from(before.len() + first.len()).unwrap());
+        engine.kill();
+        let engine = site.start();
+        assert!(!engine.log().contains("differs from the ledger"), "{}", engine.log());
+        send(&engine, &then);
+        site.wait_for_events(u64::try_from(before.len() + first.len() + then.len()).unwrap());
+        engine.stop();
+        chained(&site.data)
+    };
+    let all = format!("{REPEATED}---\n{CHAINED}");
+    let from_the_start = alerts(&format!("---\n{all}"), None);
+    let titles: BTreeSet<&String> = from_the_start.iter().map(|(title, ..)| title).collect();
+    assert_eq!(titles.len(), 2, "{from_the_start:#?}");
+    assert_eq!(alerts(&format!("---\n{REPEATED}"), Some(CHAINED)), from_the_start, "the correlation was there");
+    assert_eq!(alerts("", Some(&all)), from_the_start, "the correlation comes with it");
+}
+
 /// More events than enter with one epoch, and than are found with one reading: all are found, each once, though the
 /// engine is killed in between.
 #[test]
