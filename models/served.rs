@@ -213,3 +213,42 @@ pub fn training_table(rows: &[Labelled]) -> Table {
     table.columns.push(Column { name: TIME.to_owned(), cells: Cells::Numbers(times) });
     table
 }
+
+/// A judged event, as a training of `urls` or `flows` reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LabelledEvent {
+    /// What must not be on both sides of a split: the alert that came of it, whose events have one label between them; of
+    /// what came to nothing, the event.
+    pub group: String,
+    /// What people said that it was.
+    pub label: String,
+    /// What the model was given.
+    pub cells: cf_types::scored::Cells,
+}
+
+/// The table of a training on judged events of a task. Its hash is that of all cells.
+#[must_use]
+pub fn event_training_table(task: &str, rows: &[LabelledEvent]) -> Table {
+    let cells: Vec<&cf_types::scored::Cells> = rows.iter().map(|row| &row.cells).collect();
+    let mut table = event_table(task, &cells);
+    let mut digest = Sha256::new();
+    digest.update(event_recipe(task));
+    for row in rows {
+        digest.update(format!("{:?}\n", (&row.group, &row.label, &row.cells)));
+    }
+    table.sha256 = hex(&digest.finalize());
+    let mut texts = |name: &str, of: fn(&LabelledEvent) -> &str| {
+        let mut texts = Interner::default();
+        rows.iter().for_each(|row| texts.push(Some(of(row))));
+        table.columns.push(Column { name: name.to_owned(), cells: Cells::Texts(texts.finish(name, &mut Vec::new())) });
+    };
+    texts(LABEL, |row| &row.label);
+    texts(GROUP, |row| &row.group);
+    table
+}
+
+/// The columns that events of a task are asked with.
+#[must_use]
+pub fn event_columns(task: &str) -> Vec<String> {
+    Asking::of(task).columns.into_iter().map(|(name, _)| name).collect()
+}

@@ -18,6 +18,7 @@ pub const QUERIES: &[Named] = &[
     Named { name: "events_by_hour", sql: include_str!("events_by_hour.sql") },
     Named { name: "logins_by_address", sql: include_str!("logins_by_address.sql") },
     Named { name: "rejects_by_reason", sql: include_str!("rejects_by_reason.sql") },
+    Named { name: "training_events", sql: include_str!("training_events.sql") },
     Named { name: "training_set", sql: include_str!("training_set.sql") },
 ];
 

@@ -23,6 +23,8 @@ mod limits;
 mod past;
 #[path = "sql/training.rs"]
 mod training;
+#[path = "sql/training_events.rs"]
+mod training_events;
 #[path = "sql/wire.rs"]
 mod wire;
 
@@ -409,6 +411,10 @@ fn named_queries_answer() {
         ------  ------------  -------  --------------------  --------------------  -------------------
         file    invalid_utf8        1  2026-01-06T12:00:00Z  2026-01-06T12:00:00Z  byte 1 is not UTF-8
         (1 row)
+        == training_events
+        event_id  time  model  alert_id  verdict  recipe  features
+        --------  ----  -----  --------  -------  ------  --------
+        (0 rows)
         == training_set
         alert_id  time  rule_id  signature  verdict  recipe  features
         --------  ----  -------  ---------  -------  ------  --------

@@ -929,7 +929,8 @@ pub(crate) struct TrainArguments {
     #[arg(long, value_name = "FILE", required_unless_present = "data")]
     pub(crate) input: Option<PathBuf>,
 
-    /// Folder of an engine: learn from the alerts that people judged, with their features as they were served (triage)
+    /// Folder of an engine: learn from the alerts that people judged, with their features as they were served (triage), or
+    /// from the events behind them that a model called positive (urls, flows)
     #[arg(long, value_name = "DIR", conflicts_with_all = ["input", "label", "positive", "group", "time", "features"])]
     pub(crate) data: Option<PathBuf>,
 

@@ -63,6 +63,7 @@ pub(crate) fn run(cli: &Cli, arguments: &TrainArguments) -> Result<Exit> {
     let gate = match arguments.promote.as_str() {
         "always" => Gate::Always,
         "never" => Gate::Never,
+        _ if arguments.data.is_some() => train_served::gate(&arguments.task, &prepared.table),
         _ => Gate::Evidence,
     };
     let published = publish::publish(&Registry::new(&arguments.models), &request, &prepared, &trained, gate)?;

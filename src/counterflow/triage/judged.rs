@@ -1,14 +1,16 @@
-//! What triage learns from: alerts that people judged, with the features that were served before anybody judged them.
+//! What models learn from: what people judged, with what was served before anybody judged it.
 //!
-//! They are the rows of the named query `training_set` over history, and nothing else: what anybody can look at with
-//! `counterflow sql --named training_set` is what a training sees. History follows the engine by seconds.
+//! Of triage, alerts: the rows of the named query `training_set` over history, and nothing else. Of URLs and flows, events:
+//! the rows of `training_events`, which are what a model called positive and people judged, and a sample of what no model
+//! called positive. What anybody can look at with `counterflow sql --named training_events` is what a training sees.
+//! History follows the engine by seconds.
 
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result};
 use cf_models::{
     features::alert::{RECIPE, feature_names},
-    served::Labelled,
+    served::{self, Labelled, LabelledEvent},
 };
 use cf_queries::{Options, named, write_json_lines};
 use cf_types::Time;
@@ -16,14 +18,45 @@ use serde::Deserialize;
 
 use crate::sql;
 
-/// The query.
-const QUERY: &str = "training_set";
-/// Judged alerts of a training at most: hundreds of days of an analyst's judgements.
+/// The label of an event that came to nothing and that nobody judged.
+pub(crate) const UNJUDGED: &str = "unjudged";
+/// The queries.
+const ALERTS: &str = "training_set";
+const EVENTS: &str = "training_events";
+/// Judged rows of a training at most: hundreds of days of an analyst's judgements.
 const ROWS_MAX: u64 = 100_000;
 
 /// The rows of a training, by time and alert; and how many alerts were served features of another version.
 pub(crate) fn labelled(data: &Path) -> Result<(Vec<Labelled>, usize)> {
-    let query = named::find(QUERY).context("the query of the training set is not built in")?;
+    let names = feature_names();
+    let (mut labelled, mut others) = (Vec::new(), 0);
+    for row in rows::<Row>(data, ALERTS)? {
+        if row.recipe == RECIPE {
+            labelled.push(row.labelled(&names)?);
+        } else {
+            others += 1;
+        }
+    }
+    Ok((labelled, others))
+}
+
+/// The same of the events that models of a task were asked about.
+pub(crate) fn labelled_events(data: &Path, task: &str) -> Result<(Vec<LabelledEvent>, usize)> {
+    let (mut labelled, mut others) = (Vec::new(), 0);
+    for row in rows::<EventRow>(data, EVENTS)?.into_iter().filter(|row| row.model == task) {
+        if row.recipe == served::event_recipe(task) {
+            let damaged = || format!("what a model was given of event {} is damaged", row.event_id);
+            let cells = serde_json::from_str(&row.features).with_context(damaged)?;
+            labelled.push(LabelledEvent { group: row.alert_id.unwrap_or(row.event_id), label: row.verdict, cells });
+        } else {
+            others += 1;
+        }
+    }
+    Ok((labelled, others))
+}
+
+fn rows<R: for<'de> Deserialize<'de>>(data: &Path, query: &str) -> Result<Vec<R>> {
+    let query = named::find(query).context("the query of the training set is not built in")?;
     let options = Options { rows_max: Some(ROWS_MAX), ..Options::default() };
     let runtime = sql::runtime(options.threads, 0)?;
     let text = runtime.block_on(async {
@@ -34,17 +67,21 @@ pub(crate) fn labelled(data: &Path) -> Result<(Vec<Labelled>, usize)> {
         anyhow::Ok(text)
     });
     let text = text.context("could not read the training set from history")?;
-    let names = feature_names();
-    let (mut labelled, mut others) = (Vec::new(), 0);
-    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let row: Row = serde_json::from_slice(line).context("a row of the training set is damaged")?;
-        if row.recipe == RECIPE {
-            labelled.push(row.labelled(&names)?);
-        } else {
-            others += 1;
-        }
-    }
-    Ok((labelled, others))
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).context("a row of the training set is damaged")).collect()
+}
+
+/// A judged event as the query gives it.
+#[derive(Deserialize)]
+struct EventRow {
+    event_id: String,
+    model: String,
+    /// None of an ordinary event.
+    alert_id: Option<String>,
+    verdict: String,
+    recipe: String,
+    /// JSON in a text.
+    features: String,
 }
 
 /// A row as the query gives it.

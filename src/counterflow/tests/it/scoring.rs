@@ -12,12 +12,16 @@ use crate::{
 
 /// Trains a task on made-up rows and promotes it; its version.
 fn train(site: &Site, task: &str, rows: &str, columns: &str, more: &[&str]) -> String {
+    train_as("always", site, task, rows, columns, more)
+}
+
+fn train_as(promote: &str, site: &Site, task: &str, rows: &str, columns: &str, more: &[&str]) -> String {
     let (input, spec) = (site.data.with_file_name(format!("{task}.csv")), site.data.with_file_name("only.yml"));
     fs::write(&input, rows).unwrap();
     fs::write(&spec, format!("only: [{columns}]\n")).unwrap();
     let place = ["--input", input.to_str().unwrap(), "--models", site.models.to_str().unwrap()];
     let fixed = ["train", "--task", task, "--label", "label", "--members", "boost", "--confidence", "0.9"];
-    let features = ["--features", spec.to_str().unwrap(), "--promote", "always"];
+    let features = ["--features", spec.to_str().unwrap(), "--promote", promote];
     let output = run(&[&fixed[..], &place, &features, more].concat(), b"");
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     lines(&output).remove(0)["version"].as_str().unwrap().to_owned()
@@ -40,7 +44,7 @@ fn event(number: u32, url: &str) -> String {
     let (minute, second) = (number / 60, number % 60);
     let line = json!({
         "event_id": format!("e{number}"), "timestamp": format!("2026-01-05T14:{minute:02}:{second:02}Z"), "source": "app",
-        "event_type": "http_request", "host": "web01", "url": url,
+        "event_type": "http_request", "host": format!("web{number}"), "url": url,
     });
     format!("{line}\n")
 }
@@ -168,4 +172,99 @@ fn flows_are_scored_and_a_model_of_other_columns_is_refused() {
         }
         engine.stop();
     }
+}
+
+/// What the control log says of events that were called positive: time, whose host, what the model was given; by time.
+fn recorded(site: &Site) -> Vec<(cf_types::Time, String, cf_types::scored::Cells)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let entries = runtime.block_on(async {
+        let reader = cf_ledger::Reader::open(&site.data).await.unwrap();
+        let (mut all, mut last) = (Vec::new(), 0);
+        loop {
+            let entries = reader.control_since(last).await.unwrap();
+            let Some(end) = entries.last().map(|entry| entry.seq) else { return all };
+            all.extend(entries);
+            last = end;
+        }
+    });
+    let of_events = entries.into_iter().filter(|entry| entry.kind == "event_score");
+    let mut events = Vec::new();
+    for entry in of_events {
+        let scored: cf_types::scored::Scored = serde_json::from_str(&entry.body).unwrap();
+        for event in scored.events.into_iter().filter(|event| event.is_positive()) {
+            let host = event.entities.iter().find(|entity| entity.kind == cf_types::EntityKind::Host).unwrap();
+            events.push((event.member.time, host.value.to_string(), event.cells));
+        }
+    }
+    events.sort_by_key(|event| event.0);
+    events
+}
+
+fn judge(engine: &Engine, alert: &Value, verdict: &str) {
+    let body = json!({"value": alert["alert_id"], "verdict": verdict, "author": "alice"}).to_string();
+    let json = [("content-type", "application/json")];
+    assert_eq!(request(engine.http, "POST", "/api/v1/facts/verdict", &json, body.as_bytes()).unwrap().0, 201);
+}
+
+fn of_model(site: &Site, rule: &str) -> Vec<Value> {
+    site.alerts(&[]).into_iter().filter(|alert| alert["rule_id"] == rule).collect()
+}
+
+/// ML-11: verdicts on alerts that came of a model's answers label what the model was given; a training learns from exactly
+/// that, and is not promoted by itself while no ordinary events judge it.
+#[test]
+fn urls_are_trained_on_what_was_served_and_judged() {
+    let site = Site::new("  task:\n    triage: off\n  urls: on\n");
+    train(&site, "urls", &urls(), "url", &[]);
+    let engine = site.start("2");
+    wait_until("the model is there", || engine.log().contains("a model answers about events"));
+    let (data, models) = (site.data.to_str().unwrap(), site.models.to_str().unwrap());
+    let retrain = ["train", "--task", "urls", "--data", data, "--models", models, "--members", "boost"];
+    for number in 0..60 {
+        send(&engine, &event(2 * number, &bad_url(2_000 + number)));
+        send(&engine, &event(2 * number + 1, &good_url(2_000 + number)));
+    }
+    wait_until("all bad ones are detections", || count(&site, "model-urls") == 60);
+    let alerts = of_model(&site, "model-urls");
+    assert_eq!(alerts.len(), 60, "a host, an alert");
+    let few = run(&retrain, b"");
+    assert!(said(&few).contains("there are 0 judged events that a model of urls called positive"), "{}", said(&few));
+    let label = |host: &str| {
+        let digits: String = host.chars().filter(char::is_ascii_digit).collect();
+        if digits.parse::<u64>().unwrap() % 3 == 0 { "true_positive" } else { "false_positive" }
+    };
+    for alert in &alerts {
+        let host = alert["group"]["host"].as_str().unwrap();
+        // Said first otherwise: the last counts.
+        judge(&engine, alert, "benign");
+        judge(&engine, alert, label(host));
+    }
+    wait_until("history has all verdicts", || {
+        let rows = sql(&site, &["--named", "training_events"]);
+        rows.len() == 60 && rows.iter().all(|row| row["verdict"] != "benign")
+    });
+
+    let by_host: BTreeMap<&str, &str> =
+        alerts.iter().map(|a| (a["group"]["host"].as_str().unwrap(), a["alert_id"].as_str().unwrap())).collect();
+    let expect: Vec<cf_models::served::LabelledEvent> = recorded(&site)
+        .into_iter()
+        .map(|(_, host, cells)| cf_models::served::LabelledEvent {
+            group: by_host[host.as_str()].to_owned(),
+            label: label(&host).to_owned(),
+            cells,
+        })
+        .collect();
+    assert_eq!(expect.len(), 60);
+    let output = run(&retrain, b"");
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("it is not promoted by itself: 0 ordinary events judge"), "{}", said(&output));
+    let trained = lines(&output).remove(0);
+    assert_eq!(trained["promoted"], json!(false));
+    let version = trained["version"].as_str().unwrap();
+    let manifest = cf_models::registry::Registry::new(&site.models).manifest("urls", version).unwrap();
+    let table = cf_models::served::event_training_table("urls", &expect);
+    assert_eq!((manifest.data_rows, &manifest.data_sha256), (60, &table.sha256));
+    // What it learns from is what it is served with: it can answer.
+    cf_models::served::Serving::load(&cf_models::registry::Registry::new(&site.models), "urls", version).unwrap();
+    engine.stop();
 }

@@ -324,8 +324,10 @@ fn what_cannot_be_learned_is_said() {
     };
     let data = Path::new(&site.data).display().to_string();
     site.start("1").stop();
+    let (code, text) = at(&["train", "--task", "other", "--data", &data]);
+    assert!(code != Some(0) && text.contains("--data is for tasks triage, urls and flows"), "{text}");
     let (code, text) = at(&["train", "--task", "flows", "--data", &data]);
-    assert!(code != Some(0) && text.contains("--data is for task triage"), "{text}");
+    assert!(code != Some(0) && text.contains("there are 0 judged events that a model of flows"), "{text}");
     let (code, text) = at(&["train", "--task", "triage", "--data", &data]);
     assert!(code != Some(0) && text.contains("there are 0 judged alerts"), "{text}");
 }
