@@ -95,6 +95,7 @@ mod tests {
                 set: vec![true],
                 reasons: Vec::new(),
             },
+            others: Vec::new(),
         }
     }
 

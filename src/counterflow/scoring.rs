@@ -27,10 +27,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use cf_engine::Tap;
-use cf_ledger::Ledger;
-use cf_types::Epoch;
+use cf_ledger::{Ledger, triage::MODEL};
+use cf_types::{Entity, Epoch};
 
-pub(crate) use self::record::{found, rows};
+pub(crate) use self::record::{found, read, rows};
 use self::{
     ask::Asker,
     gather::{Candidate, Gather, Gathered},
@@ -50,6 +50,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The tasks.
 pub(crate) const TASKS: [&str; 2] = ["urls", "flows"];
+
+/// Who an event is about, for the halves of a comparison: the first it speaks of, else its source.
+pub(crate) fn who(entities: &[Entity], source: &str) -> String {
+    entities.first().map_or_else(|| source.to_owned(), ToString::to_string)
+}
 
 /// How it goes, for health and metrics.
 #[derive(Default)]
@@ -122,12 +127,12 @@ impl Scoring {
     /// Starts the thread over a data folder, if the settings want one. It ends with the one who asks.
     pub(crate) async fn start(data: &Path, settings: &ModelsSettings, ledger: &Ledger) -> Result<Scoring> {
         let modes = settings.event_modes();
-        let Some(registry) = settings.dir.clone().filter(|_| modes.iter().any(|mode| *mode != EventMode::Off)) else {
+        if settings.dir.is_none() || modes.iter().all(|mode| *mode == EventMode::Off) {
             return Ok(Scoring::default());
-        };
+        }
         let counts = Arc::<Counts>::default();
         let recorded = record::last(ledger).await?;
-        let asker = Asker::new(&registry, modes, &record::said(ledger).await?);
+        let asker = Asker::new(settings, &ledger.control_of_kind(MODEL).await?)?;
         let (questions, waiting) = mpsc::sync_channel(QUEUE_MAX);
         let (folder, seen) = (data.to_path_buf(), Arc::clone(&counts));
         // Detached: what it has not written is asked again at a start.

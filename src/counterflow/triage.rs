@@ -12,12 +12,14 @@
 
 mod decide;
 pub(crate) mod judged;
+mod keeper;
 mod precision;
 mod retrain;
 pub(crate) mod rows;
 pub(crate) mod served;
 pub(crate) mod settings;
 pub(crate) mod switch;
+mod trial;
 
 use std::{
     collections::VecDeque,
@@ -128,9 +130,11 @@ pub(crate) struct Triage {
 }
 
 impl Triage {
-    /// Starts the thread over a data folder, if the settings want one. It ends with the one who asks.
+    /// Starts the thread over a data folder, if the settings want one, and the one that keeps the models of all tasks. It
+    /// ends with the one who asks.
     pub(crate) fn start(data: &Path, settings: &ModelsSettings) -> Result<Triage> {
         let counts = Arc::<Counts>::default();
+        keeper::start(data, settings)?;
         if settings.triage_registry().is_none() {
             return Ok(Triage { questions: None, counts });
         }
@@ -147,7 +151,6 @@ impl Triage {
                 }
             })
             .context("could not start the triage thread")?;
-        retrain::start(data, settings)?;
         Ok(Triage { questions: Some(questions), counts })
     }
 

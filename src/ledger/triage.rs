@@ -94,6 +94,23 @@ impl Reader {
     }
 }
 
+impl Reader {
+    /// The alert of an id, as it is or was last; `None` if there is none.
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or the alert is damaged.
+    pub async fn alert(&self, id: AlertId) -> Result<Option<Alert>, LedgerError> {
+        let content: Option<String> = database::query_scalar("SELECT content FROM alerts WHERE alert_id = $1")
+            .bind(id.to_string())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(LedgerError::store("read an alert"))?;
+        content
+            .map(|content| serde_json::from_str(&content).map_err(LedgerError::damaged("an alert's content")))
+            .transpose()
+    }
+}
+
 /// Where a reading of open alerts goes on: behind the one that was opened then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenedAfter {

@@ -2,7 +2,7 @@
 //!
 //! Models are asked beside the graph, so their answers are input: an epoch that is lived again reads them and asks nobody.
 //! Of an epoch's events those are recorded that a model called positive, with what it was given, and beside them a sample
-//! of the others; how many there were besides is counted.
+//! of the others; how many there were besides is counted. Where two models are compared, one record has what both said.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -33,8 +33,11 @@ pub struct ScoredEvent {
     pub entities: Vec<Entity>,
     /// What the model was given.
     pub cells: Cells,
-    /// What it answered.
+    /// What was answered: of two models that are compared, what the one said that serves this event.
     pub answer: Answer,
+    /// What was answered besides, and only recorded: by the model that is compared. Records of before have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Answer>,
 }
 
 impl ScoredEvent {

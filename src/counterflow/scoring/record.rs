@@ -1,6 +1,6 @@
 //! Answers about events in the control log: written, and read again as detections and as rows of history.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use cf_history::{FeatureEntry, PredictionEntry, Subject};
@@ -45,21 +45,8 @@ pub(super) async fn last(ledger: &Ledger) -> Result<Epoch> {
     entry.as_ref().map_or(Ok(0), |entry| Ok(read(entry)?.epoch))
 }
 
-/// The versions that answer by the control log, by task.
-pub(super) async fn said(ledger: &Ledger) -> Result<BTreeMap<String, String>> {
-    let mut said = BTreeMap::new();
-    for entry in ledger.control_of_kind(MODEL).await? {
-        let change: ModelChange = serde_json::from_str(&entry.body)
-            .with_context(|| format!("change of models {} in the control log is damaged", entry.seq))?;
-        match change.champion {
-            Some(version) => said.insert(change.task, version),
-            None => said.remove(&change.task),
-        };
-    }
-    Ok(said)
-}
-
-fn read(entry: &ControlEntry) -> Result<Scored> {
+/// What an entry of this kind holds.
+pub(crate) fn read(entry: &ControlEntry) -> Result<Scored> {
     serde_json::from_str(&entry.body).with_context(|| format!("answers {} of the control log are damaged", entry.seq))
 }
 
@@ -73,7 +60,7 @@ pub(crate) fn found(entries: &[ControlEntry]) -> Result<Vec<Detection>> {
     Ok(found)
 }
 
-/// The same entries as rows of `features` and `predictions`.
+/// The same entries as rows of `features`, one an event, and `predictions`, one an answer.
 pub(crate) fn rows(entries: &[ControlEntry]) -> Result<(Vec<FeatureEntry>, Vec<PredictionEntry>)> {
     let (mut features, mut predictions) = (Vec::new(), Vec::new());
     for entry in entries.iter().filter(|entry| entry.kind == SCORED) {
@@ -93,7 +80,9 @@ pub(crate) fn rows(entries: &[ControlEntry]) -> Result<(Vec<FeatureEntry>, Vec<P
                 signature: None,
                 features: event.cells.into_iter().map(|(name, cell)| (name.to_string(), cell)).collect(),
             });
-            predictions.push(PredictionEntry { subject, model: scored.task.to_string(), answer: event.answer });
+            for answer in [event.answer].into_iter().chain(event.others) {
+                predictions.push(PredictionEntry { subject: subject.clone(), model: scored.task.to_string(), answer });
+            }
         }
     }
     Ok((features, predictions))

@@ -19,8 +19,8 @@ use cf_types::{
 
 use super::{
     Counts, Question,
-    settings::{ChallengerMode, ModelsSettings, TaskMode},
-    switch::{self, ModelChange, Models},
+    settings::ModelsSettings,
+    switch::{self, ModelChange, Models, TASK},
 };
 
 /// Decisions of before that are read at a start: what lies further back is not remembered.
@@ -74,7 +74,7 @@ impl Decider {
         let mut decider = Decider {
             log: ControlLog::open(data).await?,
             past: AlertPast::default(),
-            models: Models::new(registry, settings, ModelChange::default()),
+            models: Decider::models(registry, settings, ModelChange::default()),
             verdicts: VecDeque::new(),
             seen: 0,
             known: BTreeMap::new(),
@@ -84,8 +84,12 @@ impl Decider {
         let begin = decider.reader.decisions_begin(RECALLED_MAX).await?;
         let mut said = Vec::new();
         decider.follow(begin, &mut said).await?;
-        decider.models = Models::new(registry, settings, switch::last_said(&said)?);
+        decider.models = Decider::models(registry, settings, switch::last_said(TASK, &said)?);
         Ok(decider)
+    }
+
+    fn models(registry: &Path, settings: &ModelsSettings, said: ModelChange) -> Models {
+        Models::new(TASK, registry, settings.task.triage, settings.challenger, said)
     }
 
     /// Reads on in the control log: verdicts wait for the next decision, decisions behind `begin` are recalled.
@@ -168,7 +172,10 @@ impl Decider {
 
     /// Looks which models are to answer.
     pub(super) fn look(&mut self, counts: &Counts) -> Option<ModelChange> {
-        self.models.look(counts)
+        let change = self.models.look();
+        counts.broken.store(self.models.is_broken(), std::sync::atomic::Ordering::Relaxed);
+        counts.set_champion(self.models.champion_version().as_deref());
+        change
     }
 
     /// Decides about alerts, in order; those that are known already are left out. Gives also how many answers there are.
@@ -198,7 +205,7 @@ impl Decider {
     }
 
     fn answer(&self, decisions: &mut [Decision]) -> Result<()> {
-        let Models { champion, challenger, mode, challenging, .. } = &self.models;
+        let Models { champion, challenger, .. } = &self.models;
         let features: Vec<Vec<Option<i64>>> = decisions.iter().map(|decision| decision.features.clone()).collect();
         let features: Vec<&[Option<i64>]> = features.iter().map(Vec::as_slice).collect();
         let of = |serving: &Option<_>| -> Result<Vec<Option<Answer>>> {
@@ -208,14 +215,8 @@ impl Decider {
             Ok(serving.answer(&features, Role::Shadow)?.into_iter().map(Some).collect())
         };
         let (champions, challengers) = (of(champion)?, of(challenger)?);
-        let splits = *challenging == ChallengerMode::Ab && challenger.is_some() && champion.is_some();
         for ((decision, champion), challenger) in decisions.iter_mut().zip(champions).zip(challengers) {
-            let (one, other) = match (mode, splits) {
-                (TaskMode::Shadow | TaskMode::Off, _) => (Role::Shadow, Role::Shadow),
-                (TaskMode::On, false) => (Role::Champion, Role::Shadow),
-                (TaskMode::On, true) if is_for_challenger(decision) => (Role::Shadow, Role::B),
-                (TaskMode::On, true) => (Role::A, Role::Shadow),
-            };
+            let (one, other) = self.models.roles(&decision.tenant, &who(decision));
             let parts = [(champion, one), (challenger, other)];
             decision.answers =
                 parts.into_iter().filter_map(|(answer, role)| Some(Answer { role, ..answer? })).collect();
@@ -236,9 +237,7 @@ impl Decider {
     }
 }
 
-/// Half of who alerts are about, always the same half: one entity meets one model.
-fn is_for_challenger(decision: &Decision) -> bool {
-    let who = decision.entities.first().map_or_else(|| decision.rule.to_string(), ToString::to_string);
-    let hash = cf_types::id::digest128("cf.triage.ab.1", &[decision.tenant.as_str().as_bytes(), who.as_bytes()]);
-    hash.first().is_some_and(|byte| byte & 1 == 1)
+/// Who an alert is about, for the halves of a comparison.
+pub(super) fn who(decision: &Decision) -> String {
+    decision.entities.first().map_or_else(|| decision.rule.to_string(), ToString::to_string)
 }

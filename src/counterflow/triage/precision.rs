@@ -1,17 +1,16 @@
-//! How often the champion was right, by the latest verdicts: when it has fallen too far, the one before it answers again.
+//! How often models were right, by the latest verdicts: when a champion has fallen too far, the one before it answers again.
 //!
-//! In: the control log. What counts are alerts of which the champion said that they are worth a person, while it answered
-//! for them, and that somebody judged. Memory: [`ANSWERS_MAX`] answers and [`LATEST`] verdicts.
+//! In: the control log, what of it is of one task. What counts are answers that were served and positive (an alert is worth
+//! a person; an event is a detection), and that somebody judged. Memory: [`ANSWERS_MAX`] answers and [`LATEST`] verdicts.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use anyhow::Result;
-use cf_ledger::ControlEntry;
 use cf_types::{
-    AlertId, FactBody,
-    fact::Judgement,
-    triage::{Answer, Worth},
+    AlertId,
+    triage::{Answer, Role, Worth},
 };
+
+use super::{switch::ModelChange, trial::Trial};
 
 /// Answers that a verdict may still come for.
 const ANSWERS_MAX: usize = 50_000;
@@ -20,14 +19,33 @@ const LATEST: usize = 100;
 /// Standard deviations by which the share must lie below the gate: about one in twenty is chance.
 const CHANCE: f64 = 1.645;
 
-/// Answers and verdicts, in the order of the control log.
+/// A positive answer that was served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Served {
+    pub(super) version: String,
+    pub(super) role: Role,
+    /// Who it is about.
+    pub(super) who: String,
+}
+
+impl Served {
+    /// `None` of an answer that was not served, or not positive.
+    pub(super) fn of(answer: &Answer, who: String) -> Option<Served> {
+        let counts = answer.role.is_served() && answer.verdict == Worth::True;
+        counts.then(|| Served { version: answer.model.to_string(), role: answer.role, who })
+    }
+}
+
+/// Answers and verdicts of one task, in the order of the control log.
 #[derive(Default)]
 pub(super) struct Judged {
-    /// The version that said "true" of an alert.
-    answers: BTreeMap<AlertId, String>,
-    order: VecDeque<AlertId>,
+    /// What was served, by what verdicts find it by: an alert's id, or its group.
+    answers: BTreeMap<String, Served>,
+    order: VecDeque<String>,
     /// Alert, version, whether it was an attack.
     verdicts: VecDeque<(AlertId, String, bool)>,
+    /// The comparison that runs.
+    trial: Option<Trial>,
 }
 
 /// How often a version was right.
@@ -38,34 +56,41 @@ pub(super) struct Share {
 }
 
 impl Judged {
-    /// Takes in an entry of the control log.
-    pub(super) fn entry(&mut self, entry: &ControlEntry) -> Result<()> {
-        if let Some((fact, sign)) = entry.fact()? {
-            if let FactBody::Verdict(verdict) = fact.body {
-                // One verdict an alert, the last.
-                self.verdicts.retain(|(alert, ..)| *alert != verdict.alert);
-                if sign > 0
-                    && let Some(version) = self.answers.get(&verdict.alert)
-                {
-                    let is_attack = verdict.judgement == Judgement::TruePositive;
-                    self.verdicts.push_back((verdict.alert, version.clone(), is_attack));
-                }
-                while self.verdicts.len() > LATEST {
-                    self.verdicts.pop_front();
-                }
-            }
-        } else if let Some(decision) = entry.decision()? {
-            let served = |answer: &&Answer| answer.role.is_served() && answer.verdict == Worth::True;
-            if let Some(answer) = decision.answers.iter().find(served)
-                && self.answers.insert(decision.alert, answer.model.to_string()).is_none()
-            {
-                self.order.push_back(decision.alert);
-            }
-            while self.order.len() > ANSWERS_MAX {
-                self.order.pop_front().and_then(|alert| self.answers.remove(&alert));
-            }
+    /// Takes in a positive answer; another about the same takes its place.
+    pub(super) fn answered(&mut self, key: String, served: Served) {
+        if self.answers.insert(key.clone(), served).is_none() {
+            self.order.push_back(key);
         }
-        Ok(())
+        while self.order.len() > ANSWERS_MAX {
+            self.order.pop_front().and_then(|key| self.answers.remove(&key));
+        }
+    }
+
+    /// Takes in a verdict on the alert of an answer, or that it was taken back.
+    pub(super) fn verdict(&mut self, alert: AlertId, key: &str, is_attack: bool, sign: i64) {
+        // One verdict an alert, the last.
+        self.verdicts.retain(|(judged, ..)| *judged != alert);
+        let Some(served) = self.answers.get(key) else { return };
+        if let Some(trial) = &mut self.trial {
+            trial.verdict(alert, served, is_attack, sign);
+        }
+        if sign > 0 {
+            self.verdicts.push_back((alert, served.version.clone(), is_attack));
+        }
+        while self.verdicts.len() > LATEST {
+            self.verdicts.pop_front();
+        }
+    }
+
+    /// Takes in which models answer from here on: two begin a comparison.
+    pub(super) fn models(&mut self, change: &ModelChange) {
+        let both = change.champion.as_deref().zip(change.challenger.as_deref());
+        self.trial = both.map(|(champion, challenger)| Trial::new(champion, challenger));
+    }
+
+    /// The comparison that runs.
+    pub(super) fn trial(&self) -> Option<&Trial> {
+        self.trial.as_ref()
     }
 
     /// How often a version was right in the latest verdicts.
@@ -92,73 +117,66 @@ impl Share {
 
 #[cfg(test)]
 mod tests {
-    use cf_ledger::{control::FACT_ADD, control::FACT_REMOVE, triage::SCORE};
-    use cf_types::{
-        Decision, Fact, Tenant, Time,
-        fact::Verdict,
-        triage::{Answer, Role},
-    };
-
     use super::*;
 
-    fn entry(kind: &str, body: String) -> ControlEntry {
-        ControlEntry {
-            seq: 1,
-            kind: kind.to_owned(),
-            body,
-            author: String::new(),
-            reason: String::new(),
-            at: Time::default(),
+    fn answer(model: &str, role: Role, verdict: Worth) -> Answer {
+        Answer { model: model.into(), role, probability_ppm: 1, verdict, set: Vec::new(), reasons: Vec::new() }
+    }
+
+    fn answered(judged: &mut Judged, alert: u8, model: &str, role: Role, verdict: Worth) {
+        if let Some(served) = Served::of(&answer(model, role, verdict), format!("host:{alert}")) {
+            judged.answered(alert.to_string(), served);
         }
     }
 
-    fn answered(alert: u8, model: &str, role: Role, verdict: Worth) -> ControlEntry {
-        let answer =
-            Answer { model: model.into(), role, probability_ppm: 1, verdict, set: Vec::new(), reasons: Vec::new() };
-        let decision = Decision {
-            tenant: Tenant::default(),
-            alert: AlertId([alert; 16]),
-            thread: AlertId([alert; 16]),
-            cell: 0,
-            rule: "a".into(),
-            signature: 0,
-            material: 0,
-            entities: Vec::new(),
-            first: true,
-            upto: 0,
-            recipe: "a".into(),
-            features: Vec::new(),
-            answers: vec![answer],
-        };
-        entry(SCORE, serde_json::to_string(&decision).unwrap())
-    }
-
-    fn judged(kind: &str, alert: u8, judgement: Judgement) -> ControlEntry {
-        let verdict = Verdict { alert: AlertId([alert; 16]), judgement, rule: "a".into(), at: Time::default() };
-        let fact = Fact { tenant: Tenant::default(), body: FactBody::Verdict(verdict) };
-        entry(kind, serde_json::to_string(&fact).unwrap())
+    fn verdict(judged: &mut Judged, alert: u8, is_attack: bool, sign: i64) {
+        judged.verdict(AlertId([alert; 16]), &alert.to_string(), is_attack, sign);
     }
 
     #[test]
     fn what_counts_is_what_a_version_served_as_worth_a_person_and_somebody_judged() {
-        let mut share = Judged::default();
+        let mut judged = Judged::default();
         let both = |attacks, verdicts| Share { attacks, verdicts };
         for alert in 0..6 {
-            share.entry(&answered(alert, "one", Role::Champion, Worth::True)).unwrap();
+            answered(&mut judged, alert, "one", Role::Champion, Worth::True);
         }
-        share.entry(&answered(6, "one", Role::Champion, Worth::False)).unwrap();
-        share.entry(&answered(7, "one", Role::Shadow, Worth::True)).unwrap();
-        share.entry(&answered(8, "two", Role::B, Worth::True)).unwrap();
+        answered(&mut judged, 6, "one", Role::Champion, Worth::False);
+        answered(&mut judged, 7, "one", Role::Shadow, Worth::True);
+        answered(&mut judged, 8, "two", Role::B, Worth::True);
         for alert in [0, 1, 6, 7, 8, 9] {
-            share.entry(&judged(FACT_ADD, alert, Judgement::FalsePositive)).unwrap();
+            verdict(&mut judged, alert, false, 1);
         }
-        assert_eq!((share.share("one"), share.share("two")), (both(0, 2), both(0, 1)));
+        assert_eq!((judged.share("one"), judged.share("two")), (both(0, 2), both(0, 1)));
         // Another verdict on the same alert takes its place.
-        share.entry(&judged(FACT_REMOVE, 1, Judgement::FalsePositive)).unwrap();
-        assert_eq!(share.share("one"), both(0, 1));
-        share.entry(&judged(FACT_ADD, 1, Judgement::TruePositive)).unwrap();
-        assert_eq!(share.share("one"), both(1, 2));
-        assert_eq!(share.share("three"), both(0, 0));
+        verdict(&mut judged, 1, false, -1);
+        assert_eq!(judged.share("one"), both(0, 1));
+        verdict(&mut judged, 1, true, 1);
+        assert_eq!(judged.share("one"), both(1, 2));
+        assert_eq!(judged.share("three"), both(0, 0));
+    }
+
+    #[test]
+    fn two_models_begin_a_comparison_and_another_change_ends_it() {
+        let mut judged = Judged::default();
+        let change = |challenger: Option<&str>| ModelChange {
+            task: "urls".to_owned(),
+            champion: Some("one".to_owned()),
+            challenger: challenger.map(str::to_owned),
+            why: String::new(),
+        };
+        judged.models(&change(None));
+        assert!(judged.trial().is_none());
+        judged.models(&change(Some("two")));
+        assert!(judged.trial().is_some_and(|trial| trial.champion == "one" && trial.challenger == "two"));
+        for alert in 0..30 {
+            let (model, role) = if alert % 2 == 0 { ("one", Role::A) } else { ("two", Role::B) };
+            answered(&mut judged, alert, model, role, Worth::True);
+            verdict(&mut judged, alert, model == "two", 1);
+        }
+        let better = judged.trial().and_then(Trial::outcome).map(|(outcome, _)| outcome);
+        assert_eq!(better, Some(crate::triage::trial::Outcome::Better));
+        judged.models(&change(None));
+        assert!(judged.trial().is_none());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The loop: trains anew by schedule, and takes a champion back that is wrong too often.
+//! Trainings by schedule.
 //!
 //! A training is a process of its own (`counterflow train --data`), at low priority and with few threads: it can use what
 //! memory it needs and be ended without harm, and the registry is as it was if it dies. It goes on if the engine ends;
@@ -9,145 +9,24 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
-use cf_ledger::{ControlLog, Reader};
-use cf_models::registry::Registry;
-use cf_types::{Time, clock};
-use serde_json::json;
+use cf_types::Time;
 
-use super::{
-    precision::Judged,
-    settings::{ModelsSettings, Retrain},
-    switch::TASK,
-};
+use super::settings::{ModelsSettings, Retrain};
 
-/// What the control log calls a training by schedule.
+/// What the control log calls a training by schedule, and what came of models by themselves.
 pub(crate) const RETRAIN: &str = "retrain";
 
-/// How often the clock and the verdicts are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long a training may take.
 const TRAINING_MAX: Duration = Duration::from_secs(4 * 3_600);
 /// Letters of what a training said that are kept.
 const SAID_MAX: usize = 2_000;
 
-/// Starts the thread; it ends with the process.
-pub(super) fn start(data: &Path, settings: &ModelsSettings) -> Result<()> {
-    let mut keeper =
-        Keeper { data: data.to_path_buf(), settings: settings.clone(), judged: Judged::default(), seen: 0 };
-    thread::Builder::new()
-        .name("retrain".to_owned())
-        .spawn(move || {
-            if let Err(error) = keeper.work() {
-                let error = format!("{error:#}");
-                tracing::error!(error, "models are neither trained anew nor taken back; a restart tries again");
-            }
-        })
-        .context("could not start the thread that trains anew")?;
-    Ok(())
-}
-
-struct Keeper {
-    data: PathBuf,
-    settings: ModelsSettings,
-    judged: Judged,
-    /// The last entry of the control log that was read.
-    seen: i64,
-}
-
-impl Keeper {
-    fn work(&mut self) -> Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let reader = runtime.block_on(Reader::open(&self.data))?;
-        // A folder in which nothing was trained begins to count now.
-        let mut last = clock::now();
-        let mut training: Option<Training> = None;
-        runtime.block_on(self.read(&reader, &mut last))?;
-        loop {
-            thread::sleep(LOOK_EVERY);
-            runtime.block_on(self.read(&reader, &mut last))?;
-            if let Some(said) = self.take_back()? {
-                tracing::warn!(said, "the champion was taken back");
-                runtime.block_on(self.record("rolled_back", &said))?;
-            }
-            if let Some(running) = &mut training {
-                if let Some(outcome) = running.outcome()? {
-                    training = None;
-                    tracing::info!(outcome, "a training by schedule has ended");
-                    runtime.block_on(self.record("trained", &outcome))?;
-                }
-            } else if is_due(self.settings.retrain, self.settings.retrain_hour, last, clock::now()) {
-                last = clock::now();
-                // Before it begins: one that ends the engine is not begun again at once.
-                runtime.block_on(self.record("begun", "by schedule"))?;
-                tracing::info!("a training by schedule begins");
-                match Training::begin(&self.data, &self.settings) {
-                    Ok(begun) => training = Some(begun),
-                    Err(error) => runtime.block_on(self.record("failed", &format!("{error:#}")))?,
-                }
-            }
-        }
-    }
-
-    async fn read(&mut self, reader: &Reader, last: &mut Time) -> Result<()> {
-        let mut trained = None;
-        loop {
-            let entries = reader.control_since(self.seen).await?;
-            let Some(end) = entries.last().map(|entry| entry.seq) else { break };
-            for entry in &entries {
-                self.judged.entry(entry)?;
-                if entry.kind == RETRAIN && entry.body.contains("\"begun\"") {
-                    trained = Some(entry.at);
-                }
-            }
-            self.seen = end;
-        }
-        *last = trained.unwrap_or(*last);
-        Ok(())
-    }
-
-    /// Goes back to the version before, if the champion is wrong too often; says why.
-    fn take_back(&self) -> Result<Option<String>> {
-        let gate = &self.settings.rollback;
-        if gate.precision_min_percent == 0 {
-            return Ok(None);
-        }
-        let Some(registry) = self.settings.triage_registry().map(Registry::new) else { return Ok(None) };
-        let Ok(state) = registry.state(TASK) else { return Ok(None) };
-        let Some(champion) = state.champion.filter(|_| !state.before.is_empty()) else { return Ok(None) };
-        let share = self.judged.share(&champion);
-        if !share.is_below(gate.precision_min_percent, gate.verdicts_min) {
-            return Ok(None);
-        }
-        let why = format!(
-            "of {} alerts that {champion} called worth a person {} were attacks, {} % are asked for",
-            share.verdicts, share.attacks, gate.precision_min_percent
-        );
-        // Another process may be writing just now: the next look tries again.
-        let Ok(lock) = registry.lock(TASK) else { return Ok(None) };
-        match registry.roll_back(&lock, TASK, &why) {
-            Ok(version) => Ok(Some(format!("{version} answers again: {why}"))),
-            Err(error) => {
-                tracing::error!(%error, why, "the champion should be taken back, and the version before cannot be used");
-                Ok(None)
-            }
-        }
-    }
-
-    async fn record(&self, what: &str, said: &str) -> Result<()> {
-        let body = json!({"task": TASK, "what": what, "said": said}).to_string();
-        let mut log = ControlLog::open(&self.data).await?;
-        log.append(RETRAIN, &body, "triage", said, clock::now()).await?;
-        Ok(())
-    }
-}
-
 /// Whether a time of the schedule lies between the last training and now.
-fn is_due(retrain: Retrain, hour: u8, last: Time, now: Time) -> bool {
+pub(super) fn is_due(retrain: Retrain, hour: u8, last: Time, now: Time) -> bool {
     let hour_s = i64::from(hour.min(23)) * 3_600;
     let (length, offset) = match retrain {
         Retrain::Off => return false,
@@ -160,23 +39,24 @@ fn is_due(retrain: Retrain, hour: u8, last: Time, now: Time) -> bool {
 }
 
 /// A training that runs.
-struct Training {
+pub(super) struct Training {
+    pub(super) task: &'static str,
     child: Child,
     begun: Instant,
     said: PathBuf,
 }
 
 impl Training {
-    fn begin(data: &Path, settings: &ModelsSettings) -> Result<Training> {
+    pub(super) fn begin(data: &Path, settings: &ModelsSettings, task: &'static str) -> Result<Training> {
         let program = std::env::current_exe().context("could not find this program")?;
-        let models = settings.triage_registry().context("triage is off")?;
+        let models = settings.dir.as_deref().context("there is no registry")?;
         let said = data.join("retrain.log");
         let file = File::create(&said).with_context(|| format!("could not write {}", said.display()))?;
         // `nice` is POSIX: the engine goes first wherever both want to run.
         let child = Command::new("nice")
             .args(["-n", "19"])
             .arg(program)
-            .args(["--output", "json", "train", "--task", TASK, "--promote", "evidence", "--data"])
+            .args(["--output", "json", "train", "--task", task, "--promote", "evidence", "--data"])
             .arg(data)
             .arg("--models")
             .arg(models)
@@ -186,11 +66,11 @@ impl Training {
             .stderr(file)
             .spawn()
             .context("could not start a training")?;
-        Ok(Training { child, begun: Instant::now(), said })
+        Ok(Training { task, child, begun: Instant::now(), said })
     }
 
     /// How it ended; `None` while it runs.
-    fn outcome(&mut self) -> Result<Option<String>> {
+    pub(super) fn outcome(&mut self) -> Result<Option<String>> {
         let Some(status) = self.child.try_wait().context("could not ask after a training")? else {
             if self.begun.elapsed() < TRAINING_MAX {
                 return Ok(None);

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de::IntoDeserializer};
 
+use super::switch::TASK;
+use crate::scoring;
+
 /// Models that answer while the engine runs.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -23,12 +26,13 @@ pub(crate) struct ModelsSettings {
     /// built-in rule `model-flows`; it must be trained on what a flow record says.
     #[serde(deserialize_with = "word")]
     pub(crate) flows: EventMode,
-    /// What becomes of a challenger: `shadow` (its answers are recorded), `ab` (it answers for half of the alerts, by a
-    /// hash of who they are about), `off`.
+    /// What becomes of a challenger: `shadow` (its answers are recorded), `ab` (it answers for half of the alerts and events, by
+    /// a hash of who they are about, until verdicts tell the two apart: it is promoted if it is better, else it challenges no
+    /// more), `off`.
     #[serde(deserialize_with = "word")]
     pub(crate) challenger: ChallengerMode,
-    /// When to train anew on what was served and judged: `daily`, `weekly` (on Mondays) or `off`. It runs as a process of
-    /// its own at low priority; what it makes is promoted if it is as good as the champion on the same rows.
+    /// When to train anew on what was served and judged, each task that is on: `daily`, `weekly` (on Mondays) or `off`. It runs
+    /// as a process of its own at low priority; what it makes is promoted if it is as good as the champion on the same rows.
     #[serde(deserialize_with = "word")]
     pub(crate) retrain: Retrain,
     /// Hour of the day (UTC) in which to train, 0 to 23.
@@ -65,8 +69,8 @@ pub(crate) enum Retrain {
     Weekly,
 }
 
-/// When the champion is taken back by itself: when too few of the alerts that it called worth a person were attacks, by
-/// the latest 100 verdicts on its answers.
+/// When a champion is taken back by itself: when too few of the alerts that it called worth a person, or that came of events
+/// which it called positive, were attacks, by the latest 100 verdicts on its answers.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct RollbackSettings {
@@ -112,6 +116,16 @@ pub(crate) enum EventMode {
     Off,
 }
 
+impl From<EventMode> for TaskMode {
+    fn from(mode: EventMode) -> TaskMode {
+        match mode {
+            EventMode::On => TaskMode::On,
+            EventMode::Shadow => TaskMode::Shadow,
+            EventMode::Off => TaskMode::Off,
+        }
+    }
+}
+
 /// How a task uses its challenger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -141,6 +155,14 @@ impl ModelsSettings {
     /// How URLs and flows are asked about.
     pub(crate) fn event_modes(&self) -> [EventMode; 2] {
         [self.urls, self.flows]
+    }
+
+    /// The tasks that models are used for; none without a registry.
+    pub(crate) fn tasks(&self) -> Vec<&'static str> {
+        let [urls, flows] = self.event_modes().map(|mode| mode != EventMode::Off);
+        let [of_urls, of_flows] = scoring::TASKS;
+        let all = [(TASK, self.task.triage != TaskMode::Off), (of_urls, urls), (of_flows, flows)];
+        all.into_iter().filter(|(_, is_on)| *is_on && self.dir.is_some()).map(|(task, _)| task).collect()
     }
 
     /// The registry, if triage is wanted.

@@ -9,17 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use cf_models::{
     registry::{Registry, State},
     served::Serving,
 };
+use cf_types::{Tenant, triage::Role};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Counts,
-    settings::{ChallengerMode, ModelsSettings, TaskMode},
-};
+use super::settings::{ChallengerMode, TaskMode};
 
 /// The task.
 pub(crate) const TASK: &str = "triage";
@@ -41,48 +39,59 @@ pub(crate) struct ModelChange {
     pub(crate) why: String,
 }
 
-/// The models that answer.
-pub(super) struct Models {
+/// The models of a task that answer.
+pub(crate) struct Models {
+    task: &'static str,
     registry: Registry,
-    pub(super) mode: TaskMode,
-    pub(super) challenging: ChallengerMode,
-    pub(super) champion: Option<Serving>,
-    pub(super) challenger: Option<Serving>,
+    mode: TaskMode,
+    challenging: ChallengerMode,
+    pub(crate) champion: Option<Serving>,
+    pub(crate) challenger: Option<Serving>,
     /// What the control log has.
     said: ModelChange,
     looked: Option<Instant>,
     /// A version that cannot be used, and when that was found.
     broken: Vec<(String, Instant)>,
+    /// Whether what is promoted cannot be used.
+    is_broken: bool,
 }
 
 impl Models {
     /// Nothing is loaded yet. `said` is the last change of the control log.
-    pub(super) fn new(registry: &Path, settings: &ModelsSettings, said: ModelChange) -> Models {
+    pub(crate) fn new(
+        task: &'static str,
+        registry: &Path,
+        mode: TaskMode,
+        challenging: ChallengerMode,
+        said: ModelChange,
+    ) -> Models {
         Models {
+            task,
             registry: Registry::new(registry),
-            mode: settings.task.triage,
-            challenging: settings.challenger,
+            mode,
+            challenging,
             champion: None,
             challenger: None,
             said,
             looked: None,
             broken: Vec::new(),
+            is_broken: false,
         }
     }
 
     /// Looks at the registry, at most once a second; what is to be recorded if the models that answer are others now.
-    pub(super) fn look(&mut self, counts: &Counts) -> Option<ModelChange> {
+    pub(crate) fn look(&mut self) -> Option<ModelChange> {
         if self.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
             return None;
         }
         let is_first = self.looked.is_none();
         self.looked = Some(Instant::now());
         self.broken.retain(|(_, at)| at.elapsed() < AGAIN_AFTER);
-        let state = match self.registry.state(TASK) {
+        let state = match self.registry.state(self.task) {
             Ok(state) => state,
             Err(error) => {
                 self.tell_once("state", &error.to_string());
-                counts.broken.store(true, std::sync::atomic::Ordering::Relaxed);
+                self.is_broken = true;
                 return None;
             }
         };
@@ -93,21 +102,40 @@ impl Models {
         let wanted = |version: &Option<String>, now: &Option<Serving>| {
             version.as_ref().is_some_and(|version| now.as_ref().is_none_or(|now| *now.version != **version))
         };
-        let is_broken = wanted(&state.champion, &self.champion);
-        counts.broken.store(is_broken, std::sync::atomic::Ordering::Relaxed);
-        let version = |serving: &Option<Serving>| serving.as_ref().map(|serving| serving.version.to_string());
-        let (champion, challenger) = (version(&self.champion), version(&self.challenger));
-        counts.set_champion(champion.as_deref());
+        self.is_broken = wanted(&state.champion, &self.champion);
+        let (champion, challenger) = (version(self.champion.as_ref()), version(self.challenger.as_ref()));
         if (&champion, &challenger) == (&self.said.champion, &self.said.challenger) {
             return None;
         }
         let why = state.happened.last().map(|last| format!("{}: {}", last.what, last.why)).unwrap_or_default();
-        let change = ModelChange { task: TASK.to_owned(), champion, challenger, why };
+        let change = ModelChange { task: self.task.to_owned(), champion, challenger, why };
         let named = |version: &'_ Option<String>| version.clone().unwrap_or_else(|| "none".to_owned());
         let (champion, challenger) = (named(&change.champion), named(&change.challenger));
-        tracing::info!(champion, challenger, why = change.why, "models change");
+        tracing::info!(task = self.task, champion, challenger, why = change.why, "models change");
         self.said = change.clone();
         Some(change)
+    }
+
+    /// Whether what is promoted cannot be used; then what answered before it does.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
+    /// The version that answers.
+    pub(crate) fn champion_version(&self) -> Option<String> {
+        version(self.champion.as_ref())
+    }
+
+    /// In what parts champion and challenger answer about `who`. In a comparison each serves half of all, always the same
+    /// half: one entity meets one model.
+    pub(crate) fn roles(&self, tenant: &Tenant, who: &str) -> (Role, Role) {
+        let splits = self.challenging == ChallengerMode::Ab && self.challenger.is_some() && self.champion.is_some();
+        match (self.mode, splits) {
+            (TaskMode::Shadow | TaskMode::Off, _) => (Role::Shadow, Role::Shadow),
+            (TaskMode::On, false) => (Role::Champion, Role::Shadow),
+            (TaskMode::On, true) if is_for_challenger(tenant, who) => (Role::Shadow, Role::B),
+            (TaskMode::On, true) => (Role::A, Role::Shadow),
+        }
     }
 
     fn follow(&mut self, state: &State) {
@@ -148,7 +176,7 @@ impl Models {
         if self.broken.iter().any(|(broken, _)| broken == version) {
             return None;
         }
-        match Serving::load(&self.registry, TASK, version) {
+        match Serving::load(&self.registry, self.task, version) {
             Ok(serving) => Some(serving),
             Err(error) => {
                 self.tell_once(version, &error.to_string());
@@ -159,20 +187,58 @@ impl Models {
 
     fn tell_once(&mut self, what: &str, error: &str) {
         if !self.broken.iter().any(|(broken, _)| broken == what) {
-            tracing::error!(version = what, error, "a model cannot be used; what answered before goes on");
+            tracing::error!(
+                task = self.task,
+                version = what,
+                error,
+                "a model cannot be used; what answered before goes on"
+            );
             self.broken.push((what.to_owned(), Instant::now()));
         }
     }
 }
 
-/// The last change that the control log holds.
-pub(super) fn last_said(entries: &[cf_ledger::ControlEntry]) -> Result<ModelChange> {
+fn version(serving: Option<&Serving>) -> Option<String> {
+    serving.map(|serving| serving.version.to_string())
+}
+
+/// Which half an entity is in, the same for all tasks.
+fn is_for_challenger(tenant: &Tenant, who: &str) -> bool {
+    let hash = cf_types::id::digest128("cf.triage.ab.1", &[tenant.as_str().as_bytes(), who.as_bytes()]);
+    hash.first().is_some_and(|byte| byte & 1 == 1)
+}
+
+/// The last change of a task that the control log holds.
+pub(crate) fn last_said(task: &str, entries: &[cf_ledger::ControlEntry]) -> Result<ModelChange> {
     let mut last = ModelChange::default();
     for entry in entries {
-        let change: ModelChange = serde_json::from_str(&entry.body)?;
-        if change.task == TASK {
+        let change = ModelChange::read(entry)?;
+        if change.task == task {
             last = change;
         }
     }
     Ok(last)
+}
+
+impl ModelChange {
+    /// What an entry of the control log says.
+    pub(crate) fn read(entry: &cf_ledger::ControlEntry) -> Result<ModelChange> {
+        serde_json::from_str(&entry.body)
+            .with_context(|| format!("change of models {} in the control log is damaged", entry.seq))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ML-09: the split is by who it is about alone, near to halves, and the same on every run and for every task.
+    #[test]
+    fn one_entity_meets_one_model() {
+        let tenant = Tenant::default();
+        let of = |number: u32| is_for_challenger(&tenant, &format!("host:web{number}"));
+        let challengers = (0..10_000).filter(|number| of(*number)).count();
+        assert!((4_800..5_200).contains(&challengers), "{challengers}");
+        assert_eq!((0..8).map(of).collect::<Vec<_>>(), (0..8).map(of).collect::<Vec<_>>());
+    }
 }

@@ -268,3 +268,73 @@ fn urls_are_trained_on_what_was_served_and_judged() {
     cf_models::served::Serving::load(&cf_models::registry::Registry::new(&site.models), "urls", version).unwrap();
     engine.stop();
 }
+
+/// The champion of urls, by the registry.
+fn champion(site: &Site) -> String {
+    let state = cf_models::registry::Registry::new(&site.models).state("urls").unwrap();
+    state.champion.unwrap()
+}
+
+/// ML-09, ML-05: a challenger of urls is recorded beside the champion; in a comparison each entity meets one of the two, verdicts
+/// end it, and the one that won is taken back when it is wrong too often.
+#[test]
+fn models_of_urls_are_compared_and_taken_back() {
+    let site = Site::new(
+        "  task:\n    triage: off\n  urls: on\n  challenger: ab\n  rollback: {precision_min_percent: 90, verdicts_min: 15}\n",
+    );
+    let first = train(&site, "urls", &urls(), "url", &[]);
+    let second = train_as("never", &site, "urls", &urls(), "url", &["--seed", "2"]);
+    let place = ["--task", "urls", "--models", site.models.to_str().unwrap()];
+    let output = run(&[&["models", "challenge", &second][..], &place].concat(), b"");
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let engine = site.start("2");
+    wait_until("both are there", || engine.log().contains(&format!("\"challenger\":\"{second}\"")));
+
+    for number in 0..60 {
+        send(&engine, &event(number, &bad_url(3_000 + number)));
+    }
+    wait_until("all are detections", || count(&site, "model-urls") == 60);
+    let alerts = of_model(&site, "model-urls");
+    assert_eq!(alerts.len(), 60, "a host, an alert, of one of the two");
+    // Each event has both answers, of which the one serves that raised the alert.
+    wait_until("history has the answers", || {
+        sql(&site, &["SELECT count(*) AS n FROM predictions WHERE verdict = 'true'"])[0]["n"] == json!(120)
+    });
+    let roles = sql(
+        &site,
+        &[
+            "SELECT version, role, count(*) AS n, count(DISTINCT subject) AS events FROM predictions GROUP BY 1, 2 ORDER BY 2",
+        ],
+    );
+    let of = |version: &str, role: &str| {
+        let row = roles.iter().find(|row| row["version"] == version && row["role"] == role);
+        row.map_or(0, |row| row["n"].as_u64().unwrap())
+    };
+    let (a, b) = (of(&first, "a"), of(&second, "b"));
+    assert_eq!((a + b, of(&first, "shadow"), of(&second, "shadow")), (60, b, a), "{roles:?}");
+    assert!(a > 15 && b > 15, "{roles:?}");
+    let raised_by = |version: &str| alerts.iter().filter(|alert| alert["group"]["model_version"] == version).count();
+    assert_eq!((raised_by(&first) as u64, raised_by(&second) as u64), (a, b));
+    let features = sql(&site, &["SELECT count(*) AS n, count(DISTINCT subject) AS events FROM features"]).remove(0);
+    assert_eq!(features["n"], features["events"], "features once, whoever answered");
+
+    // What the challenger raised is right, what the champion raised is not.
+    for alert in alerts.iter().take(40) {
+        let is_challengers = alert["group"]["model_version"] == second.as_str();
+        judge(&engine, alert, if is_challengers { "true_positive" } else { "false_positive" });
+    }
+    wait_until("the challenger has won", || champion(&site) == second);
+    let state = cf_models::registry::Registry::new(&site.models).state("urls").unwrap();
+    assert_eq!((state.challenger, &state.before), (None, &vec![first.clone()]));
+    let why = &state.happened.last().unwrap().why;
+    assert!(why.contains(&second) && why.contains("evidence"), "{why}");
+
+    // Then people change their minds.
+    for alert in alerts.iter().take(40) {
+        judge(&engine, alert, "benign");
+    }
+    wait_until("the first is taken back", || champion(&site) == first);
+    let state = fs::read_to_string(site.models.join("urls").join("state.json")).unwrap();
+    assert!(state.contains("rolled back") && state.contains("were attacks, 90 % are asked for"), "{state}");
+    engine.stop();
+}
