@@ -4,12 +4,16 @@
 //! value) can cost time but never makes a match. A text of seven bytes or more is known by four neighbouring grams:
 //! wherever it stands, one of them begins at a multiple of four, and only these places are looked at. Few texts are
 //! sought by the vector instructions of `aho-corasick`'s packed search instead.
+//!
+//! A value may repeat a text, or nearly that text, a million times, and to compare at each place all texts that have its
+//! gram would cost their number each time. So what is compared has a budget by the value's length; beyond it all texts
+//! are sought by one Aho-Corasick automaton, which costs the same for each byte whatever the value is.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, sync::OnceLock};
 
-use aho_corasick::{Span, packed};
+use aho_corasick::{Anchored, Span, automaton::Automaton, nfa::contiguous::NFA, packed};
 use memchr::memmem;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::profile::Profile;
 
@@ -20,11 +24,9 @@ const VECTOR_TEXTS_MAX: usize = 32;
 const VECTOR_BYTES_MIN: usize = 64;
 /// Bytes of a text that are sought so.
 const VECTOR_TEXT_BYTES: usize = 12;
-/// Places of one value where texts are compared before it is asked whether it is always the same gram.
-const COMPARED_FREELY: u32 = 32;
-/// Grams that are watched then, and how often each may come before the whole value is searched for its texts.
-const WATCHED_MAX: usize = 16;
-const COMPARED_EACH: u32 = 8;
+/// Texts that are compared in one value before it goes through the automaton: so many, and one for so many bytes.
+const COMPARED_FREELY: usize = 256;
+const BYTES_PER_COMPARED: usize = 8;
 /// Bits of the bitmap: at least so many for each gram, within these bounds.
 const BITS_PER_GRAM: usize = 64;
 const BITMAP_BITS: std::ops::RangeInclusive<u32> = 9..=20;
@@ -49,6 +51,8 @@ struct Grams {
     known: Box<[Known]>,
     /// By gram, the first of them.
     by_gram: FxHashMap<u32, u32>,
+    /// All texts, for values that repeat them: made when the first such value comes. `None` if there is no such automaton.
+    automaton: OnceLock<Option<NFA>>,
 }
 
 /// A text that has a gram at a place.
@@ -83,51 +87,12 @@ impl Contained {
     }
 }
 
-/// What is met again and again in one value: a value may repeat a text, or nearly that text, a million times, and to
-/// compare at each place all texts that have its gram would cost their number each time. The texts of a gram that comes
-/// often are sought in the whole value once, which is linear in its length, and not compared any more.
-#[derive(Default)]
-struct Repeats {
-    compared: u32,
-    /// Grams, and how often each was met since; [`DONE`] is "all is known".
-    watched: [(u32, u32); WATCHED_MAX],
-    watching: usize,
-}
-
-const DONE: u32 = u32::MAX;
-
-/// What to do with the texts of a gram.
-enum Compare {
-    Here,
-    Everywhere,
-    Never,
-}
-
-impl Repeats {
-    fn how(&mut self, gram: u32) -> Compare {
-        self.compared += 1;
-        if self.compared < COMPARED_FREELY {
-            return Compare::Here;
-        }
-        let Some((_, times)) = self.watched.iter_mut().take(self.watching).find(|(watched, _)| *watched == gram) else {
-            if let Some(free) = self.watched.get_mut(self.watching) {
-                *free = (gram, 0);
-                self.watching += 1;
-            }
-            return Compare::Here;
-        };
-        match *times {
-            DONE => Compare::Never,
-            COMPARED_EACH.. => {
-                *times = DONE;
-                Compare::Everywhere
-            }
-            _ => {
-                *times += 1;
-                Compare::Here
-            }
-        }
-    }
+/// Why a scan ends before its value does.
+enum End {
+    /// Whoever asked has enough.
+    Enough,
+    /// So many texts were compared that one way through the value with an automaton costs less.
+    TooMany,
 }
 
 impl Grams {
@@ -159,21 +124,27 @@ impl Grams {
             }
         }
         let searcher = vector_searcher(&texts, &starts);
-        Grams { stride, searcher, bitmap, shift, texts, known: known.into(), by_gram }
+        let automaton = OnceLock::new();
+        Grams { stride, searcher, bitmap, shift, texts, known: known.into(), by_gram, automaton }
     }
 
     fn scan(&self, bytes: &[u8], met: &mut impl FnMut(&[u32]) -> ControlFlow<()>) -> ControlFlow<()> {
-        let mut repeats = Repeats::default();
-        let mut check = |at: usize| self.check(bytes, at, &mut repeats, met);
-        match &self.searcher {
+        let mut budget = COMPARED_FREELY + bytes.len() / BYTES_PER_COMPARED;
+        let mut check = |at: usize| self.check(bytes, at, &mut budget, met);
+        let walked = match &self.searcher {
             Some(searcher) if bytes.len() >= VECTOR_BYTES_MIN => scan_by_vectors(searcher, bytes, &mut check),
             _ if self.stride == 1 => self.scan_each(bytes, &mut check),
             _ => self.scan_every_fourth(bytes, &mut check),
+        };
+        match walked {
+            ControlFlow::Continue(()) => ControlFlow::Continue(()),
+            ControlFlow::Break(End::Enough) => ControlFlow::Break(()),
+            ControlFlow::Break(End::TooMany) => self.scan_by_automaton(bytes, met),
         }
     }
 
     /// Four grams at a time: nearly always none of them is a text's.
-    fn scan_every_fourth(&self, bytes: &[u8], check: &mut impl FnMut(usize) -> ControlFlow<()>) -> ControlFlow<()> {
+    fn scan_every_fourth(&self, bytes: &[u8], check: &mut impl FnMut(usize) -> ControlFlow<End>) -> ControlFlow<End> {
         let (blocks, rest) = bytes.as_chunks::<16>();
         for (number, block) in blocks.iter().enumerate() {
             let (grams, _) = block.as_chunks::<GRAM_BYTES>();
@@ -192,7 +163,7 @@ impl Grams {
         ControlFlow::Continue(())
     }
 
-    fn scan_each(&self, bytes: &[u8], check: &mut impl FnMut(usize) -> ControlFlow<()>) -> ControlFlow<()> {
+    fn scan_each(&self, bytes: &[u8], check: &mut impl FnMut(usize) -> ControlFlow<End>) -> ControlFlow<End> {
         let mut at = 0;
         while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
             let eight = u64::from_le_bytes(*eight);
@@ -215,8 +186,8 @@ impl Grams {
         &self,
         bytes: &[u8],
         at: usize,
-        check: &mut impl FnMut(usize) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
+        check: &mut impl FnMut(usize) -> ControlFlow<End>,
+    ) -> ControlFlow<End> {
         if self.knows(gram_at(bytes, at)) { check(at) } else { ControlFlow::Continue(()) }
     }
 
@@ -226,37 +197,54 @@ impl Grams {
         &self,
         bytes: &[u8],
         at: usize,
-        repeats: &mut Repeats,
+        budget: &mut usize,
         met: &mut impl FnMut(&[u32]) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
+    ) -> ControlFlow<End> {
         let gram = gram_at(bytes, at);
         let Some(first) = self.by_gram.get(&gram) else { return ControlFlow::Continue(()) };
-        let how = repeats.how(gram);
-        if matches!(how, Compare::Never) {
-            return ControlFlow::Continue(());
-        }
         let known = self.known.get(index(*first)..).unwrap_or_default();
         for known in known.iter().take_while(|known| known.gram == gram) {
+            let Some(left) = budget.checked_sub(1) else { return ControlFlow::Break(End::TooMany) };
+            *budget = left;
             let Some((text, variants)) = self.texts.get(index(known.text)) else { continue };
-            let stands = if matches!(how, Compare::Everywhere) {
-                memmem::find(bytes, text.as_bytes()).is_some()
-            } else {
-                let from = at.checked_sub(index(known.at)).and_then(|begin| bytes.get(begin..));
-                from.is_some_and(|from| from.starts_with(text.as_bytes()))
-            };
-            if stands {
-                met(variants)?;
+            let from = at.checked_sub(index(known.at)).and_then(|begin| bytes.get(begin..));
+            if from.is_some_and(|from| from.starts_with(text.as_bytes())) && met(variants).is_break() {
+                return ControlFlow::Break(End::Enough);
             }
         }
         ControlFlow::Continue(())
+    }
+
+    /// The same for the whole value, by one step for each byte. What a state of the automaton says is said once.
+    #[cold]
+    fn scan_by_automaton(&self, bytes: &[u8], met: &mut impl FnMut(&[u32]) -> ControlFlow<()>) -> ControlFlow<()> {
+        let automaton =
+            self.automaton.get_or_init(|| NFA::new(self.texts.iter().map(|(text, _)| text.as_bytes())).ok());
+        let begin = automaton.as_ref().and_then(|nfa| Some((nfa, nfa.start_state(Anchored::No).ok()?)));
+        let Some((automaton, mut state)) = begin else { return self.scan_one_by_one(bytes, met) };
+        let mut said = FxHashSet::default();
+        for byte in bytes {
+            state = automaton.next_state(Anchored::No, state, *byte);
+            if automaton.is_match(state) && said.insert(state) {
+                let texts = (0..automaton.match_len(state)).map(|nth| automaton.match_pattern(state, nth));
+                texts.filter_map(|text| self.texts.get(text.as_usize())).try_for_each(|(_, variants)| met(variants))?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// For more texts than an automaton takes.
+    fn scan_one_by_one(&self, bytes: &[u8], met: &mut impl FnMut(&[u32]) -> ControlFlow<()>) -> ControlFlow<()> {
+        let mut texts = self.texts.iter().filter(|(text, _)| memmem::find(bytes, text.as_bytes()).is_some());
+        texts.try_for_each(|(_, variants)| met(variants))
     }
 }
 
 fn scan_by_vectors(
     searcher: &packed::Searcher,
     bytes: &[u8],
-    check: &mut impl FnMut(usize) -> ControlFlow<()>,
-) -> ControlFlow<()> {
+    check: &mut impl FnMut(usize) -> ControlFlow<End>,
+) -> ControlFlow<End> {
     let mut span = Span { start: 0, end: bytes.len() };
     while let Some(found) = searcher.find_in(bytes, span) {
         check(found.start())?;
