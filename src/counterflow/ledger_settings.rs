@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct LedgerSettings {
-    /// Where it is, if not in the data folder: `postgres://USER@HOST:PORT/DATABASE`, of a PostgreSQL from 13 on. There is no
-    /// TLS: another machine than this one must be reached by a tunnel, or be allowed with `?sslmode=disable`.
+    /// Where it is, if not in the data folder: `postgres://USER@HOST:PORT/DATABASE`, of a PostgreSQL from 13 on. Another machine
+    /// is reached by TLS and must prove its name (`sslmode=verify-full`), by the system's authorities or `sslrootcert=/FILE`.
     pub(crate) url: Option<String>,
     /// File with the password. Without it `PGPASSWORD` and `~/.pgpass` count, as for `psql`; the URL has none.
     pub(crate) password_file: Option<PathBuf>,

@@ -135,7 +135,12 @@ impl Location {
         }
         let options = PgConnectOptions::from_str(&self.url)
             .map_err(|error| refuse(format!("{:?} is no address of a ledger: {error}", self.url)))?;
-        private(&options)?;
+        if let Some(name) = relative_file(&self.url) {
+            let why =
+                format!("{name} in the ledger's URL must be an absolute path: it is read by whoever opens the folder");
+            return Err(refuse(why));
+        }
+        let options = secured(options);
         let options = match &self.password_file {
             Some(path) => {
                 let password = fs::read_to_string(path).map_err(|error| {
@@ -160,19 +165,50 @@ impl Location {
     }
 }
 
-/// This engine is built without TLS for PostgreSQL: what leaves the machine must be allowed to be read.
-fn private(options: &PgConnectOptions) -> Result<(), LedgerError> {
-    let refuse = |why: String| Err(LedgerError::Location { why });
-    let (host, mode) = (options.get_host(), options.get_ssl_mode());
-    match mode {
-        PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull => {
-            refuse("this engine has no TLS to PostgreSQL; use a socket, loopback, or a tunnel".to_owned())
-        }
-        _ if options.get_socket().is_some() || host.starts_with('/') || matches!(mode, PgSslMode::Disable) => Ok(()),
-        _ if host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback()) => Ok(()),
-        _ => refuse(format!(
-            "PostgreSQL at {host} is another machine, and this engine has no TLS to it; use a tunnel, or say with \
-             ?sslmode=disable that nobody else is on the network between"
-        )),
+/// The first file of keys or certificates in a URL whose path depends on where a command is started.
+fn relative_file(url: &str) -> Option<&str> {
+    const FILES: [&str; 7] = ["sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key"];
+    let is_absolute = |path: &str| path.starts_with('/') || path.starts_with("%2F") || path.starts_with("%2f");
+    let parameters = url.split(['?', '&']).filter_map(|parameter| parameter.split_once('='));
+    let mut files = parameters.filter(|(name, _)| FILES.contains(name));
+    files.find(|(_, path)| !is_absolute(path)).map(|(name, _)| name)
+}
+
+/// What leaves the machine is encrypted, and the server proves its name, unless the URL says `disable`, `require` or
+/// `verify-ca`: what would go on in the clear when the server has no TLS does not count.
+fn secured(options: PgConnectOptions) -> PgConnectOptions {
+    let host = options.get_host();
+    let is_here = options.get_socket().is_some()
+        || host.starts_with('/')
+        || host == "localhost"
+        || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
+    match options.get_ssl_mode() {
+        PgSslMode::Allow | PgSslMode::Prefer if !is_here => options.ssl_mode(PgSslMode::VerifyFull),
+        _ => options,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SEC-06: nothing goes to another machine in the clear that nobody asked for.
+    #[test]
+    fn another_machine_proves_its_name() {
+        let mode = |url: &str| Location::new(url, None).options().unwrap().get_ssl_mode();
+        assert!(matches!(mode("postgres://me@db.example/db"), PgSslMode::VerifyFull));
+        assert!(matches!(mode("postgres://me@10.0.0.1/db?sslmode=prefer"), PgSslMode::VerifyFull));
+        assert!(matches!(mode("postgres://me@db.example/db?sslmode=require"), PgSslMode::Require));
+        assert!(matches!(mode("postgres://me@db.example/db?sslmode=disable"), PgSslMode::Disable));
+        assert!(matches!(mode("postgres://me@127.0.0.1/db"), PgSslMode::Prefer));
+        assert!(matches!(mode("postgres://me@localhost/db?host=/run/postgresql"), PgSslMode::Prefer));
+    }
+
+    #[test]
+    fn files_are_named_by_absolute_paths() {
+        let why = |url: &str| Location::new(url, None).options().err().map(|error| error.to_string());
+        let relative = why("postgres://me@db.example/db?sslmode=verify-full&sslrootcert=ca.pem").unwrap();
+        assert!(relative.contains("sslrootcert"), "{relative}");
+        assert_eq!(why("postgres://me@db.example/db?sslrootcert=/etc/ca.pem&sslkey=%2Fetc%2Fkey.pem"), None);
     }
 }

@@ -59,6 +59,69 @@ impl Server {
         Some(server)
     }
 
+    /// Lets it listen on loopback, to who has a password and speaks TLS, with a certificate for `localhost` by an authority of its
+    /// own; `None`, with the reason printed, where none can be made. Gives the port, and the folder with `ca.pem`.
+    #[allow(dead_code)] // one of the packages has no test of it
+    pub(crate) fn listen_with_tls(&self, password: &str) -> Option<(u16, &Path)> {
+        let folder = self.folder.path();
+        let openssl = |arguments: &[&str]| {
+            let mut command = Command::new("openssl");
+            command.current_dir(folder).args(arguments);
+            if let Some((uid, gid)) = self.user {
+                command.uid(uid).gid(gid);
+            }
+            command.output()
+        };
+        let new = ["-newkey", "rsa:2048", "-nodes", "-days", "2"];
+        let Ok(made) =
+            openssl(&[&["req", "-x509", "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem"], &new[..]].concat())
+        else {
+            eprintln!("skipped: there is no openssl on this machine");
+            return None;
+        };
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let name = [
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+            "-addext",
+            "basicConstraints=CA:FALSE",
+        ];
+        let by = ["-CA", "ca.pem", "-CAkey", "ca.key", "-keyout", "server.key", "-out", "server.pem"];
+        let made = openssl(&[&["req", "-x509"], &new[..], &name[..], &by[..]].concat()).unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let conf = self.data().join("postgresql.conf");
+        let settings = format!(
+            "listen_addresses = '127.0.0.1'\nport = {port}\nssl = on\nssl_cert_file = '{at}/server.pem'\n\
+             ssl_key_file = '{at}/server.key'\n",
+            at = folder.display()
+        );
+        let before = fs::read_to_string(&conf).unwrap();
+        fs::write(&conf, before + &settings).unwrap();
+        fs::write(self.data().join("pg_hba.conf"), "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n")
+            .unwrap();
+        self.kill();
+        self.begin();
+        let mut psql = self.program("psql");
+        psql.args(["-h"]).arg(folder).args(["-p", &port.to_string(), "-U", "postgres", "-qc"]);
+        let said = psql.arg(format!("ALTER ROLE postgres PASSWORD '{password}'")).output().unwrap();
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        Some((port, folder))
+    }
+
+    /// What `psql` answers over the socket of a server that listens.
+    #[allow(dead_code)] // as above
+    pub(crate) fn ask(&self, port: u16, sql: &str) -> String {
+        let mut psql = self.program("psql");
+        psql.arg("-h").arg(self.folder.path()).args(["-p", &port.to_string(), "-U", "postgres", "-Atc", sql]);
+        String::from_utf8(psql.output().unwrap().stdout).unwrap()
+    }
+
     /// Where its socket is.
     fn socket(&self) -> &Path {
         self.folder.path()

@@ -147,3 +147,57 @@ fn one_engine_has_the_ledger_and_who_lost_it_ends() {
     let alerts: Vec<Value> = lines(&run(&["alerts", "--data", other.to_str().unwrap()], b""));
     assert!(!alerts.is_empty());
 }
+
+/// SEC-06, SEC-12: over TCP only who has the password comes in, what is said is encrypted, and the server must be who it says.
+#[test]
+fn over_the_network_the_server_proves_its_name_and_we_our_password() {
+    let Some(site) = Site::new() else { return };
+    let Some((port, tls)) = site.server.listen_with_tls("s3cret phrase") else { return };
+    let at = |name: &str| site.folder.path().join(name);
+    std::fs::write(at("password"), "s3cret phrase\n").unwrap();
+    std::fs::write(at("wrong"), "guessed\n").unwrap();
+    let other = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=other", "-keyout"])
+        .arg(at("other.key"))
+        .arg("-out")
+        .arg(at("other.pem"))
+        .output()
+        .unwrap();
+    assert!(other.status.success(), "{}", said(&other));
+    let say = |host: &str, authority: &Path, password: &str| {
+        let url = format!(
+            "postgres://postgres@{host}:{port}/postgres?sslmode=verify-full&sslrootcert={}",
+            authority.display()
+        );
+        let text = format!("ledger:\n  url: {url}\n  password_file: {}\n", at(password).display());
+        std::fs::write(at("settings.yml"), text).unwrap();
+    };
+    let ours = tls.join("ca.pem");
+    for (host, authority, password, why) in [
+        ("localhost", at("other.pem"), "password", "UnknownIssuer"),
+        ("127.0.0.1", ours.clone(), "password", "NotValidForName"),
+        ("localhost", ours.clone(), "wrong", "password authentication failed"),
+    ] {
+        say(host, &authority, password);
+        let mut refused = site.begin(&at("refused"));
+        assert!(!refused.is_ready_or_dead(), "{}", refused.log());
+        assert_eq!(refused.ended().unwrap().code(), Some(2), "{}", refused.log());
+        assert!(refused.log().contains(why), "{why}: {}", refused.log());
+    }
+
+    say("localhost", &ours, "password");
+    let engine = site.start();
+    send(&engine, 0..10);
+    let ssl = "SELECT DISTINCT s.ssl, s.version FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid)
+               WHERE a.application_name LIKE 'counterflow%'";
+    assert_eq!(site.server.ask(port, ssl), "t|TLSv1.3\n");
+    // Gone and there again: the new connection is as guarded as the old one.
+    site.server.kill();
+    site.server.begin();
+    send(&engine, 10..20);
+    wait_until("it is connected again", || engine.log().contains("the connection to the ledger is there again"));
+    assert_eq!(site.server.ask(port, ssl), "t|TLSv1.3\n");
+    engine.stop();
+    // Commands find address, authority and password by the folder.
+    wait_until("there is an alert", || !lines(&run(&["alerts", "--data", site.at()], b"")).is_empty());
+}
