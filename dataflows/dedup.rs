@@ -43,12 +43,19 @@ pub(crate) enum Local {
 pub(crate) enum Deduped {
     /// A pair that was not known.
     Detection(Detection),
+    /// What correlation or alerts go by.
+    Counted(Counted),
+    /// What was refused.
+    Refused(Refusal),
+}
+
+/// What comes of new pairs.
+#[derive(Clone)]
+pub(crate) enum Counted {
     /// Items of rules of a level, and how many more there are.
     Item(usize, CellItem, isize),
     /// An episode that is final at birth: of a rule that alerts by itself, refused for correlation.
     Born(Episode),
-    /// What was refused.
-    Refused(Refusal),
 }
 
 /// Drops repeats. Without `expires`, the input is bounded and nothing is forgotten.
@@ -104,7 +111,7 @@ impl Dedup {
         }
         let mut items: Vec<_> = items.into_iter().collect();
         items.sort_unstable();
-        out.extend(items.into_iter().map(|((level, item), count)| Deduped::Item(level, item, count)));
+        out.extend(items.into_iter().map(|((level, item), count)| Deduped::Counted(Counted::Item(level, item, count))));
         self.limit = limit;
         self.forget();
     }
@@ -192,10 +199,10 @@ fn counted_as(detection: &Detection) -> &Arc<str> {
     pattern.filter(|_| &*detection.rule == INDICATOR_RULE).unwrap_or(&detection.rule)
 }
 
-/// Recalled ones first: they were before this epoch.
+/// Recalled ones first: they were before this epoch. Ids differ nearly always, so they say it first.
 fn order(matched: &Matched) -> impl Ord + '_ {
     let Detection { rule, member, .. } = &matched.detection;
-    (rule, member.id, matched.origin.is_some(), &member.position)
+    (member.id, rule, matched.origin.is_some(), &member.position)
 }
 
 /// An item at its cell.
@@ -221,7 +228,7 @@ fn refuse(
     let (own, others): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.rule == detection.rule);
     out.extend(own.iter().map(|item| {
         let CellItem { key, .. } = cell_item(&detection.tenant, cell, item);
-        Deduped::Born(Episode {
+        Deduped::Counted(Counted::Born(Episode {
             key,
             kind: AnchorKind::Item,
             anchor: cell,
@@ -230,7 +237,7 @@ fn refuse(
             count: 1,
             reference_counts: vec![1],
             peak: 1,
-        })
+        }))
     }));
     if others.is_empty() {
         return;
@@ -311,7 +318,7 @@ mod tests {
             let mut out = Vec::new();
             state.epoch(burst.collect(), locals, &mut out);
             for given in out {
-                if let Deduped::Item(_, _, count) = given {
+                if let Deduped::Counted(Counted::Item(_, _, count)) = given {
                     updates += 1;
                     counted += count;
                 }

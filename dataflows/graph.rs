@@ -21,7 +21,7 @@ use timely::{
     dataflow::{
         InputHandle, ProbeHandle, StreamVec,
         operators::{
-            Concat, Concatenate, Probe,
+            Concat, Concatenate, OkErr, Probe,
             vec::{Broadcast, Filter, Map},
         },
     },
@@ -36,7 +36,7 @@ use crate::{
     builtin::WithBuiltin,
     chain::{self, LEVELS, Levels},
     correlate::{CellItem, Limit, Remembered, correlate_remembering},
-    dedup::{Deduped, Local, dedup},
+    dedup::{Counted, Deduped, Local, dedup},
     desire::desire,
     detect::{Detected, Given, Matched, Rules, detect},
     epochs::{at_epoch, changes},
@@ -189,7 +189,9 @@ impl Graph {
                 ended.clone().map(|_| rescore::Beside::Everything),
                 recalling.clone().map(|_| rescore::Beside::Everything),
             ];
-            let seen = detected.clone().flat_map(seen).concat(signals.flat_map(|signal| signal));
+            // Parted, not filtered: a copy of every detection for each who wants another kind is what a burst would cost.
+            let (matched, seen): (StreamVec<'_, Epoch, Matched>, StreamVec<'_, Epoch, Signal>) = detected.ok_err(part);
+            let seen = seen.concat(signals.flat_map(|signal| signal));
             let watermarks = match options.horizon_s {
                 Some(_) => watermark(seen, micros(options.disorder_s)),
                 None => seen.flat_map(|_| None),
@@ -197,17 +199,21 @@ impl Graph {
             let horizon = options.horizon_s.unwrap_or(0);
             let limits = watermarks.clone().map(move |time| time.cell().saturating_sub(horizon)).broadcast();
 
-            let matched = detected.flat_map(matched).concat(recalled.map(recall));
+            let matched = matched.concat(recalled.map(recall));
             let decided = limits.clone().map(move |limit| limit.saturating_add(horizon)).concat(ended);
             let locals = rules.clone().map(Local::Rules).concat(limits.clone().map(Local::Limit));
             let deduped = dedup(matched, locals, expires);
+            let (accounted, counted): (StreamVec<'_, Epoch, Change>, StreamVec<'_, Epoch, Counted>) =
+                deduped.ok_err(account);
+            let (born, items): (StreamVec<'_, Epoch, alert::Change>, StreamVec<'_, Epoch, LevelItem>) =
+                counted.ok_err(born);
 
             // What correlation gives, level upon level: each takes the items of its rules from detections and from the
             // episodes of all levels below.
-            let (sought, counted) = (deduped.clone().flat_map(item), deduped.clone().flat_map(item));
-            let sought = at_epoch(sought.filter(of_indicator).map(|(_, item, diff)| (item, diff)));
-            let held = changes(indicator::holding(sought, facts.clone())).map(|(item, diff)| (0, item, diff));
-            let mut items = counted.filter(|item| !of_indicator(item)).concat(held);
+            let (sought, items): (StreamVec<'_, Epoch, (CellItem, isize)>, StreamVec<'_, Epoch, LevelItem>) =
+                items.ok_err(of_indicator);
+            let held = changes(indicator::holding(at_epoch(sought), facts.clone()));
+            let mut items = items.concat(held.map(|(item, diff)| (0, item, diff)));
             let (mut found, mut refused, mut waits) = (Vec::new(), Vec::new(), Vec::new());
             let floors = sealed.clone().flat_map(floor).broadcast();
             for level in 0..LEVELS {
@@ -228,8 +234,7 @@ impl Graph {
                 found.push(correlated.lineage.map(alert::Change::Lineage));
                 waits.push(correlated.waits.map(move |wait| until_limit(wait, horizon)));
             }
-            found.push(deduped.clone().flat_map(born));
-
+            found.push(born);
             found.push(sealed.clone().flat_map(sealed_alert).map(alert::Change::Recalled));
             let beside = [
                 rules.clone().map(alert::Beside::Rules),
@@ -283,8 +288,7 @@ impl Graph {
             let shown = changes(all_alerts).filter(|(alert, diff)| !alert::leaves(alert, *diff));
             let shown = shown.map(|(alert, diff)| Change::Row(Row::Alert(alert), diff));
             let lineage = told.flat_map(lineage).concat(remaining.flat_map(kept_lineage));
-            let other =
-                [begun, shown, deduped.flat_map(account), lineage, watermarks.map(Change::Watermark), rescoring];
+            let other = [begun, shown, accounted, lineage, watermarks.map(Change::Watermark), rescoring];
             let other = other.into_iter().chain(refused).chain(waits);
             sink(scope.concatenate(rows.into_iter().chain(other)), output).probe_with(&probe);
         });
@@ -372,17 +376,13 @@ impl Graph {
     }
 }
 
-fn seen(detected: Detected) -> Option<Signal> {
-    match detected {
-        Detected::Seen(source, time) => Some(Signal::Seen(source, time)),
-        Detected::Matched(_) => None,
-    }
-}
+/// An item of rules of a level, and how many more there are.
+type LevelItem = (usize, CellItem, isize);
 
-fn matched(detected: Detected) -> Option<Matched> {
+fn part(detected: Detected) -> Result<Matched, Signal> {
     match detected {
-        Detected::Matched(matched) => Some(matched),
-        Detected::Seen(..) => None,
+        Detected::Matched(matched) => Ok(matched),
+        Detected::Seen(source, time) => Err(Signal::Seen(source, time)),
     }
 }
 
@@ -390,31 +390,25 @@ fn recall(detection: Detection) -> Matched {
     Matched { detection, origin: None, ahead: false }
 }
 
-fn item(deduped: Deduped) -> Option<(usize, CellItem, isize)> {
+/// What is told as it is.
+fn account(deduped: Deduped) -> Result<Change, Counted> {
     match deduped {
-        Deduped::Item(level, item, count) => Some((level, item, count)),
-        Deduped::Detection(_) | Deduped::Born(_) | Deduped::Refused(_) => None,
+        Deduped::Detection(detection) => Ok(Change::Detection(detection)),
+        Deduped::Refused(refusal) => Ok(Change::Refused(refusal)),
+        Deduped::Counted(counted) => Err(counted),
+    }
+}
+
+fn born(counted: Counted) -> Result<alert::Change, LevelItem> {
+    match counted {
+        Counted::Born(episode) => Ok(alert::Change::Born(episode)),
+        Counted::Item(level, item, count) => Err((level, item, count)),
     }
 }
 
 /// Whether an item counts only while its indicator holds.
-fn of_indicator((_, item, _): &(usize, CellItem, isize)) -> bool {
-    &*item.key.rule == INDICATOR_RULE
-}
-
-fn born(deduped: Deduped) -> Option<alert::Change> {
-    match deduped {
-        Deduped::Born(episode) => Some(alert::Change::Born(episode)),
-        Deduped::Detection(_) | Deduped::Item(..) | Deduped::Refused(_) => None,
-    }
-}
-
-fn account(deduped: Deduped) -> Option<Change> {
-    match deduped {
-        Deduped::Detection(detection) => Some(Change::Detection(detection)),
-        Deduped::Refused(refusal) => Some(Change::Refused(refusal)),
-        Deduped::Item(..) | Deduped::Born(_) => None,
-    }
+fn of_indicator((level, item, count): LevelItem) -> Result<(CellItem, isize), LevelItem> {
+    if &*item.key.rule == INDICATOR_RULE { Ok((item, count)) } else { Err((level, item, count)) }
 }
 
 fn sealed_alert(row: Recall) -> Option<Alert> {
