@@ -158,6 +158,11 @@ pub struct VerdictEntry {
     pub at: Time,
 }
 
+/// A record as a text. Nearly all are one, and to find that out at once is many times faster than the search for what is not.
+fn text_of(raw: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(raw).map_or_else(|_| String::from_utf8_lossy(raw), Cow::Borrowed)
+}
+
 impl Row for Event {
     const TABLE: Table = Table::Events;
 
@@ -187,7 +192,7 @@ impl Row for Event {
         entities(rows, &self.entities);
         let is_json = self.raw.trim_ascii_start().starts_with(b"{");
         rows.text_or_null("fields", (!is_json).then(|| fields_json(&self.fields)).as_deref());
-        rows.text("raw", &String::from_utf8_lossy(&self.raw));
+        rows.text("raw", &text_of(&self.raw));
         rows.text("framing", framing(self.origin.framing));
         rows.integer_or_null("year", self.origin.year.map(i64::from));
         rows.urls(&self.fields);
@@ -199,7 +204,7 @@ impl Row for Reject {
     const TABLE: Table = Table::Rejects;
 
     fn write(&self, epoch: Epoch, rows: &mut Rows) {
-        let raw = String::from_utf8_lossy(&self.raw);
+        let raw = text_of(&self.raw);
         let lossy = matches!(raw, Cow::Owned(_));
         rows.text("tenant", self.origin.tenant.as_str());
         rows.day_of(self.time.unwrap_or(self.origin.received_at));
