@@ -41,8 +41,9 @@ impl Subject {
     /// All of a set, by id.
     pub(crate) fn all(set: &Arc<RuleSet>) -> Vec<Subject> {
         let subject = |(index, info): (RuleIndex, &RuleInfo)| {
-            let (set, info) = (Arc::clone(set), info.clone());
-            Some(Subject { set, index, hunt: Arc::clone(info.hunt.as_ref()?), info })
+            // Few rules are hunts, and this is asked several times a second.
+            let hunt = Arc::clone(info.hunt.as_ref()?);
+            Some(Subject { set: Arc::clone(set), index, info: info.clone(), hunt })
         };
         let mut all: Vec<Subject> = set.indexes().zip(set.rules()).filter_map(subject).collect();
         all.sort_by(|a, b| a.info.id.cmp(&b.info.id));

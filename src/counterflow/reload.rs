@@ -39,7 +39,7 @@ const BOUND_WITHIN: Duration = Duration::from_secs(10);
 /// A file that is gone must be gone this long: editors take it away for a moment.
 const GONE_FOR: Duration = Duration::from_millis(300);
 /// Of the time between two looks at the files, at most this part is spent in looking.
-const LOOKING_PART: u32 = 50;
+const LOOKING_PART: u32 = 200;
 /// How often what rules cost is written down, and anchors are chosen anew if enough came.
 const LEARN_EVERY: Duration = Duration::from_secs(30);
 
