@@ -302,10 +302,19 @@ pub(crate) async fn erase(
         }
     }
     transaction.commit().await.map_err(&store)?;
-    // The rows of before are in the log beside the file, or in the table until it is swept.
-    let sweep = if connection.is_postgres() { "VACUUM control" } else { "PRAGMA wal_checkpoint(TRUNCATE)" };
-    connection.run(sweep).await.map_err(&store)?;
+    sweep(connection).await?;
     Ok(changed)
+}
+
+/// Takes the rows of before out of the log beside the file, or out of the table.
+async fn sweep(connection: &mut Connection<'_>) -> Result<(), LedgerError> {
+    let unswept = |why: String| LedgerError::Unswept { why };
+    if connection.is_postgres() {
+        return connection.run("VACUUM control").await.map_err(|error| unswept(error.to_string()));
+    }
+    let checkpoint = database::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(connection).await;
+    let busy: i64 = checkpoint.map_err(|error| unswept(error.to_string()))?;
+    if busy == 0 { Ok(()) } else { Err(unswept("somebody reads it".to_owned())) }
 }
 
 /// Entries after `seq`, in order, at most `limit`.

@@ -54,6 +54,15 @@ pub enum LedgerError {
         /// Why, and what to do.
         why: String,
     },
+    /// What was erased is gone for whoever asks, not from the disk.
+    #[error(
+        "it is erased, but what was there before is still in the ledger's files: {why}; stop what reads the ledger, and \
+         erase again"
+    )]
+    Unswept {
+        /// What kept it.
+        why: String,
+    },
     /// There is no ledger to read.
     #[error("there is no ledger in {}; has `counterflow run` been started with this --data folder?", dir.display())]
     Missing {

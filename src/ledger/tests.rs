@@ -19,6 +19,8 @@ use crate::{
     schema,
 };
 
+#[path = "erase_tests.rs"]
+mod erase;
 #[path = "hunts_tests.rs"]
 mod hunts;
 #[path = "postgres_tests.rs"]
