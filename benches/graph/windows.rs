@@ -145,10 +145,8 @@ fn count(
     rules.send(Arc::new(vec![Arc::clone(&rule)]));
     rules.advance_to(2);
 
-    let mut source = Source::new(reader);
+    let mut source = Source::new(reader, Arc::clone(&rule.id));
     let (mut rows, mut epoch, mut newest) = (Rows::new(), 0, i64::MIN);
-    // By key, minute: what an epoch adds. The key's group is made once.
-    let mut keys: HashMap<String, EpisodeKey> = HashMap::new();
     loop {
         let added = source.batch(epoch_records)?;
         if added.is_empty() {
@@ -161,14 +159,7 @@ fn count(
         rules.advance_to(tick.max(2));
         for ((key, minute), count) in added {
             newest = newest.max(minute);
-            let key = match keys.get(&key) {
-                Some(key) => key.clone(),
-                None => {
-                    let group = Group::new([(Arc::from("user"), Arc::from(key.as_str()))]);
-                    let made = EpisodeKey { tenant: Tenant::default(), rule: Arc::clone(&rule.id), group };
-                    keys.entry(key).or_insert(made).clone()
-                }
-            };
+            let Some(key) = source.keys.get(key).cloned() else { continue };
             items.update(CellItem { key, cell: minute, reference: 0, value: None }, isize::try_from(count)?);
         }
         limits.send(Limit(newest - i64::try_from(horizon_h)? * 60));
@@ -217,10 +208,14 @@ struct Source {
     file: Arc<str>,
     user: Name,
     events: u64,
+    rule: Arc<str>,
+    /// The number of a key; its group is made once.
+    numbers: HashMap<Box<str>, usize>,
+    keys: Vec<EpisodeKey>,
 }
 
 impl Source {
-    fn new(reader: BufReader<File>) -> Source {
+    fn new(reader: BufReader<File>, rule: Arc<str>) -> Source {
         let origin = Origin {
             tenant: Tenant::default(),
             source: "file".into(),
@@ -236,11 +231,14 @@ impl Source {
             file: "file".into(),
             user: Name::intern("user"),
             events: 0,
+            rule,
+            numbers: HashMap::new(),
+            keys: Vec::new(),
         }
     }
 
-    /// What the next records add, by key and minute.
-    fn batch(&mut self, records: usize) -> Result<HashMap<(String, i64), u64>> {
+    /// What the next records add, by the number of the key and by minute.
+    fn batch(&mut self, records: usize) -> Result<HashMap<(usize, i64), u64>> {
         self.decoded.clear();
         for _ in 0..records {
             let mut line = Vec::new();
@@ -257,14 +255,18 @@ impl Source {
         if let Some(reject) = self.decoded.rejects.first() {
             bail!("line {}: {}", reject.position.line, reject.reason);
         }
-        let mut added: HashMap<(String, i64), u64> = HashMap::new();
+        let mut added: HashMap<(usize, i64), u64> = HashMap::new();
         for event in &self.decoded.events {
             let key = event.fields.first(self.user).context("an event has no user")?;
-            let minute = event.time.cell().div_euclid(60);
-            match added.get_mut(&(key.to_owned(), minute)) {
-                Some(count) => *count += 1,
-                None => drop(added.insert((key.to_owned(), minute), 1)),
-            }
+            let number = match self.numbers.get(key) {
+                Some(number) => *number,
+                None => {
+                    let group = Group::new([(Arc::from("user"), Arc::from(key))]);
+                    self.keys.push(EpisodeKey { tenant: Tenant::default(), rule: Arc::clone(&self.rule), group });
+                    *self.numbers.entry(Box::from(key)).or_insert(self.keys.len() - 1)
+                }
+            };
+            *added.entry((number, event.time.cell().div_euclid(60))).or_default() += 1;
         }
         Ok(added)
     }
