@@ -175,7 +175,7 @@ fn over_the_network_the_server_proves_its_name_and_we_our_password() {
     let ours = tls.join("ca.pem");
     for (host, authority, password, why) in [
         ("localhost", at("other.pem"), "password", "UnknownIssuer"),
-        ("127.0.0.1", ours.clone(), "password", "NotValidForName"),
+        ("127.0.0.1", ours.clone(), "password", "not valid for name"),
         ("localhost", ours.clone(), "wrong", "password authentication failed"),
     ] {
         say(host, &authority, password);
