@@ -1,14 +1,14 @@
 //! One training: read, guard, split, fit, calibrate, judge.
 //!
 //! In: a [`Request`]. Out: a [`Trained`] model with what it was judged by; nothing is written here. Rows that calibrate,
-//! set the threshold or judge were not seen by the members that score them: of few rows each is scored by the members of
-//! the other folds, and the final members see all; of many, a hold-out is kept back and never learned from.
+//! set the threshold or judge were not seen by the members that score them: of few rows, or few groups, each is scored by the
+//! members of the other folds, and the final members see all; of many, a hold-out is kept back and never learned from.
 
 mod finish;
 mod prepare;
 mod report;
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 pub use prepare::Prepared;
 pub use report::{Evaluation, LabelRecall, MemberEvaluation};
@@ -26,8 +26,11 @@ use crate::{
 const CROSS_ROWS_MAX: usize = 30_000;
 /// Folds of that.
 const FOLDS: usize = 5;
-/// One of so many parts of many rows is held out.
+/// One of so many parts of many rows is held out; of fewer groups, a part would be one whole group, never learned from: then
+/// folds judge, however many rows there are.
 const HOLD_OUT: usize = 10;
+/// Groups from which on the others of one are enough to learn from.
+const GROUPS_MIN: usize = 3;
 /// Training rows of one label, signature and group, where there is a history.
 const ALIKE_MAX: usize = 1_500;
 /// Share that is held out in order of time.
@@ -147,11 +150,23 @@ fn held_out_rows(request: &Request, prepared: &Prepared) -> Option<Vec<bool>> {
     if let (Some(times), None) = (&prepared.times, &request.group) {
         return Some(split::latest(times, LATEST_SHARE));
     }
-    if prepared.table.rows <= CROSS_ROWS_MAX {
+    if prepared.table.rows <= CROSS_ROWS_MAX || is_of_few_groups(prepared) {
         return None;
     }
     let folds = split::folds(&prepared.groups, &prepared.labels.classes, HOLD_OUT, request.recipe.seed);
     Some(folds.iter().map(|&fold| fold == 0).collect())
+}
+
+/// Whether there are so few groups that a held-out part would be a whole one.
+fn is_of_few_groups(prepared: &Prepared) -> bool {
+    let mut known = BTreeSet::new();
+    for group in &prepared.groups {
+        known.insert(group);
+        if known.len() >= HOLD_OUT {
+            return false;
+        }
+    }
+    known.len() >= GROUPS_MIN
 }
 
 fn fit(request: &Request, prepared: &Prepared, progress: &mut Progress<'_>) -> Result<(Ensemble, Judged), ModelError> {
@@ -168,7 +183,10 @@ fn fit(request: &Request, prepared: &Prepared, progress: &mut Progress<'_>) -> R
     judged.member_scores = vec![vec![0.0; count]; members];
     for fold in 0..FOLDS {
         let inside: Vec<usize> = (0..count).filter(|&row| folds[row] == fold).collect();
-        let outside = prepared.without_twins(&inside);
+        if inside.is_empty() {
+            continue; // there are fewer groups than folds
+        }
+        let outside = fewer(request, prepared, prepared.without_twins(&inside));
         let positive: Vec<bool> = outside.iter().map(|&row| prepared.labels.positive[row]).collect();
         both_classes(&positive, "training rows of a fold (too few groups?)")?;
         let ensemble = Ensemble::fit(&rows, &outside, &request.recipe, request.threads, |kind| {
@@ -182,7 +200,7 @@ fn fit(request: &Request, prepared: &Prepared, progress: &mut Progress<'_>) -> R
             }
         }
     }
-    let everything: Vec<usize> = (0..count).collect();
+    let everything = fewer(request, prepared, (0..count).collect());
     let ensemble = Ensemble::fit(&rows, &everything, &request.recipe, request.threads, |kind| {
         done += 1;
         progress(&format!("all rows: {}", kind.name()), done, all);
@@ -229,4 +247,50 @@ fn both_classes(positive: &[bool], what: &str) -> Result<(), ModelError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::{Cells, Column, Table, Texts};
+
+    /// Rows of so many groups: how many of them are held out.
+    fn held_out(rows: usize, groups: u32) -> Option<usize> {
+        let text = |name: &str, codes: Vec<u32>, values: u32| Column {
+            name: name.to_owned(),
+            cells: Cells::Texts(Texts { codes, values: (0..values).map(|value| format!("v{value}")).collect() }),
+        };
+        let numbers = (0..rows).map(|row| (row * 7_919 % 10_007) as f64).collect();
+        let columns = vec![
+            text("label", (0..rows as u32).map(|row| row % 2).collect(), 2),
+            text("group", (0..rows as u32).map(|row| row % groups).collect(), groups),
+            Column { name: "number".to_owned(), cells: Cells::Numbers(numbers) },
+        ];
+        let table = Table { columns, rows, ..Table::default() };
+        let request = Request {
+            task: crate::task::Task::new("other").unwrap(),
+            input: PathBuf::new(),
+            label: "label".to_owned(),
+            positive: Some("v1".to_owned()),
+            group: Some("group".to_owned()),
+            time: None,
+            allow_leak: Vec::new(),
+            recipe: Recipe::usual(None, rows, 1),
+            budget: None,
+            confidence: 0.95,
+            threads: 1,
+        };
+        let prepared = Prepared::new(&request, table).unwrap();
+        held_out_rows(&request, &prepared).map(|out| out.iter().filter(|is| **is).count())
+    }
+
+    #[test]
+    fn a_part_is_held_out_only_of_many_rows_and_groups() {
+        assert_eq!(held_out(30_000, 100), None, "few rows");
+        // Of two, one group is all there is to judge or to learn from.
+        assert_eq!(held_out(30_002, 2), Some(15_001));
+        assert_eq!(held_out(30_003, 3), None);
+        assert_eq!(held_out(30_006, 9), None);
+        assert_eq!(held_out(30_010, 10), Some(3_001));
+    }
 }

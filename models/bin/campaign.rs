@@ -3,7 +3,9 @@
 //! `models-campaign novel [SEED]`   choose by training rows alone: whole kinds of attack are kept out of NSL-KDD's
 //!                                  training file and judge, with normal rows that were kept out too
 //! `models-campaign flows [SEED]`   NSL-KDD, KDDTrain+ to KDDTest+
-//! `models-campaign alerts [SEED]`  AIT alerts, each scenario asked about by a training on the other five
+//! `models-campaign alerts [SEED]`  AIT alerts, each scenario asked about by a training on the other five; what models and a
+//!                                  rule surface together, and in how many incidents
+//! `models-campaign tried [SEED] [VARIANT]` the same among four of the scenarios, with another recipe
 //! `models-campaign baseline [SEED]` the same with what `ml.md` measured as the baseline
 //! `models-campaign confidence [SEED]` AIT alerts: what the assessment's confidence says against what they were
 //! `models-campaign urls [SEED] [all|text]` phishing URLs, folds grouped by registered domain, all features and the text
@@ -11,6 +13,7 @@
 //! `models-campaign members [SEED]` what each member costs on KDDTrain+; `scripts/models-peers.py` asks others' libraries the
 //!                                  same
 //! `models-campaign tuned [SEED]`   KDDTrain+ with 30 trials on two threads: time and memory
+//! `models-campaign trees [SEED]`   how many trees few rows need
 //! `models-campaign peers [SEED]`   our forest and logistic regression against linfa's on the same rows: rank and time
 //! `models-campaign drift [SEED]`   when the alarm goes off and how much is "unknown" on rows that are not like the learned
 //! `models-campaign served [SEED]`  how fast alerts are decided about: features and answer
@@ -18,6 +21,7 @@
 #![allow(clippy::as_conversions)] // as in the crate
 
 mod alerts;
+mod chains;
 mod confidence;
 mod drift;
 mod peers;
@@ -47,16 +51,20 @@ fn main() -> ExitCode {
         Some("novel") => novel(seed, arguments.get(2).map(String::as_str)),
         Some("flows") => flows(seed),
         Some("urls") => urls(seed, arguments.get(2).map(String::as_str)),
-        Some("alerts") => alerts::run(seed, alerts::Recipe::Ours),
-        Some("baseline") => alerts::run(seed, alerts::Recipe::Baseline),
+        Some("alerts") => alerts::run(seed, alerts::Recipe::Ours, |_| {}),
+        Some("tried") => tried(seed, arguments.get(2).map(String::as_str)),
+        Some("baseline") => alerts::run(seed, alerts::Recipe::Baseline, |_| {}),
         Some("confidence") => confidence::run(seed),
         Some("drift") => drift::run(seed),
         Some("members") => training::members(seed),
         Some("tuned") => training::tuned(seed),
+        Some("trees") => training::trees(seed),
         Some("peers") => peers::run(seed),
         Some("served") => served::run(seed),
         _ => {
-            say("models-campaign novel|flows|urls|alerts|baseline|confidence|drift|members|tuned|peers|served [SEED]");
+            say(
+                "models-campaign novel|flows|urls|alerts|tried|baseline|confidence|drift|members|tuned|trees|peers|served [SEED]",
+            );
             return ExitCode::from(2);
         }
     };
@@ -157,6 +165,8 @@ fn variants(which: Option<&str>) -> Vec<(&'static str, fn(&mut Recipe))> {
             recipe.settings.boost.rate = 0.05;
             recipe.settings.boost.leaves = 15;
         }),
+        ("small leaves", |recipe| recipe.settings.boost.leaf_rows = 5),
+        ("and isolation", |recipe| recipe.members.push(Kind::Isolation)),
         ("short boost", |recipe| recipe.settings.boost.trees = 60),
         ("bound boost", |recipe| {
             recipe.settings.boost.leaf_weight = 10.0;
@@ -187,6 +197,15 @@ const BLENDS: [(&str, Blend, [f64; 5]); 7] = [
     ("rarity, isolation 1/4", Blend::Rarity, [0.0, 0.44, 0.44, 0.0, 0.12]),
     ("rarity, both 1/4", Blend::Rarity, [0.0, 0.4, 0.4, 0.1, 0.1]),
 ];
+
+/// AIT alerts with recipes under test.
+fn tried(seed: u64, which: Option<&str>) -> Result<(), ModelError> {
+    for (name, change) in variants(which.or(Some("labels"))) {
+        say(&format!("== {name}"));
+        alerts::run(seed, alerts::Recipe::Tried, change)?;
+    }
+    Ok(())
+}
 
 /// Kinds of attack that training rows do not have: what a test set with new attacks asks, without the test set.
 fn novel(seed: u64, which: Option<&str>) -> Result<(), ModelError> {

@@ -74,6 +74,34 @@ pub(crate) fn tuned(seed: u64) -> Result<(), ModelError> {
     Ok(())
 }
 
+/// How many trees few rows need: what trainings say of themselves, folds judging, with fewer and larger steps.
+pub(crate) fn trees(seed: u64) -> Result<(), ModelError> {
+    let sets: [(&str, &str, &str, &[&str], usize); 3] = [
+        ("urls", "phishing_urls.csv", "status", &[], 1),
+        ("urls", "phishing_urls.csv", "status", &["url"], 1),
+        ("flows", "nsl_kdd_train.parquet", "label", &[], 10),
+    ];
+    for (name, file, label, only, step) in sets {
+        let task = Task::new(name)?;
+        let whole = Table::read(&data(file))?;
+        let some: Vec<usize> = (0..whole.rows).step_by(step).collect();
+        let table = whole.take(&some);
+        for (forest, boost, rate) in [(300, 400, 0.05), (200, 300, 0.07), (150, 200, 0.1), (100, 150, 0.13)] {
+            let mut request = request(&task, &table, file, label, seed);
+            request.recipe.spec.only = only.iter().map(|name| (*name).to_owned()).collect();
+            let settings = &mut request.recipe.settings;
+            (settings.forest.trees, settings.boost.trees, settings.boost.rate) = (forest, boost, rate);
+            let prepared = Prepared::new(&request, table.clone())?;
+            let of = train::train(&request, &prepared, &mut |_, _, _| {})?.evaluation;
+            say(&format!(
+                "{name} {only:?}, {forest} and {boost} trees: ROC-AUC {:.5}, square error {:.5}, accuracy {:.4}, unknown {:.4}",
+                of.ranking.roc_auc, of.ranking.brier, of.decision.accuracy, of.unknown
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// The most memory that this process has held (proc(5), `VmHWM`); 0 where the system does not tell.
 fn peak_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

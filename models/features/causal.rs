@@ -19,6 +19,10 @@ use crate::{
 pub(super) type Windows = [f64; 3];
 /// Seconds looked back on rows of a file.
 const WINDOWS: Windows = [60.0, 600.0, 3_600.0];
+/// Seconds after which it is known what is usual.
+const LEARNT_S: f64 = 86_400.0;
+/// The column that says how much of that has passed: new is what is said for the first time, and at the begin all is.
+const LEARNT: &str = "seconds looked back on, at most 86400";
 /// Names that columns of signatures go by.
 const SIGNATURES: [&str; 6] = ["short", "signature", "rule_id", "rule", "signature_id", "name"];
 /// Names that columns of hosts and addresses go by.
@@ -169,7 +173,9 @@ impl Causal {
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         let places: Vec<&str> = self.places.iter().map(String::as_str).collect();
-        names(&self.signature, &places, &WINDOWS)
+        let mut names = names(&self.signature, &places, &WINDOWS);
+        names.push(LEARNT.to_owned());
+        names
     }
 
     /// Columns that describe what went before each row.
@@ -209,7 +215,9 @@ impl Causal {
             row_places.clear();
             row_places.extend(places.iter().map(|place| place[row]));
             let past = pasts.entry(groups[row]).or_insert_with(|| Past::new(WINDOWS, Limits::NONE));
-            for (column, value) in columns.iter_mut().zip(past.row(times[row], signatures[row], &row_places)) {
+            let before =
+                past.row(times[row], signatures[row], &row_places).into_iter().chain([past.learnt(times[row])]);
+            for (column, value) in columns.iter_mut().zip(before) {
                 column[row] = value;
             }
         }
@@ -257,6 +265,11 @@ impl Past {
         }
         self.forget();
         values
+    }
+
+    /// Seconds since the first row, as far as they matter.
+    fn learnt(&self, now: f64) -> f64 {
+        self.begun.map_or(0.0, |begun| (now - begun).min(LEARNT_S))
     }
 
     /// Keeps the number of values within its limit. What goes is the same on every run: by when it was seen last.
