@@ -99,10 +99,7 @@ impl Models {
         if is_first && self.champion.is_none() {
             self.fall_back(&state);
         }
-        let wanted = |version: &Option<String>, now: &Option<Serving>| {
-            version.as_ref().is_some_and(|version| now.as_ref().is_none_or(|now| *now.version != **version))
-        };
-        self.is_broken = wanted(&state.champion, &self.champion);
+        self.is_broken = state.champion.is_some() && state.champion != version(self.champion.as_ref());
         let (champion, challenger) = (version(self.champion.as_ref()), version(self.challenger.as_ref()));
         if (&champion, &challenger) == (&self.said.champion, &self.said.challenger) {
             return None;
