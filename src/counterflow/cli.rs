@@ -250,7 +250,7 @@ pub(crate) enum PastMode {
 /// The same graph in several processes. Each is given the same words but `--process`.
 #[derive(Debug, Args)]
 pub(crate) struct ClusterArguments {
-    /// File with the address of each process, HOST:PORT, one a line; the first prints the alerts
+    /// File with the address of each process, HOST:PORT, one a line; alerts come to the first
     #[arg(long, value_name = "FILE")]
     pub(crate) processes: Option<PathBuf>,
 
@@ -296,9 +296,16 @@ pub(crate) struct RunArguments {
     #[command(flatten)]
     pub(crate) inputs: RuleInputs,
 
-    /// Worker threads of the graph
+    /// Worker threads of the graph; in a cluster of each process
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) workers: Option<u16>,
+
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
+
+    /// End when another process of the cluster says nothing for SPAN (10s, 1m)
+    #[arg(long, value_name = "SPAN", value_parser = span, default_value = "10s", requires = "processes")]
+    pub(crate) frozen_after: i64,
 
     /// Do what the policy wants; without it actions are planned and recorded, not done
     #[arg(long)]

@@ -2,7 +2,11 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool, mpsc},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -11,8 +15,8 @@ use anyhow::{Context, Result, anyhow};
 use cf_engine::Tap;
 use cf_fail as fail;
 use cf_history::{
-    ActionStep, AlertRevision, Batch, BatchBuilder, EpochEntry, EventBatch, FieldColumns, IncidentRevision, Place,
-    Replacement, Row, Writer,
+    ActionStep, AlertRevision, Batch, BatchBuilder, Committed, EpochEntry, EventBatch, FieldColumns, HistoryError,
+    IncidentRevision, Place, Replacement, Row, Table, Writer,
 };
 use cf_ledger::{AlertEvent, Applied, ControlEntry, Ledger, MemberRef, MemberSummary, Present, Routes, retries::RETRY};
 use cf_sigma::RuleSet;
@@ -26,6 +30,7 @@ use tokio::runtime::Runtime;
 use crate::{
     again::Again,
     below::Chains,
+    cluster::Links,
     members::Members,
     room::Room,
     rulebook::{Shelf, by_file},
@@ -103,11 +108,12 @@ impl Store {
     }
 
     /// What wants to see decoded events.
-    pub(crate) fn tap(&self) -> Arc<dyn Tap> {
+    pub(crate) fn tap(&self) -> Arc<HistoryTap> {
         Arc::new(HistoryTap {
             sender: Mutex::new(self.history.sender.clone()),
             again: Arc::clone(&self.again),
             columns: Arc::clone(&self.history.columns),
+            waiting: AtomicUsize::new(0),
         })
     }
 
@@ -339,6 +345,8 @@ pub(crate) struct History {
     columns: Arc<Mutex<Arc<FieldColumns>>>,
     /// Somebody waits for the end: messages are taken even while nothing can be written.
     ending: Arc<AtomicBool>,
+    /// The other processes of a cluster, which have rows, too.
+    others: Arc<OnceLock<Arc<Links>>>,
     /// How the correlations of the present rules stand on each other.
     pub(crate) chains: Arc<Mutex<Chains>>,
 }
@@ -355,9 +363,9 @@ pub(crate) const COMMIT_EVERY: Duration = Duration::from_secs(5);
 impl History {
     /// Opens the history of a ledger whose next epoch is `upper`.
     fn open(place: &Place, upper: Epoch) -> Result<History> {
-        let mut writer = Writer::open(place, cf_history::Options::default())
+        let writer = Writer::open(place, cf_history::Options::default())
             .with_context(|| format!("could not open history {place}"))?;
-        let committed = writer.last_epoch(cf_history::Table::Epochs);
+        let committed = writer.last_epoch(Table::Epochs);
         if committed >= upper {
             anyhow::bail!(
                 "history {place} has epoch {committed}, but the ledger's next one is {upper}: another engine wrote it, or \
@@ -368,13 +376,19 @@ impl History {
         let progress = Arc::new(std::sync::atomic::AtomicU64::new(committed));
         let (sender, messages) = mpsc::sync_channel(MESSAGES_MAX);
         let (seen, ending) = (Arc::clone(&progress), Arc::new(AtomicBool::new(false)));
-        let ends = Arc::clone(&ending);
+        let (ends, others) = (Arc::clone(&ending), Arc::<OnceLock<Arc<Links>>>::default());
+        let rows = Arc::clone(&others);
         let thread = thread::Builder::new()
             .name("history".to_owned())
-            .spawn(move || write(&mut writer, &messages, &seen, &ends))
+            .spawn(move || write(&mut Rows { writer, others: rows }, &messages, &seen, &ends))
             .context("could not start the history thread")?;
         let chains = Arc::default();
-        Ok(History { sender, thread: Some(thread), committed, progress, columns, ending, chains })
+        Ok(History { sender, thread: Some(thread), committed, progress, columns, ending, others, chains })
+    }
+
+    /// Other processes have rows of events from here on.
+    pub(crate) fn share_with(&self, links: Arc<Links>) {
+        drop(self.others.set(links));
     }
 
     /// What puts files in the place of others, for a thread beside.
@@ -411,7 +425,7 @@ impl History {
 
     /// The last epoch that history holds durably.
     pub(crate) fn durable(&self) -> Epoch {
-        self.progress.load(std::sync::atomic::Ordering::Acquire)
+        self.progress.load(Ordering::Acquire)
     }
 
     /// The same, for others to follow.
@@ -421,7 +435,7 @@ impl History {
 
     /// Waits until all that is ready is durable.
     pub(crate) fn settle(&mut self) -> Result<()> {
-        self.ending.store(true, std::sync::atomic::Ordering::Release);
+        self.ending.store(true, Ordering::Release);
         let (done, settled) = mpsc::channel();
         self.send(Message::Settle(done))?;
         settled.recv().map_err(|_| self.died())
@@ -442,7 +456,7 @@ impl History {
     }
 
     fn finish(&mut self) -> Result<()> {
-        self.ending.store(true, std::sync::atomic::Ordering::Release);
+        self.ending.store(true, Ordering::Release);
         self.send(Message::Finish)?;
         match self.thread.take().map(thread::JoinHandle::join) {
             Some(Ok(result)) => result.context("history could not be written"),
@@ -451,8 +465,31 @@ impl History {
     }
 }
 
+/// The writer, and who else has rows.
+struct Rows {
+    writer: Writer,
+    others: Arc<OnceLock<Arc<Links>>>,
+}
+
+impl Rows {
+    /// What waits for the next commit, in bytes of memory, in all processes.
+    fn bytes(&self) -> usize {
+        self.writer.buffered_bytes() + self.others.get().map_or(0, |links| links.row_bytes())
+    }
+
+    fn commit(&mut self, upto: Epoch) -> Result<Committed, HistoryError> {
+        let Some(links) = self.others.get() else { return self.writer.commit(upto) };
+        let committed = self.writer.commit_with(upto, &mut |table, after, upto| match table {
+            Table::Events => links.make(after, upto),
+            _ => Ok(Vec::new()),
+        })?;
+        links.forget(upto);
+        Ok(committed)
+    }
+}
+
 fn write(
-    writer: &mut Writer,
+    rows: &mut Rows,
     messages: &mpsc::Receiver<Message>,
     progress: &std::sync::atomic::AtomicU64,
     ending: &AtomicBool,
@@ -467,16 +504,16 @@ fn write(
         let wait = patience.wait(COMMIT_EVERY.saturating_sub(last.elapsed()));
         // While the place cannot be written and enough waits, nothing more is taken: those who send wait, and then the
         // spool, and then the senders.
-        let ends = ending.load(std::sync::atomic::Ordering::Acquire);
-        if patience.is_tried() && !ends && writer.buffered_bytes() > BUFFERED_BYTES_MAX {
+        let ends = ending.load(Ordering::Acquire);
+        if patience.is_tried() && !ends && rows.bytes() > BUFFERED_BYTES_MAX {
             thread::sleep(wait.min(Duration::from_millis(200)));
         } else {
             match messages.recv_timeout(wait) {
-                Ok(Message::Rows(batch)) => writer.append(batch),
+                Ok(Message::Rows(batch)) => rows.writer.append(batch),
                 Ok(Message::Ready(epoch)) => ready = epoch,
                 Ok(Message::Settle(done)) => settle = Some(done),
                 Ok(Message::Replace(replacement, done)) => {
-                    let replaced = writer.replace(replacement).map_err(anyhow::Error::from);
+                    let replaced = rows.writer.replace(replacement).map_err(anyhow::Error::from);
                     drop(done.send(replaced)); // whoever asked may be gone
                 }
                 Ok(Message::Finish) => finish = true,
@@ -485,15 +522,15 @@ fn write(
             }
         }
         let must = finish || settle.is_some();
-        let due = must || last.elapsed() >= COMMIT_EVERY || writer.buffered_bytes() > BUFFERED_BYTES_MAX;
+        let due = must || last.elapsed() >= COMMIT_EVERY || rows.bytes() > BUFFERED_BYTES_MAX;
         if due
             && ready > committed
             && (must || patience.is_over())
-            && let Some(epoch) = patience.commit(writer, ready, must)?
+            && let Some(epoch) = patience.commit(rows, ready, must)?
         {
             committed = epoch.max(ready);
             fail::point("history.committed");
-            progress.store(committed, std::sync::atomic::Ordering::Release);
+            progress.store(committed, Ordering::Release);
         }
         if due {
             last = Instant::now();
@@ -535,10 +572,10 @@ impl Patience {
     }
 
     /// Commits; `None` if that failed and is to be tried again. With `must` it is tried until it works or time is up.
-    fn commit(&mut self, writer: &mut Writer, ready: Epoch, must: bool) -> Result<Option<Epoch>> {
+    fn commit(&mut self, rows: &mut Rows, ready: Epoch, must: bool) -> Result<Option<Epoch>> {
         let begun = Instant::now();
         loop {
-            match writer.commit(ready) {
+            match rows.commit(ready) {
                 Ok(done) => {
                     if self.is_tried() {
                         tracing::info!(epoch = done.epoch, "history is written again");
@@ -554,7 +591,7 @@ impl Patience {
                     let wait = Duration::from_secs(1 << self.failures.min(5)).min(Patience::LONGEST);
                     self.next = Some(Instant::now() + wait);
                     let error = format!("{:#}", anyhow::Error::from(error));
-                    let waiting = writer.buffered_bytes();
+                    let waiting = rows.bytes();
                     tracing::error!(error, tries = self.failures, waiting, "history could not be written; tried again");
                     if !must {
                         return Ok(None);
@@ -576,31 +613,66 @@ fn make_columns(columns: &Mutex<Arc<FieldColumns>>, rules: &RuleSet) {
 }
 
 /// Turns decoded events into history rows on the workers' threads.
-struct HistoryTap {
+pub(crate) struct HistoryTap {
     sender: Mutex<mpsc::SyncSender<Message>>,
     again: Arc<Again>,
     columns: Arc<Mutex<Arc<FieldColumns>>>,
+    /// How many threads wait until history takes their rows.
+    waiting: AtomicUsize,
 }
 
 impl Tap for HistoryTap {
     fn decoded(&self, epoch: Epoch, _worker: usize, events: &[Event], rejects: &[Reject]) {
-        let columns = Arc::clone(&self.columns.lock().unwrap_or_else(PoisonError::into_inner));
-        self.send(epoch, events, EventBatch::with_fields(columns));
-        self.send(epoch, &self.again.said(epoch, rejects), BatchBuilder::new());
+        if !events.is_empty() {
+            self.send(rows_of(epoch, events, EventBatch::with_fields(self.columns())));
+        }
+        self.rejected(epoch, rejects);
     }
 }
 
 impl HistoryTap {
-    fn send<R: Row>(&self, epoch: Epoch, rows: &[R], mut builder: BatchBuilder<R>) {
-        if rows.is_empty() {
-            return;
+    /// The columns of events at present.
+    pub(crate) fn columns(&self) -> Arc<FieldColumns> {
+        Arc::clone(&self.columns.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What was refused when an epoch was decoded, here or in another process.
+    pub(crate) fn rejected(&self, epoch: Epoch, rejects: &[Reject]) {
+        if !rejects.is_empty() {
+            self.send(rows_of(epoch, &self.again.said(epoch, rejects), BatchBuilder::new()));
         }
-        for row in rows {
-            builder.push(epoch, row);
-        }
-        let batch = builder.finish().expect("the columns of one table fit together");
+    }
+
+    /// Gives rows to history; waits while it has too many.
+    pub(crate) fn send(&self, batch: Batch) {
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // If the history thread has died, the committer says so at its next message and ends the engine.
-        drop(sender.send(Message::Rows(batch)));
+        if let Err(mpsc::TrySendError::Full(rows)) = sender.try_send(Message::Rows(batch)) {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            drop(sender.send(rows));
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether somebody waits until history takes rows.
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+fn rows_of<R: Row>(epoch: Epoch, rows: &[R], mut builder: BatchBuilder<R>) -> Batch {
+    for row in rows {
+        builder.push(epoch, row);
+    }
+    builder.finish().expect("the columns of one table fit together")
+}
+
+#[cfg(test)]
+impl HistoryTap {
+    /// One whose rows nobody takes.
+    pub(crate) fn to_nowhere() -> HistoryTap {
+        let (sender, _) = mpsc::sync_channel(MESSAGES_MAX);
+        let (again, columns) = (Arc::default(), Arc::default());
+        HistoryTap { sender: Mutex::new(sender), again, columns, waiting: AtomicUsize::new(0) }
     }
 }

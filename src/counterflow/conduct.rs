@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use cf_dataflows::Recalled;
-use cf_engine::{Engine, EpochInput};
+use cf_engine::EpochInput;
 use cf_fail as fail;
 use cf_kafka::Class;
 use cf_ledger::facts_log::{FactsLog, Loaded};
@@ -28,6 +28,7 @@ use cf_types::{EntityRisk, Epoch, EpochOutput, EpochRecord, Fact, Record, Time, 
 use crate::{
     again,
     align::Alignment,
+    cluster::Lead,
     commit::{ENGINE, Store},
     kafka::{self, Again, Kafka},
     keep::Keep,
@@ -74,7 +75,7 @@ const FILE_PREFIX: &str = "file:";
 /// What the conductor needs to know.
 pub(crate) struct Conductor {
     pub(crate) store: Store,
-    pub(crate) engine: Engine,
+    pub(crate) engine: Lead,
     pub(crate) spool: Arc<Spool>,
     /// Partitions that are read.
     pub(crate) kafka: Kafka,
@@ -175,6 +176,7 @@ impl Conductor {
     pub(crate) fn run(mut self, stop: &AtomicBool) -> Result<()> {
         let Some(mut cut) = self.recover(stop)? else {
             // Nothing was changed, and nothing is lost: what was received waits in the spool.
+            self.store.history.settle()?;
             self.engine.stop()?;
             return self.store.close();
         };
@@ -183,6 +185,7 @@ impl Conductor {
             self.swap.bind(&self.rules, cut.epoch, None);
         }
         self.status.ready();
+        self.engine.go_live();
         fail::point("start.recovered");
         let mut flying: VecDeque<EpochRecord> = VecDeque::new();
         let mut flushed = Instant::now();
@@ -235,8 +238,9 @@ impl Conductor {
             }
         }
         fail::point("stop.drained");
-        self.engine.stop()?;
+        // History first: other processes have rows for it.
         self.store.history.settle()?;
+        self.engine.stop()?;
         self.flush()?;
         self.store.close()
     }
@@ -608,7 +612,7 @@ impl Conductor {
         Ok(epoch + 1)
     }
 
-    fn next_output(&self) -> Result<EpochOutput> {
+    fn next_output(&mut self) -> Result<EpochOutput> {
         loop {
             if let Some(output) = self.engine.output(Duration::from_secs(1))? {
                 return Ok(output);

@@ -8,6 +8,7 @@ mod backup;
 mod below;
 mod bundle;
 mod cli;
+mod cluster;
 mod commands;
 mod commit;
 mod conduct;

@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
+    cluster::Links,
     rulebook::{self, BY_HAND, RuleBook, RuleEntry, Shelf, TextChanges},
     rules,
     rules_work::{self, Keeper, RulesWork},
@@ -143,6 +144,7 @@ pub(crate) struct Reload {
     book: Mutex<RuleBook>,
     swap: Arc<Swap>,
     status: Arc<Status>,
+    links: Arc<Links>,
 }
 
 /// How rules are watched.
@@ -153,6 +155,8 @@ pub(crate) struct Watch {
     pub(crate) every: Duration,
     /// Where what rules cost is kept.
     pub(crate) data: PathBuf,
+    /// The other processes: all must have compiled a set before it comes into force.
+    pub(crate) links: Arc<Links>,
 }
 
 impl Reload {
@@ -167,7 +171,8 @@ impl Reload {
         runtime: Handle,
     ) -> Result<(Arc<Reload>, thread::JoinHandle<()>)> {
         let (asked, waiting) = sync_channel(WAITING_MAX);
-        let reload = Arc::new(Reload { asked, book: Mutex::new(book.clone()), swap: Arc::default(), status });
+        let (shown, links) = (Mutex::new(book.clone()), Arc::clone(&watch.links));
+        let reload = Arc::new(Reload { asked, book: shown, swap: Arc::default(), status, links });
         let shared = Arc::clone(&reload);
         let before = RulesWork::open(&watch.data);
         reload.swap.have_counted(rules_work::counted(&before));
@@ -221,8 +226,9 @@ impl Reload {
     pub(crate) fn counted(&self) -> HashMap<Arc<str>, RuleStats> {
         let mut counted = self.swap.lock().counted.clone();
         let set = self.book().set;
-        for (info, stats) in set.rules().iter().zip(set.stats()) {
-            let sums = counted.entry(Arc::clone(&info.id)).or_default();
+        let here = set.rules().iter().map(|info| Arc::clone(&info.id)).zip(set.stats());
+        for (rule, stats) in here.chain(self.links.work()) {
+            let sums = counted.entry(rule).or_default();
             *sums = added(*sums, stats);
         }
         counted
@@ -407,6 +413,7 @@ impl Work {
 
     /// Writes down what rules cost, and chooses anchors anew if enough came.
     fn learn(&mut self) {
+        self.book.set.have_seen(self.watch.links.take_fields());
         self.keep_work();
         let Some(set) = self.book.set.replanned() else { return };
         tracing::info!(rule_set = set.hash(), "anchors were chosen anew by what came");
@@ -479,9 +486,15 @@ impl Work {
             "rule files have changed"
         );
         self.runtime.block_on(self.shelf.put(&book))?;
+        self.prepare(&book)?;
         self.publish(book);
         self.stamps = now;
         Ok(())
+    }
+
+    /// Lets the other processes compile a set whose texts the ledger keeps; one that cannot keeps it out.
+    fn prepare(&self, book: &RuleBook) -> Result<()> {
+        if book.set.hash() == self.book.set.hash() { Ok(()) } else { self.watch.links.prepare(&book.set) }
     }
 
     /// Whether a text is another than the one that was read last under its name.
@@ -508,6 +521,7 @@ impl Work {
         // First its text for replays, then that it was said, then in force: what is answered survives a crash.
         let put = self.runtime.block_on(self.shelf.put(&book));
         put.map_err(failed)?;
+        self.prepare(&book).map_err(failed)?;
         let said = self.runtime.block_on(rulebook::append(&self.ledger, &entries, &author, &reason, clock::now()));
         said.map_err(failed)?;
         let hash = book.set.hash().to_owned();

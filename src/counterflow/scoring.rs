@@ -30,10 +30,10 @@ use cf_engine::Tap;
 use cf_ledger::{Ledger, triage::MODEL};
 use cf_types::{Entity, Epoch};
 
-pub(crate) use self::record::{found, read, rows};
-use self::{
-    ask::Asker,
-    gather::{Candidate, Gather, Gathered},
+use self::{ask::Asker, gather::Gather};
+pub(crate) use self::{
+    gather::{Candidate, Gathered},
+    record::{found, read, rows},
 };
 use crate::triage::settings::{EventMode, ModelsSettings};
 
@@ -148,6 +148,18 @@ impl Scoring {
             .context("could not start the thread that scores events")?;
         let gathered = Arc::new(Gathered::new(modes));
         Ok(Scoring { questions: Some(questions), gathered, counts, recorded })
+    }
+
+    /// What picks events out in a process that asks nobody, for one that does; `None` if the settings want no asking.
+    pub(crate) fn picker(settings: &ModelsSettings) -> Option<Gathered> {
+        let modes = settings.event_modes();
+        let is_on = settings.dir.is_some() && modes.iter().any(|mode| *mode != EventMode::Off);
+        is_on.then(|| Gathered::new(modes))
+    }
+
+    /// Where candidates wait for their epoch.
+    pub(crate) fn gathered(&self) -> Arc<Gathered> {
+        Arc::clone(&self.gathered)
     }
 
     /// Sees the decoded events for `inner`, which it goes on to.

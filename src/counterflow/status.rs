@@ -9,9 +9,12 @@ use std::{
 };
 
 use cf_ledger::{AlertEvent, Applied};
-use cf_types::{AlertId, AlertState, Epoch, EpochOutput, EpochRecord, Event, Reject, Row, Time, record::stream};
+use cf_types::{
+    AlertId, AlertState, Epoch, EpochOutput, EpochRecord, Event, Reject, RejectCode, Row, Time, record::stream,
+};
 
 use cf_engine::Tap;
+use serde::{Deserialize, Serialize};
 
 /// Counters and gauges of one running engine.
 #[derive(Default)]
@@ -25,10 +28,11 @@ pub(crate) struct Status {
     inner: Mutex<Inner>,
     newest: Mutex<Newest>,
     streams: Mutex<BTreeMap<Arc<str>, StreamCounts>>,
+    max_ahead_us: i64,
 }
 
 /// What came of a stream in this run.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StreamCounts {
     /// Events decoded.
     pub(crate) events: u64,
@@ -36,6 +40,55 @@ pub(crate) struct StreamCounts {
     pub(crate) rejects: u64,
     /// Of these, events that came too late for a correlation, once for each.
     pub(crate) late: u64,
+}
+
+impl StreamCounts {
+    fn add(&mut self, other: StreamCounts) {
+        self.events += other.events;
+        self.rejects += other.rejects;
+        self.late += other.late;
+    }
+}
+
+/// What one worker's share of an epoch was, in numbers; also from another process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    streams: BTreeMap<Arc<str>, StreamCounts>,
+    /// Events, by source.
+    sources: BTreeMap<Arc<str>, u64>,
+    rejects: BTreeMap<RejectCode, u64>,
+    /// By stream, the newest time of its events that are not dated too far ahead.
+    newest: BTreeMap<Arc<str>, Time>,
+}
+
+impl Seen {
+    /// Of what was decoded, where events may be dated so far ahead of their receipt and still count.
+    pub(crate) fn of(events: &[Event], rejects: &[Reject], max_ahead_us: i64) -> Seen {
+        let mut seen = Seen::default();
+        // Neighbours are mostly of one stream.
+        for run in events.chunk_by(|a, b| stream(&a.origin, &a.position) == stream(&b.origin, &b.position)) {
+            let Some(first) = run.first() else { continue };
+            let (stream, count) = (stream(&first.origin, &first.position), u64::try_from(run.len()).unwrap_or(0));
+            seen.streams.entry(Arc::clone(stream)).or_default().events += count;
+            *seen.sources.entry(Arc::clone(&first.origin.source)).or_default() += count;
+            let counts = |event: &&Event| event.time <= event.origin.received_at.plus_micros(max_ahead_us);
+            if let Some(newest) = run.iter().filter(counts).map(|event| event.time).max() {
+                let reached = seen.newest.entry(Arc::clone(stream)).or_insert(newest);
+                *reached = newest.max(*reached);
+            }
+        }
+        seen.count_rejects(rejects);
+        seen
+    }
+
+    fn count_rejects(&mut self, rejects: &[Reject]) {
+        for reject in rejects {
+            let counts = self.streams.entry(Arc::clone(stream(&reject.origin, &reject.position))).or_default();
+            counts.rejects += 1;
+            counts.late += u64::from(reject.code == RejectCode::TooLate);
+            *self.rejects.entry(reject.code).or_default() += 1;
+        }
+    }
 }
 
 /// What a rule found.
@@ -52,7 +105,6 @@ pub(crate) struct RuleHits {
 /// How far the events of each source reach: decoded on the workers, asked for when an epoch is in the ledger.
 #[derive(Default)]
 struct Newest {
-    max_ahead_us: i64,
     /// Of epochs that are not in the ledger yet.
     waiting: BTreeMap<Epoch, BTreeMap<String, Time>>,
     reached: BTreeMap<String, Time>,
@@ -78,8 +130,39 @@ struct Inner {
 impl Status {
     /// For sources whose events may be dated this far ahead of their receipt and still count.
     pub(crate) fn new(max_ahead_s: i64) -> Status {
-        let newest = Newest { max_ahead_us: max_ahead_s.saturating_mul(1_000_000), ..Newest::default() };
-        Status { newest: Mutex::new(newest), ..Status::default() }
+        Status { max_ahead_us: max_ahead_s.saturating_mul(1_000_000), ..Status::default() }
+    }
+
+    /// Takes in what was decoded of an epoch by one worker, here or in another process.
+    pub(crate) fn take(&self, epoch: Epoch, seen: &Seen) {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let reached = newest.waiting.entry(epoch).or_default();
+        for (stream, time) in &seen.newest {
+            match reached.get_mut(&**stream) {
+                Some(reached) => *reached = (*time).max(*reached),
+                None => drop(reached.insert(stream.to_string(), *time)),
+            }
+        }
+        drop(newest);
+        self.events.fetch_add(seen.sources.values().sum::<u64>(), Ordering::Relaxed);
+        self.count(seen);
+        let mut inner = self.lock();
+        for (source, events) in &seen.sources {
+            *inner.by_source.entry(Arc::clone(source)).or_default() += events;
+        }
+    }
+
+    /// Adds to the counts of streams and of what is refused.
+    fn count(&self, seen: &Seen) {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        for (stream, counts) in &seen.streams {
+            streams.entry(Arc::clone(stream)).or_default().add(*counts);
+        }
+        drop(streams);
+        let mut inner = self.lock();
+        for (code, count) in &seen.rejects {
+            *inner.rejects.entry(code.as_str()).or_default() += count;
+        }
     }
 
     /// Takes in up to when input was complete before this start.
@@ -127,29 +210,6 @@ impl Status {
         decoded
     }
 
-    fn count_rejects(&self, rejects: &[Reject]) {
-        if rejects.is_empty() {
-            return;
-        }
-        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        for reject in rejects {
-            let counts = streams.entry(Arc::clone(stream(&reject.origin, &reject.position))).or_default();
-            counts.rejects += 1;
-            counts.late += u64::from(reject.code == cf_types::RejectCode::TooLate);
-        }
-    }
-
-    fn count_events(&self, events: &[Event]) {
-        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        // Neighbours are mostly of one stream.
-        for run in events.chunk_by(|a, b| stream(&a.origin, &a.position) == stream(&b.origin, &b.position)) {
-            if let Some(first) = run.first() {
-                let counts = streams.entry(Arc::clone(stream(&first.origin, &first.position))).or_default();
-                counts.events += u64::try_from(run.len()).unwrap_or(0);
-            }
-        }
-    }
-
     pub(crate) fn ready(&self) {
         self.ready.store(true, Ordering::Release);
     }
@@ -185,7 +245,7 @@ impl Status {
     /// An epoch is in the ledger.
     pub(crate) fn applied(&self, record: &EpochRecord, output: &EpochOutput, applied: &Applied) {
         self.detections.fetch_add(u64::try_from(output.detections.len()).unwrap_or(0), Ordering::Relaxed);
-        self.count_rejects(&output.rejects);
+        self.count(&Seen::of(&[], &output.rejects, self.max_ahead_us));
         let mut inner = self.lock();
         inner.epoch = record.epoch;
         inner.cut_at = Some(record.wall);
@@ -203,9 +263,6 @@ impl Status {
         }
         for detection in &output.detections {
             note(&mut inner.rules, &detection.rule, detection.member.time, record.wall);
-        }
-        for reject in &output.rejects {
-            *inner.rejects.entry(reject.code.as_str()).or_default() += 1;
         }
     }
 
@@ -323,31 +380,6 @@ fn note(hits: &mut BTreeMap<Arc<str>, RuleHits>, rule: &Arc<str>, time: Time, fo
 
 impl Tap for Status {
     fn decoded(&self, epoch: Epoch, _worker: usize, events: &[Event], rejects: &[Reject]) {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let max_ahead_us = newest.max_ahead_us;
-        let reached = newest.waiting.entry(epoch).or_default();
-        for event in events.iter().filter(|e| e.time <= e.origin.received_at.plus_micros(max_ahead_us)) {
-            let stream = stream(&event.origin, &event.position);
-            match reached.get_mut(&**stream) {
-                Some(time) => *time = event.time.max(*time),
-                None => drop(reached.insert(stream.to_string(), event.time)),
-            }
-        }
-        drop(newest);
-        self.events.fetch_add(u64::try_from(events.len()).unwrap_or(0), Ordering::Relaxed);
-        self.count_events(events);
-        self.count_rejects(rejects);
-        let mut inner = self.lock();
-        for event in events {
-            match inner.by_source.get_mut(&event.origin.source) {
-                Some(count) => *count += 1,
-                None => {
-                    inner.by_source.insert(Arc::clone(&event.origin.source), 1);
-                }
-            }
-        }
-        for reject in rejects {
-            *inner.rejects.entry(reject.code.as_str()).or_default() += 1;
-        }
+        self.take(epoch, &Seen::of(events, rejects, self.max_ahead_us));
     }
 }

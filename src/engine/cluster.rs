@@ -4,10 +4,13 @@
 //! connection, before a byte of data:
 //!
 //! ```text
-//! both       magic, process, nonce of 32 bytes
+//! both       magic, process, line (data of the graph, or a link), nonce of 32 bytes
 //! connector  what it runs (JSON), BLAKE3 keyed with the secret over role, both nonces, both processes, what it runs
 //! listener   the same for itself, if the connector's was right; else it closes
 //! ```
+//!
+//! Where the first process deals the input out ([`Cluster::dealt`]), each other has one connection more with it, a link: what
+//! goes over it is the caller's ([`crate::Engine::links`]).
 //!
 //! So both have proved the secret to each other, for this connection and this role; then what they run is compared:
 //! version, rules, input, workers. Who does not know the secret learns nothing and stops nobody: its connection is
@@ -19,8 +22,10 @@
 
 use std::{
     any::Any,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -37,7 +42,7 @@ pub const WAIT_FOR_PEERS: Duration = Duration::from_secs(30);
 const STEP: Duration = Duration::from_secs(2);
 /// Between two attempts.
 const RETRY: Duration = Duration::from_millis(100);
-const MAGIC: &[u8; 8] = b"CFLOW\x00\x01\n";
+const MAGIC: &[u8; 8] = b"CFLOW\x00\x02\n";
 /// The longest description of what a process runs, in bytes.
 const RUNS_BYTES_MAX: u32 = 65_536;
 /// The most processes.
@@ -54,6 +59,8 @@ pub struct Cluster {
     pub secret: Option<Vec<u8>>,
     /// How long a missing process is waited for.
     pub wait: Duration,
+    /// Whether the first process deals the input out to the others. Else each is fed all of it and takes its share.
+    pub dealt: bool,
     /// What all must have alike.
     pub runs: Runs,
 }
@@ -74,6 +81,9 @@ pub struct Runs {
     pub input: Vec<(String, u64)>,
     /// All other options that matter.
     pub options: String,
+    /// Settings that matter, by key.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
 }
 
 impl Runs {
@@ -89,7 +99,15 @@ impl Runs {
         .into_iter()
         .find(|(_, ours, theirs)| ours != theirs)
         .map(|(what, ours, theirs)| format!("{what}: {ours} here, {theirs} there"));
+        let differ = differ.or_else(|| self.differing_setting(other));
         differ.or_else(|| (self.input != other.input).then(|| "input: other files, or of other sizes".to_owned()))
+    }
+
+    fn differing_setting(&self, other: &Runs) -> Option<String> {
+        let shown = |runs: &Runs, key: &str| runs.settings.get(key).cloned().unwrap_or_else(|| "nothing".to_owned());
+        let mut keys = self.settings.keys().chain(other.settings.keys());
+        let key = keys.find(|key| self.settings.get(*key) != other.settings.get(*key))?;
+        Some(format!("setting {key}: {} here, {} there", shown(self, key), shown(other, key)))
     }
 }
 
@@ -164,8 +182,12 @@ fn cannot(verb: &'static str) -> impl FnOnce(io::Error) -> ClusterError {
     move |source| ClusterError::Io { verb, source }
 }
 
-/// What timely's workers are made of.
-type Allocators = (Vec<AllocatorBuilder>, Box<dyn Any + Send>);
+/// What timely's workers are made of, and the links to the other processes.
+pub(crate) struct Allocators {
+    pub(crate) builders: Vec<AllocatorBuilder>,
+    pub(crate) others: Box<dyn Any + Send>,
+    pub(crate) links: Vec<(usize, TcpStream)>,
+}
 
 /// The allocators of this process's workers; connects the processes, if there are several.
 pub(crate) fn allocators(cluster: Option<Cluster>, workers: usize) -> Result<Allocators, ClusterError> {
@@ -175,14 +197,19 @@ pub(crate) fn allocators(cluster: Option<Cluster>, workers: usize) -> Result<All
             1 => timely::CommunicationConfig::Thread,
             workers => timely::CommunicationConfig::Process(workers),
         };
-        return config.try_build().map_err(ClusterError::List);
+        let (builders, others) = config.try_build().map_err(ClusterError::List)?;
+        return Ok(Allocators { builders, others, links: Vec::new() });
     };
-    let sockets = connect(&cluster)?;
+    let mut sockets = connect(&cluster)?;
+    let mut of = |line| (0..cluster.addresses.len()).map(|at| sockets.remove(&(at, line))).collect::<Vec<_>>();
+    let graph = of(Line::Graph);
+    let links = (0..).zip(of(Line::Link)).filter_map(|(at, link)| Some((at, link?))).collect();
     let inside = ProcessBuilder::new_typed_vector(workers, hooks.refill.clone(), hooks.spill.clone());
-    let (builders, guard) = initialize_networking_from_sockets(inside, sockets, cluster.process, workers, hooks)
+    let (builders, guard) = initialize_networking_from_sockets(inside, graph, cluster.process, workers, hooks)
         .map_err(cannot("hand the connections to the workers"))?;
     end_with_peers();
-    Ok((builders.into_iter().map(AllocatorBuilder::Tcp).collect(), Box::new(guard)))
+    let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
+    Ok(Allocators { builders, others: Box::new(guard), links })
 }
 
 /// Lets this process end when a connection to another breaks: a thread that serves one panics then, and no worker would
@@ -200,18 +227,66 @@ fn end_with_peers() {
                 "a worker of this process failed, or another process is gone".to_owned()
             }
         };
-        let line =
-            format!("error: {who}, so this one ends: the processes of a cluster end together; start all again\n");
-        drop(io::stderr().write_all(line.as_bytes()));
-        std::process::exit(EXIT_PEER_GONE);
+        end(&who);
     }));
+}
+
+/// Set when this process ends for a reason of its own, which its exit code says.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// From now on nothing that breaks between the processes ends this one: it ends anyway.
+pub(crate) fn ending() {
+    ENDING.store(true, Ordering::Release);
+}
+
+/// Ends this process because another one failed: `who` says which and how.
+pub fn end(who: &str) -> ! {
+    while ENDING.load(Ordering::Acquire) {
+        std::thread::park();
+    }
+    let line = format!("error: {who}, so this one ends: the processes of a cluster end together; start all again\n");
+    drop(io::stderr().write_all(line.as_bytes()));
+    std::process::exit(EXIT_PEER_GONE);
 }
 
 /// With this a process ends because another did.
 pub const EXIT_PEER_GONE: i32 = 3;
 
-/// A connection to each other process, at its place in the list.
-fn connect(cluster: &Cluster) -> Result<Vec<Option<TcpStream>>, ClusterError> {
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Line {
+    /// What the workers exchange.
+    Graph,
+    /// What the first process and another one say to each other.
+    Link,
+}
+
+impl Line {
+    fn byte(self) -> u8 {
+        match self {
+            Line::Graph => 0,
+            Line::Link => 1,
+        }
+    }
+
+    fn of_byte(byte: u8) -> io::Result<Line> {
+        let lines = [Line::Graph, Line::Link].into_iter();
+        lines.into_iter().find(|line| line.byte() == byte).ok_or_else(|| io::Error::other("it wants an unknown line"))
+    }
+}
+
+/// Connections, by process and by what they are for.
+type Sockets = BTreeMap<(usize, Line), TcpStream>;
+
+/// The connections that a process needs.
+fn needed(cluster: &Cluster) -> Vec<(usize, Line)> {
+    let others = || (0..cluster.addresses.len()).filter(|at| *at != cluster.process);
+    let linked = others().filter(|at| cluster.dealt && (cluster.process == 0 || *at == 0));
+    others().map(|at| (at, Line::Graph)).chain(linked.map(|at| (at, Line::Link))).collect()
+}
+
+/// The connections to all other processes.
+fn connect(cluster: &Cluster) -> Result<Sockets, ClusterError> {
     let Cluster { addresses, process, .. } = cluster;
     let ours = addresses
         .get(*process)
@@ -225,27 +300,28 @@ fn connect(cluster: &Cluster) -> Result<Vec<Option<TcpStream>>, ClusterError> {
     listener.set_nonblocking(true).map_err(cannot("listen without waiting"))?;
     let key = blake3::derive_key("counterflow 2026 cluster secret", cluster.secret.as_deref().unwrap_or_default());
     let deadline = Instant::now() + cluster.wait;
-    let mut sockets: Vec<Option<TcpStream>> = addresses.iter().map(|_| None).collect();
+    let mut sockets = Sockets::new();
+    let needed = needed(cluster);
     let mut seen = String::new();
     loop {
-        let missing: Vec<usize> =
-            (0..addresses.len()).filter(|at| at != process && sockets.get(*at).is_some_and(Option::is_none)).collect();
+        let missing: Vec<(usize, Line)> = needed.iter().filter(|one| !sockets.contains_key(*one)).copied().collect();
         if missing.is_empty() {
             return Ok(sockets);
         }
         if Instant::now() >= deadline {
             let name = |at: &usize| format!("process {at} at {}", addresses.get(*at).map_or("?", String::as_str));
+            let missing: BTreeSet<usize> = missing.into_iter().map(|(at, _)| at).collect();
             let missing = missing.iter().map(name).collect::<Vec<_>>().join(", ");
             return Err(ClusterError::Missing { waited_s: cluster.wait.as_secs(), missing, hint: seen });
         }
-        for at in missing.into_iter().filter(|at| at < process) {
-            if let Some(stream) = call(cluster, at, &key)? {
-                put(&mut sockets, at, stream);
+        for (at, line) in missing.into_iter().filter(|(at, _)| at < process) {
+            if let Some(stream) = call(cluster, (at, line), &key)? {
+                sockets.insert((at, line), stream);
             }
         }
         match listener.accept() {
             Ok((stream, from)) => match answer(cluster, stream, &key) {
-                Ok((at, stream)) => put(&mut sockets, at, stream),
+                Ok((one, stream)) => drop(sockets.insert(one, stream)),
                 Err(Refusal::Stranger(why)) => {
                     tracing::warn!(%from, why, "a connection did not prove the shared secret; it is closed");
                     seen = format!("; {from} called and did not prove the shared secret ({why})");
@@ -255,12 +331,6 @@ fn connect(cluster: &Cluster) -> Result<Vec<Option<TcpStream>>, ClusterError> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(RETRY),
             Err(error) => return Err(cannot("take connections of the other processes")(error)),
         }
-    }
-}
-
-fn put(sockets: &mut [Option<TcpStream>], at: usize, stream: TcpStream) {
-    if let Some(place) = sockets.get_mut(at) {
-        *place = Some(stream);
     }
 }
 
@@ -278,33 +348,36 @@ fn refuse_open(cluster: &Cluster) -> Result<(), ClusterError> {
     Ok(())
 }
 
-/// What is said first: which process, and a number that was never used.
+/// What is said first: which process, what for, and a number that was never used.
 struct Greeting {
     process: usize,
+    line: Line,
     nonce: [u8; 32],
 }
 
 impl Greeting {
-    fn ours(cluster: &Cluster) -> io::Result<Greeting> {
+    fn ours(cluster: &Cluster, line: Line) -> io::Result<Greeting> {
         let mut nonce = [0; 32];
         std::fs::File::open("/dev/urandom")?.read_exact(&mut nonce)?;
-        Ok(Greeting { process: cluster.process, nonce })
+        Ok(Greeting { process: cluster.process, line, nonce })
     }
 
     fn write(&self, stream: &mut TcpStream) -> io::Result<()> {
         let process = u32::try_from(self.process).unwrap_or(u32::MAX).to_le_bytes();
-        stream.write_all(&[&MAGIC[..], &process, &self.nonce].concat())
+        stream.write_all(&[&MAGIC[..], &process, &[self.line.byte()], &self.nonce].concat())
     }
 
     fn read(stream: &mut TcpStream) -> io::Result<Greeting> {
-        let (mut magic, mut process, mut nonce) = ([0; 8], [0; 4], [0; 32]);
+        let (mut magic, mut process, mut line, mut nonce) = ([0; 8], [0; 4], [0; 1], [0; 32]);
         stream.read_exact(&mut magic)?;
         if magic != *MAGIC {
             return Err(io::Error::other("it speaks another language"));
         }
         stream.read_exact(&mut process)?;
+        stream.read_exact(&mut line)?;
         stream.read_exact(&mut nonce)?;
-        Ok(Greeting { process: usize::try_from(u32::from_le_bytes(process)).unwrap_or(usize::MAX), nonce })
+        let process = usize::try_from(u32::from_le_bytes(process)).unwrap_or(usize::MAX);
+        Ok(Greeting { process, line: Line::of_byte(u8::from_le_bytes(line))?, nonce })
     }
 }
 
@@ -324,6 +397,7 @@ fn proof(key: &[u8; 32], role: Role, connector: &Greeting, listener: &Greeting, 
     });
     for greeting in [connector, listener] {
         hasher.update(&u32::try_from(greeting.process).unwrap_or(u32::MAX).to_le_bytes());
+        hasher.update(&[greeting.line.byte()]);
         hasher.update(&greeting.nonce);
     }
     hasher.update(runs);
@@ -356,7 +430,7 @@ fn patient(stream: &TcpStream, limit: Option<Duration>) -> io::Result<()> {
 }
 
 /// Calls a process before ours in the list; `None` if it is not there yet.
-fn call(cluster: &Cluster, at: usize, key: &[u8; 32]) -> Result<Option<TcpStream>, ClusterError> {
+fn call(cluster: &Cluster, (at, line): (usize, Line), key: &[u8; 32]) -> Result<Option<TcpStream>, ClusterError> {
     let address = cluster.addresses.get(at).cloned().unwrap_or_default();
     let resolved = address.to_socket_addrs().map_err(cannot("resolve an address"))?.next();
     let Some(Ok(mut stream)) = resolved.map(|address| TcpStream::connect_timeout(&address, STEP)) else {
@@ -373,12 +447,12 @@ fn call(cluster: &Cluster, at: usize, key: &[u8; 32]) -> Result<Option<TcpStream
     let runs = serde_json::to_vec(&cluster.runs).unwrap_or_default();
     let talk = |stream: &mut TcpStream| {
         patient(stream, Some(STEP.max(cluster.wait)))?; // it may be busy with a stranger
-        let ours = Greeting::ours(cluster)?;
+        let ours = Greeting::ours(cluster, line)?;
         ours.write(stream)?;
         let theirs = Greeting::read(stream)?;
         write_runs(stream, &runs, proof(key, Role::Connector, &ours, &theirs, &runs))?;
         let (their_runs, their_proof) = read_runs(stream)?;
-        if theirs.process != at {
+        if (theirs.process, theirs.line) != (at, line) {
             return Err(io::Error::other(format!("it is process {}", theirs.process)));
         }
         if their_proof != proof(key, Role::Listener, &ours, &theirs, &their_runs) {
@@ -407,10 +481,10 @@ impl From<io::Error> for Refusal {
 }
 
 /// Answers a call.
-fn answer(cluster: &Cluster, mut stream: TcpStream, key: &[u8; 32]) -> Result<(usize, TcpStream), Refusal> {
+fn answer(cluster: &Cluster, mut stream: TcpStream, key: &[u8; 32]) -> Result<((usize, Line), TcpStream), Refusal> {
     patient(&stream, Some(STEP))?;
-    let ours = Greeting::ours(cluster)?;
     let theirs = Greeting::read(&mut stream)?;
+    let ours = Greeting::ours(cluster, theirs.line)?;
     ours.write(&mut stream)?;
     let (their_runs, their_proof) = read_runs(&mut stream)?;
     if their_proof != proof(key, Role::Connector, &theirs, &ours, &their_runs) {
@@ -422,8 +496,11 @@ fn answer(cluster: &Cluster, mut stream: TcpStream, key: &[u8; 32]) -> Result<(u
     let runs = serde_json::to_vec(&cluster.runs).unwrap_or_default();
     write_runs(&mut stream, &runs, proof(key, Role::Listener, &theirs, &ours, &runs))?;
     compare(cluster, theirs.process, &their_runs).map_err(Refusal::Peer)?;
+    if !needed(cluster).contains(&(theirs.process, theirs.line)) {
+        return Err(Refusal::Stranger(format!("it wants a link that process {} has not", cluster.process)));
+    }
     patient(&stream, None)?;
-    Ok((theirs.process, stream))
+    Ok(((theirs.process, theirs.line), stream))
 }
 
 /// Whether a process that proved the secret runs what we run.
@@ -448,10 +525,10 @@ mod tests {
     fn cluster(addresses: &[String], process: usize, secret: &str, rules: &str) -> Cluster {
         let secret = (!secret.is_empty()).then(|| secret.as_bytes().to_vec());
         let runs = Runs { rules: rules.to_owned(), ..Runs::default() };
-        Cluster { addresses: addresses.to_vec(), process, secret, wait: Duration::from_secs(5), runs }
+        Cluster { addresses: addresses.to_vec(), process, secret, wait: Duration::from_secs(5), dealt: false, runs }
     }
 
-    fn meet(clusters: Vec<Cluster>) -> Vec<Result<Vec<Option<TcpStream>>, ClusterError>> {
+    fn meet(clusters: Vec<Cluster>) -> Vec<Result<Sockets, ClusterError>> {
         let threads: Vec<_> = clusters.into_iter().map(|one| std::thread::spawn(move || connect(&one))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     }
@@ -476,14 +553,48 @@ mod tests {
         stranger.join().unwrap();
         let mut sockets: Vec<_> = met.into_iter().map(|sockets| sockets.unwrap()).collect();
         for (one, other) in [(0, 1), (0, 2), (1, 2)] {
-            let mut to = sockets[one][other].take().unwrap();
-            let mut from = sockets[other][one].take().unwrap();
+            let mut to = sockets[one].remove(&(other, Line::Graph)).unwrap();
+            let mut from = sockets[other].remove(&(one, Line::Graph)).unwrap();
             to.write_all(&[u8::try_from(10 * one + other).unwrap()]).unwrap();
             let mut byte = [0];
             from.read_exact(&mut byte).unwrap();
             assert_eq!(usize::from(byte[0]), 10 * one + other);
         }
-        assert!(sockets.iter().enumerate().all(|(at, sockets)| sockets[at].is_none()));
+        assert!(sockets.iter().all(Sockets::is_empty));
+    }
+
+    #[test]
+    fn who_is_dealt_to_has_a_link_with_the_first() {
+        let list = addresses(3);
+        let met = meet((0..3).map(|process| Cluster { dealt: true, ..cluster(&list, process, "s", "r") }).collect());
+        let mut sockets: Vec<_> = met.into_iter().map(|sockets| sockets.unwrap()).collect();
+        let links = |sockets: &Sockets| sockets.keys().filter(|(_, line)| *line == Line::Link).count();
+        assert_eq!(sockets.iter().map(links).collect::<Vec<_>>(), [2, 1, 1]);
+        for other in [1, 2] {
+            let mut to = sockets[0].remove(&(other, Line::Link)).unwrap();
+            let mut from = sockets[other].remove(&(0, Line::Link)).unwrap();
+            to.write_all(&[u8::try_from(other).unwrap()]).unwrap();
+            let mut byte = [0];
+            from.read_exact(&mut byte).unwrap();
+            assert_eq!(usize::from(byte[0]), other);
+        }
+    }
+
+    #[test]
+    fn a_setting_that_differs_is_named() {
+        let runs = |horizon: &str| Runs {
+            settings: BTreeMap::from([
+                ("detection.horizon_s".to_owned(), horizon.to_owned()),
+                ("scoring".to_owned(), "x".to_owned()),
+            ]),
+            ..Runs::default()
+        };
+        assert_eq!(runs("1").difference(&runs("1")), None);
+        assert_eq!(runs("1").difference(&runs("2")).unwrap(), "setting detection.horizon_s: 1 here, 2 there");
+        assert_eq!(
+            runs("1").difference(&Runs::default()).unwrap(),
+            "setting detection.horizon_s: 1 here, nothing there"
+        );
     }
 
     #[test]
@@ -517,7 +628,7 @@ mod tests {
 
     #[test]
     fn a_proof_is_of_one_role_and_one_connection() {
-        let greeting = |process, nonce| Greeting { process, nonce: [nonce; 32] };
+        let greeting = |process, nonce| Greeting { process, line: Line::Graph, nonce: [nonce; 32] };
         let key = [7; 32];
         let one = proof(&key, Role::Connector, &greeting(1, 1), &greeting(0, 2), b"x");
         assert_eq!(one, proof(&key, Role::Connector, &greeting(1, 1), &greeting(0, 2), b"x"));
@@ -527,6 +638,13 @@ mod tests {
             proof(&key, Role::Connector, &greeting(2, 1), &greeting(0, 2), b"x"),
             proof(&key, Role::Connector, &greeting(1, 1), &greeting(0, 2), b"y"),
             proof(&[8; 32], Role::Connector, &greeting(1, 1), &greeting(0, 2), b"x"),
+            proof(
+                &key,
+                Role::Connector,
+                &Greeting { line: Line::Link, ..greeting(1, 1) },
+                &Greeting { line: Line::Link, ..greeting(0, 2) },
+                b"x",
+            ),
         ] {
             assert_ne!(one, other);
         }

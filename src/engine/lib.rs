@@ -33,6 +33,7 @@
 pub mod cluster;
 
 use std::{
+    net::TcpStream,
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{self, Receiver, Sender, TryRecvError},
@@ -216,6 +217,9 @@ pub struct Engine {
     /// Workers of all processes, and which of them is our first.
     all_workers: usize,
     first_worker: usize,
+    /// Whether what is fed is this process's share already.
+    is_share: bool,
+    links: Vec<(usize, TcpStream)>,
 }
 
 impl Engine {
@@ -228,7 +232,8 @@ impl Engine {
         let cluster = options.cluster.take();
         let (process, processes) =
             cluster.as_ref().map_or((0, 1), |cluster| (cluster.process, cluster.addresses.len()));
-        let (builders, others) = cluster::allocators(cluster, workers)?;
+        let is_share = cluster.as_ref().is_some_and(|cluster| cluster.dealt);
+        let cluster::Allocators { builders, others, links } = cluster::allocators(cluster, workers)?;
         let (output, outputs) = mpsc::channel();
         let (ready, readies) = mpsc::channel();
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel::<EpochInput>()).unzip();
@@ -259,17 +264,26 @@ impl Engine {
         threads.sort_by_key(|(index, _)| *index);
         let workers: Vec<_> = senders.into_iter().zip(threads.into_iter().map(|(_, thread)| thread)).collect();
         let all_workers = workers.len() * processes;
-        Ok(Engine { workers, outputs: Some(outputs), guards: Some(guards), all_workers, first_worker })
+        let (outputs, guards) = (Some(outputs), Some(guards));
+        Ok(Engine { workers, outputs, guards, all_workers, first_worker, is_share, links })
+    }
+
+    /// The connections of a cluster whose first process deals the input out ([`Cluster::dealt`]): there one to each other
+    /// process, elsewhere one to the first. Each once.
+    pub fn links(&mut self) -> Vec<(usize, TcpStream)> {
+        std::mem::take(&mut self.links)
     }
 
     /// Feeds the next epoch: its records are dealt out to the workers in runs of neighbours. In a cluster every process
-    /// must be fed the same epochs; each takes its share.
+    /// must be fed the same epochs; each takes its share, or is fed its share alone ([`Cluster::dealt`]).
     ///
     /// # Errors
     /// A worker has died.
     pub fn feed(&mut self, mut input: EpochInput) -> Result<(), EngineError> {
-        let mut records = Shares::new(&mut input.records, self.all_workers, self.first_worker);
-        let mut events = Shares::new(&mut input.events, self.all_workers, self.first_worker);
+        let (sharing, first) =
+            if self.is_share { (self.workers.len(), 0) } else { (self.all_workers, self.first_worker) };
+        let mut records = Shares::new(&mut input.records, sharing, first);
+        let mut events = Shares::new(&mut input.events, sharing, first);
         for (index, (sender, thread)) in self.workers.iter().enumerate() {
             let is_first = self.first_worker + index == 0;
             let share = EpochInput {
@@ -325,6 +339,19 @@ impl Engine {
         }
         let Some(guards) = self.guards.take() else { return Ok(()) };
         guards.join().into_iter().try_for_each(|result| result.map_err(|_| EngineError::Died))
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Workers of a cluster that was not stopped in order wait for those of the others, which do not know: nobody may wait
+        // for them. They end with the process, which from here on has a reason of its own to end.
+        if self.all_workers > self.workers.len()
+            && let Some(guards) = self.guards.take()
+        {
+            cluster::ending();
+            std::mem::forget(guards);
+        }
     }
 }
 

@@ -33,6 +33,12 @@ pub enum HistoryError {
         #[source]
         source: Box<deltalake::ObjectStoreError>,
     },
+    /// What another process says of a file that it made does not read.
+    #[error("could not read what is said of a file of history that another process made")]
+    Made(#[source] serde_json::Error),
+    /// Another process that had rows is not there any more.
+    #[error("another process that had rows of history has ended before they were committed")]
+    Gone,
     /// Somebody else commits to the table.
     #[error(
         "another writer commits to history table {} (it has epoch {epoch}, which is not ours); \

@@ -38,7 +38,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     error::HistoryError,
-    files::{EPOCHS, Files},
+    files::{EPOCHS, Put},
     schema::{Kind, Table, field_arrow},
 };
 
@@ -176,7 +176,7 @@ impl<'a> Selection<'a> {
     }
 
     /// Writes the files, durable before it returns, and gives what to commit.
-    pub(crate) fn write(&self, files: &Files, threads: usize) -> Result<Vec<Add>, HistoryError> {
+    pub(crate) fn write(&self, files: &dyn Put, threads: usize) -> Result<Vec<Add>, HistoryError> {
         let schema = self.schema();
         let pieces = self.pieces(threads);
         let next = AtomicUsize::new(0);
@@ -240,7 +240,7 @@ impl<'a> Selection<'a> {
 
     fn write_piece(
         &self,
-        files: &Files,
+        files: &dyn Put,
         schema: &SchemaRef,
         number: usize,
         (day, range): &(Option<i32>, Range<usize>),

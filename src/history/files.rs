@@ -34,6 +34,12 @@ pub(crate) struct Files {
     runtime: Handle,
 }
 
+/// Where files are put.
+pub(crate) trait Put: Sync {
+    /// Puts a file there; its path is relative to the table.
+    fn put(&self, path: &str, content: Vec<u8>) -> Result<(), HistoryError>;
+}
+
 /// A file that is there.
 #[derive(Clone, Debug)]
 pub(crate) struct Listed {
@@ -48,26 +54,6 @@ pub(crate) struct Listed {
 impl Files {
     pub(crate) fn new(table: Table, folder: Option<PathBuf>, store: Arc<dyn ObjectStore>, runtime: Handle) -> Files {
         Files { table, folder, store, runtime }
-    }
-
-    /// Writes a file, durable when it returns.
-    pub(crate) fn put(&self, path: &str, content: Vec<u8>) -> Result<(), HistoryError> {
-        let Some(folder) = &self.folder else {
-            let place = StorePath::from(path);
-            let put = self.store.put(&place, PutPayload::from(content));
-            return self.runtime.block_on(put).map(drop).map_err(self.failed("write", path));
-        };
-        let place = folder.join(path);
-        let part = place.parent().unwrap_or(folder);
-        make_folder(folder, part)?;
-        let write = || -> std::io::Result<()> {
-            let mut file = File::create(&place)?;
-            file.write_all(&content)?;
-            fail::point("history.file_written");
-            fail::sync("history.sync", || file.sync_all())
-        };
-        write().map_err(HistoryError::file("write", &place))?;
-        sync_folder(part)
     }
 
     /// Reads a file whole.
@@ -138,6 +124,28 @@ impl Files {
     fn failed(&self, attempt: &'static str, path: &str) -> impl FnOnce(StoreError) -> HistoryError {
         let (table, path) = (self.table, path.to_owned());
         move |source| HistoryError::Store { attempt, table, path, source: Box::new(source) }
+    }
+}
+
+impl Put for Files {
+    /// Durable when it returns.
+    fn put(&self, path: &str, content: Vec<u8>) -> Result<(), HistoryError> {
+        let Some(folder) = &self.folder else {
+            let place = StorePath::from(path);
+            let put = self.store.put(&place, PutPayload::from(content));
+            return self.runtime.block_on(put).map(drop).map_err(self.failed("write", path));
+        };
+        let place = folder.join(path);
+        let part = place.parent().unwrap_or(folder);
+        make_folder(folder, part)?;
+        let write = || -> std::io::Result<()> {
+            let mut file = File::create(&place)?;
+            file.write_all(&content)?;
+            fail::point("history.file_written");
+            fail::sync("history.sync", || file.sync_all())
+        };
+        write().map_err(HistoryError::file("write", &place))?;
+        sync_folder(part)
     }
 }
 

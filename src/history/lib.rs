@@ -17,7 +17,10 @@ mod file;
 mod files;
 mod stored;
 mod table;
+mod waiting;
 mod writer;
+
+mod made;
 
 mod deliveries;
 mod rewrite;
@@ -40,6 +43,7 @@ pub use export::ParquetFile;
 pub use fields::FieldColumns;
 pub use import::Import;
 pub use keep::{Housekeeper, TableStatus};
+pub use made::{Made, Maker};
 pub use place::{Place, StorePlace};
 pub use retain::{Pin, Pinned, Retention};
 pub use row::{
@@ -49,4 +53,4 @@ pub use row::{
 pub use schema::{PASSED_MS, Table};
 pub use stored::{Plain, Stored};
 pub use table::{Opened, Replacement, open, open_version};
-pub use writer::{Committed, Options, TableCommit, Writer};
+pub use writer::{Committed, Options, Others, TableCommit, Writer};

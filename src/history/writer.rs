@@ -10,11 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arrow::{
-    array::BooleanArray,
-    array::RecordBatch,
-    compute::{concat_batches, filter_record_batch},
-};
 use cf_fail as fail;
 use cf_types::{Epoch, clock};
 use deltalake::kernel::Add;
@@ -26,16 +21,12 @@ use crate::{
     fields::FieldColumns,
     file::{Selection, epochs_of},
     files::Files,
+    made::Made,
     place::Place,
     schema::Table,
     table::{Appender, Replacement},
+    waiting::Waiting,
 };
-
-/// A batch below this is small.
-const SMALL_BYTES: usize = 1 << 20;
-
-/// So many small batches in a row are joined.
-const SMALL_MAX: usize = 64;
 
 /// How the writer works.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +70,9 @@ pub struct TableCommit {
     pub committing: Duration,
 }
 
+/// Gives the files that others made of a table's rows of the epochs after one, up to and with another.
+pub type Others<'a> = &'a mut dyn FnMut(Table, Epoch, Epoch) -> Result<Vec<Made>, HistoryError>;
+
 /// The one writer of history. It blocks: give it a thread of its own, outside of any asynchronous runtime.
 #[derive(Debug)]
 pub struct Writer {
@@ -92,10 +86,7 @@ pub struct Writer {
 #[derive(Debug)]
 struct Buffered {
     appender: Appender,
-    batches: Vec<RecordBatch>,
-    /// How many at the end of `batches` came one by one and are small.
-    small: usize,
-    bytes: usize,
+    waiting: Waiting,
     /// A commit failed: its outcome is unknown until the log was read anew.
     unsure: bool,
     /// What that commit would have added: the last epoch, and its files.
@@ -122,8 +113,7 @@ impl Writer {
         let mut tables = Vec::with_capacity(Table::ALL.len());
         for table in Table::ALL {
             let appender = Appender::open(&place, table, runtime.handle())?;
-            let (batches, attempted) = (Vec::new(), None);
-            tables.push(Buffered { appender, batches, small: 0, bytes: 0, unsure: false, attempted });
+            tables.push(Buffered { appender, waiting: Waiting::default(), unsure: false, attempted: None });
         }
         let token = format!("{:x}{:08x}", clock::now().micros(), std::process::id());
         Ok(Writer { runtime: Some(runtime), tables, options, token })
@@ -157,14 +147,14 @@ impl Writer {
         let Some(buffered) = self.tables.get_mut(batch.table.position()) else { return };
         let last = buffered.appender.last_epoch();
         if epochs_of(&batch.rows).any(|epoch| epoch > last) {
-            buffered.push(batch.rows);
+            buffered.waiting.push(batch.rows);
         }
     }
 
     /// What waits for the next commit, in bytes of memory.
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
-        self.tables.iter().map(|buffered| buffered.bytes).sum()
+        self.tables.iter().map(|buffered| buffered.waiting.bytes).sum()
     }
 
     /// Appends the buffered rows of all epochs up to and with `upto` to each table, durably, `epochs` last.
@@ -176,9 +166,21 @@ impl Writer {
     /// When a table could not be written: its rows and those of the tables after it stay buffered, and the same call
     /// may be tried again.
     pub fn commit(&mut self, upto: Epoch) -> Result<Committed, HistoryError> {
+        self.commit_with(upto, &mut |_, _, _| Ok(Vec::new()))
+    }
+
+    /// The same, with the files that others made of the rows that they have.
+    ///
+    /// # Errors
+    ///
+    /// As [`Writer::commit`], and when a file of others could not be put.
+    pub fn commit_with(&mut self, upto: Epoch, others: Others<'_>) -> Result<Committed, HistoryError> {
         let mut committed = Committed::default();
         for (table, buffered) in Table::ALL.into_iter().zip(&mut self.tables) {
-            committed.tables.extend(buffered.commit(table, upto, self.options, &self.token)?);
+            buffered.settle(table)?;
+            // Asked for when it is known what the table has.
+            let made = others(table, buffered.appender.last_epoch(), upto)?;
+            committed.tables.extend(buffered.commit(table, upto, made, self.options, &self.token)?);
         }
         committed.epoch = self.last_epoch(Table::Epochs);
         Ok(committed)
@@ -257,41 +259,27 @@ impl Drop for Writer {
 }
 
 impl Buffered {
-    /// Small batches (an epoch of a quiet source) are joined: each costs some kilobytes beside its rows.
-    fn push(&mut self, rows: RecordBatch) {
-        let bytes = rows.get_array_memory_size();
-        self.small = if bytes < SMALL_BYTES { self.small + 1 } else { 0 };
-        self.bytes += bytes;
-        self.batches.push(rows);
-        if self.small < SMALL_MAX {
-            return;
-        }
-        let small = self.batches.split_off(self.batches.len().saturating_sub(self.small));
-        self.small = 0;
-        // Batches may differ in the columns of fields: then they stay apart.
-        let alike = |first: &RecordBatch| small.iter().all(|batch| batch.schema() == first.schema());
-        let first = small.first().filter(|first| alike(first));
-        let joined = first.and_then(|first| concat_batches(&first.schema(), &small).ok());
-        self.batches.extend(joined.map_or(small, |joined| vec![joined]));
-        self.bytes = self.batches.iter().map(RecordBatch::get_array_memory_size).sum();
-    }
-
     fn commit(
         &mut self,
         table: Table,
         upto: Epoch,
+        made: Vec<Made>,
         options: Options,
         token: &str,
     ) -> Result<Option<TableCommit>, HistoryError> {
-        self.settle(table)?;
         let started = Instant::now();
-        let selection = Selection::new(table, &self.batches, (self.appender.last_epoch(), upto), token);
-        if selection.epochs.is_none() {
-            return self.keep_after(table, upto).map(|()| None);
+        let selection = Selection::new(table, &self.waiting.batches, (self.appender.last_epoch(), upto), token);
+        if selection.epochs.is_none() && made.is_empty() {
+            return self.waiting.keep_after(table, upto).map(|()| None);
         }
-        let adds = selection.write(&self.appender.files, options.encoders)?;
-        let columns: Vec<String> = selection.field_columns().into_iter().collect();
-        let (rows, files) = (selection.rows, adds.len());
+        let mut adds = selection.write(&self.appender.files, options.encoders)?;
+        let (mut columns, mut rows) = (selection.field_columns(), selection.rows);
+        for made in made {
+            columns.extend(made.columns().iter().cloned());
+            rows += made.rows();
+            adds.push(made.put(&self.appender.files)?);
+        }
+        let (columns, files): (Vec<String>, usize) = (columns.into_iter().collect(), adds.len());
         let bytes = adds.iter().filter_map(|add| u64::try_from(add.size).ok()).sum();
         let encoding = started.elapsed();
         fail::point("history.files_written");
@@ -301,7 +289,7 @@ impl Buffered {
         self.unsure = false;
         fail::point("history.table_committed");
         let committing = started.elapsed().saturating_sub(encoding);
-        self.keep_after(table, upto)?;
+        self.waiting.keep_after(table, upto)?;
         Ok(Some(TableCommit { table, version, rows, files, bytes, encoding, committing }))
     }
 
@@ -322,24 +310,6 @@ impl Buffered {
             }
         }
         self.unsure = false;
-        Ok(())
-    }
-
-    /// Lets go of the rows up to and with `upto`.
-    fn keep_after(&mut self, table: Table, upto: Epoch) -> Result<(), HistoryError> {
-        let mut kept = Vec::new();
-        for batch in self.batches.drain(..) {
-            let later: BooleanArray = epochs_of(&batch).map(|epoch| Some(epoch > upto)).collect();
-            match later.true_count() {
-                0 => {}
-                all if all == batch.num_rows() => kept.push(batch),
-                _ => kept
-                    .push(filter_record_batch(&batch, &later).map_err(|source| HistoryError::Arrow { table, source })?),
-            }
-        }
-        self.bytes = kept.iter().map(RecordBatch::get_array_memory_size).sum();
-        self.batches = kept;
-        self.small = 0;
         Ok(())
     }
 }

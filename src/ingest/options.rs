@@ -99,6 +99,7 @@ pub enum OptionsError {
 /// The options of all sources by name; a source that is not in it has the default.
 #[derive(Clone, Debug)]
 pub struct SourceTable {
+    options: BTreeMap<String, SourceOptions>,
     by_name: FxHashMap<String, Arc<Source>>,
     default: Arc<Source>,
 }
@@ -114,7 +115,13 @@ impl SourceTable {
             .iter()
             .map(|(name, options)| Ok((name.clone(), Arc::new(Source::check(name, options)?))))
             .collect::<Result<_, OptionsError>>()?;
-        Ok(SourceTable { by_name, ..SourceTable::default() })
+        Ok(SourceTable { options: options.clone(), by_name, ..SourceTable::default() })
+    }
+
+    /// What it was made of, for those who make it again in another process.
+    #[must_use]
+    pub fn options(&self) -> &BTreeMap<String, SourceOptions> {
+        &self.options
     }
 
     /// The depth that a JSON parser must allow for all of them.
@@ -136,7 +143,7 @@ impl SourceTable {
 impl Default for SourceTable {
     fn default() -> SourceTable {
         let default = Source::check("default", &SourceOptions::default()).expect("the defaults are valid");
-        SourceTable { by_name: FxHashMap::default(), default: Arc::new(default) }
+        SourceTable { options: BTreeMap::new(), by_name: FxHashMap::default(), default: Arc::new(default) }
     }
 }
 

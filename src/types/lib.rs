@@ -5,6 +5,7 @@
 //! The `mod` list is in the order in which data flows; [`random`] is for tests and benches.
 
 pub mod clock;
+mod compact;
 pub mod time;
 
 pub mod id;

@@ -71,7 +71,7 @@ impl RejectCode {
 }
 
 /// One refusal.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Reject {
     /// Tenant, source and receipt.
     pub origin: Arc<Origin>,

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use super::{replay_past, rules};
 use crate::{
     cli::{Cli, ReplayArguments},
+    cluster,
     input::Input,
     members::Members,
     output::{self, Exit, Format},
@@ -33,8 +34,6 @@ const EPOCH_RECORDS: usize = 16_384;
 const IN_FLIGHT: u64 = 4;
 /// Members printed from each end of an alert.
 const MEMBERS_PER_END: usize = 500;
-/// A secret that cannot be guessed by trying.
-const SECRET_BYTES_MIN: usize = 16;
 /// In a replay nothing is ahead of its receipt: files may be older than what they hold.
 const MAX_AHEAD_S: i64 = 400 * 366 * 86_400;
 
@@ -66,7 +65,7 @@ pub(crate) fn run(cli: &Cli, arguments: &ReplayArguments) -> Result<Exit> {
         graph: GraphOptions { horizon_s: arguments.horizon, max_ahead_s: MAX_AHEAD_S, ..GraphOptions::default() },
         sources: Arc::new(SourceTable::default()),
         tap: taps,
-        cluster: arguments.cluster.processes.as_deref().map(|list| cluster(list, arguments, &loaded)).transpose()?,
+        cluster: arguments.cluster.processes.as_deref().map(|list| others(list, arguments, &loaded)).transpose()?,
     })?;
     // Alerts come to the first process; the others compute their part of them.
     let is_first = arguments.cluster.process == 0;
@@ -116,18 +115,13 @@ pub(crate) fn run(cli: &Cli, arguments: &ReplayArguments) -> Result<Exit> {
 }
 
 /// This process among others. All read the same input, cut the same epochs, and decode their share.
-fn cluster(list: &Path, arguments: &ReplayArguments, loaded: &LoadedRules) -> Result<Cluster> {
+fn others(list: &Path, arguments: &ReplayArguments, loaded: &LoadedRules) -> Result<Cluster> {
     if arguments.data.is_some() || arguments.horizon.is_some() {
         bail!("--data and --horizon need all of the input in one process; leave them out with --processes");
     }
     if arguments.files.iter().any(|file| file.as_os_str() == "-") {
         bail!("every process reads the input by itself; with --processes give files, not standard input");
     }
-    let text = std::fs::read_to_string(list).with_context(|| format!("could not read processes {}", list.display()))?;
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let addresses: Vec<String> = lines.map(str::to_owned).collect();
-    let cluster = &arguments.cluster;
-    let secret = cluster.cluster_secret.as_deref().map(secret).transpose()?;
     let size = |file: &PathBuf| {
         let meta = std::fs::metadata(file).with_context(|| format!("could not look at {}", file.display()))?;
         Ok((file.file_name().unwrap_or_default().to_string_lossy().into_owned(), meta.len()))
@@ -136,22 +130,11 @@ fn cluster(list: &Path, arguments: &ReplayArguments, loaded: &LoadedRules) -> Re
         engine: crate::commit::ENGINE.to_owned(),
         rules: loaded.rules.hash().to_owned(),
         workers: usize::from(arguments.workers),
-        processes: addresses.len(),
         input: arguments.files.iter().map(size).collect::<Result<_>>()?,
         options: format!("year {:?}", arguments.year),
+        ..Runs::default()
     };
-    let wait = Duration::from_secs(u64::try_from(cluster.wait_for_peers).unwrap_or_default());
-    Ok(Cluster { addresses, process: cluster.process, secret, wait, runs })
-}
-
-/// The shared secret of a file.
-fn secret(file: &Path) -> Result<Vec<u8>> {
-    let secret = std::fs::read_to_string(file).with_context(|| format!("could not read secret {}", file.display()))?;
-    let secret = secret.trim();
-    if secret.len() < SECRET_BYTES_MIN {
-        bail!("the secret in {} has {} bytes; at least {SECRET_BYTES_MIN} are needed", file.display(), secret.len());
-    }
-    Ok(secret.as_bytes().to_vec())
+    cluster::named(list, &arguments.cluster, runs)
 }
 
 fn progress() -> indicatif::ProgressBar {

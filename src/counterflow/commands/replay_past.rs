@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use cf_engine::EpochInput;
+use cf_engine::{EpochInput, Tap};
 use cf_history::{Deliveries, Span};
 use cf_ledger::{Ledger, Routes};
 use cf_sigma::RuleSet;
@@ -146,7 +146,7 @@ fn lived(past: &Past, arguments: &ReplayArguments, point: Point) -> Result<(View
     }
     let PastArguments { from, to, speed, into, .. } = &arguments.past;
     let mut into = into.as_deref().map(Into::open).transpose()?;
-    let tap = into.as_ref().map(|into| into.0.tap());
+    let tap = into.as_ref().map(|into| -> Arc<dyn Tap> { into.0.tap() });
     let mut lived = Lived::open(past, point, usize::from(arguments.workers), None)?;
     let first = lived.first().cloned();
     if let Some(first) = first.as_ref().filter(|first| first.epoch > 1) {

@@ -21,7 +21,8 @@ use tokio::runtime::Runtime;
 use crate::{
     align::Alignment,
     cli::{Cli, Command, RunArguments},
-    commit::Store,
+    cluster::{self, Landing, Lead, Links},
+    commit::{HistoryTap, Store},
     conduct::{self, Conductor},
     config::{self, Settings},
     edge::{self, Edge},
@@ -56,6 +57,11 @@ pub(crate) fn run(cli: &Cli, arguments: &RunArguments) -> Result<Exit> {
         tracing::warn!(warning, "settings");
     }
     let settings = loaded.settings;
+    if arguments.cluster.process > 0
+        && let Some(cluster) = cluster::of_run(&settings, &arguments.cluster)?
+    {
+        return cluster::follow(&settings, cluster, silent_max(arguments));
+    }
     let Some(data) = settings.data.clone() else { bail!("where to keep things is not said; give --data DIR") };
     if settings.rules.paths.is_empty() {
         bail!("no rules are named; give --rules PATH");
@@ -66,7 +72,7 @@ pub(crate) fn run(cli: &Cli, arguments: &RunArguments) -> Result<Exit> {
     conduct::folder(&data)?;
     settings.ledger.bind(&data)?;
     let ledger = runtime.block_on(Ledger::open(&data))?;
-    let (conductor, reload, watching) = assemble(&settings, &data, &runtime, ledger, arguments.accept_differences)?;
+    let (conductor, reload, watching) = assemble(&settings, &data, &runtime, ledger, arguments)?;
 
     let (stop, stopping) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     conductor.room.ends_with(Arc::clone(&stop));
@@ -76,7 +82,8 @@ pub(crate) fn run(cli: &Cli, arguments: &RunArguments) -> Result<Exit> {
     let sinks = Sinks::start(&settings.sinks, &data, &conductor.store.ledger, &runtime)?;
     let mut edge = Edge::start(&settings, &data, sockets, &conductor, &reload, engine, &sinks)?;
     let files = read_files(&arguments.files, &conductor, Arc::clone(&stopping))?;
-    runtime.spawn(watch_signals(edge.stopper(&runtime), live, stopping, Arc::clone(&stop)));
+    let links = Arc::clone(conductor.engine.links());
+    runtime.spawn(watch_signals(edge.stopper(&runtime), live, links, stopping, Arc::clone(&stop)));
     let housekeeping = keep_house(&settings, &data, &conductor)?;
     let ended = conductor.run(&stop);
     drop(hunts);
@@ -106,7 +113,7 @@ fn assemble(
     data: &Path,
     runtime: &Arc<Runtime>,
     ledger: Ledger,
-    accept_differences: bool,
+    arguments: &RunArguments,
 ) -> Result<(Conductor, Arc<Reload>, thread::JoinHandle<()>)> {
     let detection = &settings.detection;
     let rule_options = settings.rules.options(detection.fold_window_s)?;
@@ -141,17 +148,12 @@ fn assemble(
     runtime.block_on(live::adopt_policies(&store.ledger, &settings.policies))?;
     let status = Arc::new(Status::new(i64::from(detection.max_ahead_s)));
     let scoring = runtime.block_on(Scoring::start(data, &settings.models, &store.ledger))?;
-    let engine = Engine::start(EngineOptions {
-        workers: usize::from(detection.workers),
-        graph: config::graph(settings)?,
-        sources: config::sources(settings)?,
-        tap: Arc::new(Taps(Arc::clone(&status), scoring.tap(store.tap()))),
-        cluster: None,
-    })?;
+    let engine = start_graph(settings, arguments, &store, &status, &scoring)?;
     let watch = Watch {
         paths: settings.rules.paths.clone(),
         every: Duration::from_secs(u64::from(detection.rule_watch_s)),
         data: data.to_owned(),
+        links: Arc::clone(engine.links()),
     };
     let rules = Arc::clone(&book.set);
     let (reload, watching) =
@@ -195,9 +197,42 @@ fn assemble(
         status,
         board,
         live: Arc::default(),
-        accept_differences,
+        accept_differences: arguments.accept_differences,
     };
     Ok((conductor, reload, watching))
+}
+
+/// Starts the graph, here and in the other processes of a cluster, which are waited for.
+fn start_graph(
+    settings: &Settings,
+    arguments: &RunArguments,
+    store: &Store,
+    status: &Arc<Status>,
+    scoring: &Scoring,
+) -> Result<Lead> {
+    let (workers, sources, history) =
+        (usize::from(settings.detection.workers), config::sources(settings)?, store.tap());
+    let engine = Engine::start(EngineOptions {
+        workers,
+        graph: config::graph(settings)?,
+        sources: Arc::clone(&sources),
+        tap: Arc::new(Taps(Arc::clone(status), scoring.tap(Arc::<HistoryTap>::clone(&history)))),
+        cluster: cluster::of_run(settings, &arguments.cluster)?,
+    })?;
+    let (runtime, ledger) = (store.runtime.handle().clone(), store.ledger.clone());
+    let texts = move |hash: &str| {
+        let texts = runtime.block_on(Shelf::get(&ledger, hash))?;
+        texts.with_context(|| format!("the ledger lacks rule set {hash}"))
+    };
+    let landing = Landing { status: Arc::clone(status), history, gathered: scoring.gathered() };
+    let lead = Lead::start(engine, workers, silent_max(arguments), Box::new(texts), &sources, landing)?;
+    store.history.share_with(Arc::clone(lead.links()));
+    Ok(lead)
+}
+
+/// After how much silence another process counts as gone.
+fn silent_max(arguments: &RunArguments) -> Duration {
+    Duration::from_secs(u64::try_from(arguments.frozen_after).unwrap_or(u64::MAX))
 }
 
 /// Runs hunts beside the graph.
@@ -270,7 +305,13 @@ impl Tap for Taps {
     }
 }
 
-async fn watch_signals(stopper: edge::StopEdge, live: Arc<Live>, stopping: Arc<AtomicBool>, stop: Arc<AtomicBool>) {
+async fn watch_signals(
+    stopper: edge::StopEdge,
+    live: Arc<Live>,
+    links: Arc<Links>,
+    stopping: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
+) {
     use tokio::signal::unix::{SignalKind, signal};
     let kinds = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = kinds else {
@@ -281,6 +322,7 @@ async fn watch_signals(stopper: edge::StopEdge, live: Arc<Live>, stopping: Arc<A
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            () = links.leaving() => break,
             _ = hangup.recv() => match live.reload().await {
                 Ok(report) => tracing::info!(%report, "read anew"),
                 Err(error) => {

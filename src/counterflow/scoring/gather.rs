@@ -10,6 +10,7 @@ use std::{
 use cf_engine::Tap;
 use cf_models::features::flow;
 use cf_types::{Entity, EntityKind, Epoch, Event, Member, Name, Reject, Tenant, fact::Observable, scored::Cells};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{EVENTS_MAX, TASKS};
@@ -21,8 +22,8 @@ const URLS_MAX: usize = 8;
 const URL_BYTES_MAX: usize = 4_096;
 
 /// An event, with what a model of a task is given of it.
-#[derive(Clone, Debug)]
-pub(super) struct Candidate {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Candidate {
     /// Which of [`TASKS`].
     pub(super) task: usize,
     pub(super) tenant: Tenant,
@@ -34,7 +35,7 @@ pub(super) struct Candidate {
 
 /// Candidates of epochs that are not applied yet.
 #[derive(Default)]
-pub(super) struct Gathered {
+pub(crate) struct Gathered {
     wanted: [bool; 2],
     urls: Vec<Name>,
     flows: Vec<(&'static str, Name)>,
@@ -71,7 +72,15 @@ impl Gathered {
         (of.candidates, of.left_out)
     }
 
-    fn add(&self, epoch: Epoch, new: Vec<Candidate>) {
+    /// The candidates among events.
+    pub(crate) fn of_events(&self, events: &[Event]) -> Vec<Candidate> {
+        let mut found = Vec::new();
+        events.iter().for_each(|event| self.of_event(event, &mut found));
+        found
+    }
+
+    /// Adds candidates of an epoch, up to its bounds.
+    pub(crate) fn add(&self, epoch: Epoch, new: Vec<Candidate>) {
         if new.is_empty() {
             return;
         }
@@ -163,9 +172,7 @@ pub(super) struct Gather {
 
 impl Tap for Gather {
     fn decoded(&self, epoch: Epoch, worker: usize, events: &[Event], rejects: &[Reject]) {
-        let mut new = Vec::new();
-        events.iter().for_each(|event| self.gathered.of_event(event, &mut new));
-        self.gathered.add(epoch, new);
+        self.gathered.add(epoch, self.gathered.of_events(events));
         self.inner.decoded(epoch, worker, events, rejects);
     }
 }

@@ -75,7 +75,7 @@ fn two_processes_give_what_one_gives() {
                 let (rules, epochs, addresses) = (Arc::clone(&rules), epochs.clone(), addresses.clone());
                 let runs = Runs { rules: rules.hash().to_owned(), ..Runs::default() };
                 let secret = Some(b"of all the processes".to_vec());
-                let cluster = Cluster { addresses, process, secret, wait: Duration::from_secs(30), runs };
+                let cluster = Cluster { addresses, process, secret, wait: Duration::from_secs(30), dealt: false, runs };
                 let options = EngineOptions { cluster: Some(cluster), ..EngineOptions::bounded(2) };
                 thread::spawn(move || run(options, &rules, &epochs))
             })

@@ -30,6 +30,7 @@ impl Exposure {
 
 /// How much an entity matters, or every address of a network.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Asset {
     /// Which; of a network an address with its prefix length: `10.0.0.0/8`.
     pub entity: Entity,
@@ -45,6 +46,8 @@ pub struct Asset {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Arc<str>>,
 }
+
+crate::compact::text_where_compact!(Asset, Identity);
 
 impl Asset {
     /// The network that it is.
@@ -68,6 +71,7 @@ pub struct Edge {
 
 /// Who an account is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Identity {
     /// The account.
     pub user: Entity,

@@ -135,6 +135,7 @@ impl Observable {
 
 /// Whoever meets this meets a threat, as far as its source can be trusted and while it holds in event time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Indicator {
     /// What it looks like.
     pub pattern: Pattern,
@@ -153,6 +154,8 @@ pub struct Indicator {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Arc<str>>,
 }
+
+crate::compact::text_where_compact!(Indicator);
 
 impl Indicator {
     /// Whether it holds for an event of this second.

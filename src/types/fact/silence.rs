@@ -9,6 +9,7 @@ use crate::{alert::Alert, entity::Entity, rule::Level, time::Time};
 /// Alerts like this are not told when their whole extent lies in its span of **event time**. All conditions given must
 /// hold; at least one is given. Never by wall clock: whether an alert is silent does not depend on when it is computed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Silence {
     /// Its name: what it is changed and removed by.
     pub name: Arc<str>,
@@ -29,6 +30,8 @@ pub struct Silence {
     /// Up to here, exclusive.
     pub until: Time,
 }
+
+crate::compact::text_where_compact!(Silence);
 
 impl Silence {
     /// Whether it silences an alert: the conditions hold, and the extent lies inside. An extent is whole seconds.

@@ -12,6 +12,7 @@ mod broker;
 mod cases;
 mod cli;
 mod cluster;
+mod cluster_run;
 mod explain;
 mod facts;
 mod faults;

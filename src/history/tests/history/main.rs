@@ -9,6 +9,7 @@ mod bad;
 mod compact;
 mod crash;
 mod import;
+mod made;
 mod migrate;
 mod readers;
 mod retain;
