@@ -41,6 +41,8 @@ const BOUND_WITHIN: Duration = Duration::from_secs(10);
 const GONE_FOR: Duration = Duration::from_millis(300);
 /// Of the time between two looks at the files, at most this part is spent in looking.
 const LOOKING_PART: u32 = 200;
+/// But they are looked at within this time, unless the settings want it less often.
+const LOOK_WITHIN: Duration = Duration::from_secs(5);
 /// How often what rules cost is written down, and anchors are chosen anew if enough came.
 const LEARN_EVERY: Duration = Duration::from_secs(30);
 
@@ -178,7 +180,7 @@ impl Reload {
         reload.swap.have_counted(rules_work::counted(&before));
         book.set.have_seen(before.fields.iter().cloned());
         let keeper = Keeper::new(&watch.data, before);
-        let mut work = Work { book, stamps, watch, ledger, shelf, runtime, shared, keeper };
+        let mut work = Work { book, stamps, watch, ledger, shelf, runtime, shared, keeper, looking: Duration::ZERO };
         let thread = thread::Builder::new()
             .name("rules".to_owned())
             .spawn(move || work.run(&waiting))
@@ -365,6 +367,8 @@ struct Work {
     runtime: Handle,
     shared: Arc<Reload>,
     keeper: Keeper,
+    /// How long the last look at the files took.
+    looking: Duration,
 }
 
 impl Work {
@@ -382,7 +386,6 @@ impl Work {
             match asked {
                 Err(RecvTimeoutError::Timeout) if looked_at.elapsed() < pause => {}
                 looked @ (Ok(Asked::Look(_)) | Err(RecvTimeoutError::Timeout)) => {
-                    let begin = Instant::now();
                     if let Err(error) = self.look() {
                         tracing::error!(
                             error = format!("{error:#}"),
@@ -390,7 +393,7 @@ impl Work {
                         );
                     }
                     // A folder that is slow to look at is looked at less often.
-                    pause = every.max(begin.elapsed() * LOOKING_PART);
+                    pause = every.max((self.looking * LOOKING_PART).min(LOOK_WITHIN));
                     looked_at = Instant::now();
                     if let Ok(Asked::Look(done)) = looked {
                         self.learn();
@@ -424,7 +427,9 @@ impl Work {
 
     /// Takes in what changed in the files. On an error nothing is taken in, and the next look sees the same again.
     fn look(&mut self) -> Result<()> {
+        let begin = Instant::now();
         let mut now = stamps(&self.watch.paths)?;
+        self.looking = begin.elapsed();
         if now == self.stamps {
             return Ok(());
         }
