@@ -70,9 +70,8 @@ impl Hold {
 pub(crate) fn is_lost(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => !error.get_ref().is_some_and(|inner| inner.is::<Lost>()),
-        sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed | sqlx::Error::PoolTimedOut => true,
-        // It went in the midst of a handshake; a certificate that is refused for good is told when the time is over.
-        sqlx::Error::Tls(_) => true,
+        // TLS: it went in the midst of a handshake; a certificate that is refused for good is told when the time is over.
+        sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed | sqlx::Error::PoolTimedOut => true,
         // Shut down, crashed, starts up, or ended this connection by name; and "connection" errors.
         sqlx::Error::Database(error) => {
             error.code().is_some_and(|code| code.starts_with("57P") || code.starts_with("08"))
