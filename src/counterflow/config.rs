@@ -227,8 +227,8 @@ pub(crate) struct DetectionSettings {
     /// Detections in events of before (by a new indicator) that enter with one epoch; what more there is enters with the
     /// next ones.
     pub(crate) lookup_slice_max: u32,
-    /// How often rule files are looked at, in seconds: what changed is in force from the next epoch on. 0: only at a start
-    /// and at SIGHUP.
+    /// How often rule files are looked at, in seconds: what changed is in force from the next epoch on. Thousands of files are
+    /// looked at less often, but every 5 seconds. 0: only at a start and at SIGHUP.
     pub(crate) rule_watch_s: u32,
 }
 

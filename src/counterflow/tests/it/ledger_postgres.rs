@@ -191,7 +191,16 @@ fn over_the_network_the_server_proves_its_name_and_we_our_password() {
     let ssl = "SELECT DISTINCT s.ssl, s.version FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid)
                WHERE a.application_name LIKE 'counterflow%'";
     assert_eq!(site.server.ask(port, ssl), "t|TLSv1.3\n");
+    // Gone and there again, when the engine has come up (one that cannot open its ledger ends with 2): the new connection is
+    // as guarded as the old one.
+    let alerts = || lines(&run(&["alerts", "--data", site.at()], b"")).len();
+    wait_until("there is an alert", || alerts() > 0);
+    site.server.kill();
+    site.server.begin();
+    send(&engine, 10..20);
+    wait_until("it is connected again", || engine.log().contains("the connection to the ledger is there again"));
+    assert_eq!(site.server.ask(port, ssl), "t|TLSv1.3\n");
     engine.stop();
     // Commands find address, authority and password by the folder.
-    wait_until("there is an alert", || !lines(&run(&["alerts", "--data", site.at()], b"")).is_empty());
+    assert!(alerts() > 0);
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::support::{Engine, counterflow, lines, post, run, said, wait_until};
+use crate::support::{Engine, counterflow, lines, post, run, said, site, wait_until};
 
 const LOGIN: &str = "\
 title: Login
@@ -37,14 +37,9 @@ struct Site {
 
 impl Site {
     fn new(slice: u32) -> Site {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        let (data, rules, config) = (at("data"), at("rules"), at("config.yaml"));
-        std::fs::create_dir(&rules).unwrap();
-        std::fs::write(rules.join("login.yml"), LOGIN).unwrap();
         let settings = format!("detection: {{horizon_s: 60, disorder_s: 1, lookup_slice_max: {slice}}}\n");
-        std::fs::write(&config, settings).unwrap();
-        Site { _folder: folder, data, rules, config }
+        let (_folder, data, rules, config) = site("login.yml", LOGIN, &settings);
+        Site { _folder, data, rules, config }
     }
 
     fn start(&self) -> Engine {

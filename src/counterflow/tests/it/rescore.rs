@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::support::{Engine, counterflow, get, lines, post, run, said, wait_until};
+use crate::support::{Engine, counterflow, get, lines, post, run, said, site, wait_until};
 
 const RULE: &str = "\
 title: Visit
@@ -25,13 +25,9 @@ struct Site {
 impl Site {
     /// So many alerts may be scored anew with one epoch; of more a tenth of it.
     fn new(at_once: u32) -> Site {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        let (data, rules, config) = (at("data"), at("rules"), at("config.yaml"));
-        std::fs::create_dir(&rules).unwrap();
-        std::fs::write(rules.join("visit.yml"), RULE).unwrap();
-        std::fs::write(&config, format!("scoring: {{rescored_at_once: {at_once}}}\n")).unwrap();
-        Site { _folder: folder, data, rules, config }
+        let settings = format!("scoring: {{rescored_at_once: {at_once}}}\n");
+        let (_folder, data, rules, config) = site("visit.yml", RULE, &settings);
+        Site { _folder, data, rules, config }
     }
 
     fn more(&self) -> [&str; 2] {

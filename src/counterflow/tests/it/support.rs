@@ -58,6 +58,17 @@ pub(crate) fn lines(output: &Output) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
 }
 
+/// A folder for one site: where its data goes, its rules with one file in them, its settings.
+pub(crate) fn site(file: &str, rules: &str, settings: &str) -> (tempfile::TempDir, PathBuf, PathBuf, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (data, rules_dir, config) = (at("data"), at("rules"), at("config.yaml"));
+    std::fs::create_dir(&rules_dir).unwrap();
+    std::fs::write(rules_dir.join(file), rules).unwrap();
+    std::fs::write(&config, settings).unwrap();
+    (folder, data, rules_dir, config)
+}
+
 /// Standard error as text.
 pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
