@@ -149,7 +149,8 @@ impl Put for Files {
     }
 }
 
-fn is_ours(path: &str) -> bool {
+/// Whether a path has the form of a data file's.
+pub(crate) fn is_ours(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
     path.starts_with("day=") && (name.starts_with(EPOCHS) || name.starts_with(MERGED)) && name.ends_with(".parquet")
 }

@@ -6,15 +6,23 @@
 
 use std::{
     collections::BTreeMap,
+    path::{Component, Path},
     sync::{Mutex, PoisonError},
 };
 
 use bytes::Bytes;
 use cf_types::{Epoch, clock};
 use deltalake::kernel::Add;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::Error as _};
 
-use crate::{batch::Batch, error::HistoryError, file::Selection, files::Put, schema::Table, waiting::Waiting};
+use crate::{
+    batch::Batch,
+    error::HistoryError,
+    file::Selection,
+    files::{Put, is_ours},
+    schema::Table,
+    waiting::Waiting,
+};
 
 /// A data file that no table has yet.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -48,6 +56,12 @@ impl Made {
     /// Puts the file where it belongs; gives what to commit.
     pub(crate) fn put(self, files: &dyn Put) -> Result<Add, HistoryError> {
         let add: Add = serde_json::from_str(&self.add).map_err(HistoryError::Made)?;
+        // It comes from another machine: it may name a data file of the table, and nothing else on this one.
+        let mut parts = Path::new(&add.path).components();
+        if !is_ours(&add.path) || !parts.all(|part| matches!(part, Component::Normal(_))) {
+            let why = format!("{:?} is no place of a data file", add.path);
+            return Err(HistoryError::Made(serde_json::Error::custom(why)));
+        }
         files.put(&add.path, self.content.into())?;
         Ok(add)
     }

@@ -61,3 +61,32 @@ fn what_others_made_is_in_the_table_once() {
     assert_eq!(Writer::open(dir.path(), OPTIONS).unwrap().last_epoch(Table::Events), 4);
     held(&[(1, 6), (2, 6), (3, 6), (4, 5)]);
 }
+
+/// A process of the cluster names the files that it has made: no name reaches out of the table.
+#[test]
+fn a_file_that_is_no_data_file_of_the_table_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("history");
+    let outside = folder.path().join("outside/epoch-1.parquet");
+    let mut maker = Maker::new(Table::Events, 1);
+    maker.append(rows(1, 1));
+    let right = serde_json::to_value(maker.make(0, 1).unwrap().remove(0)).unwrap();
+    let mut writer = Writer::open(&dir, OPTIONS).unwrap();
+    writer.write(1, &[entry(1)]).unwrap();
+    let absolute = outside.to_str().unwrap();
+    for path in ["day=x/../../../outside/epoch-1.parquet", absolute, "_delta_log/0.json", "day=2026-01-05/x.exe", ""] {
+        let mut wrong = right.clone();
+        let mut add: serde_json::Value = serde_json::from_str(wrong["add"].as_str().unwrap()).unwrap();
+        add["path"] = path.into();
+        wrong["add"] = add.to_string().into();
+        let wrong: Made = serde_json::from_value(wrong).unwrap();
+        let mut others = |table, _, _| Ok(if table == Table::Events { vec![wrong.clone()] } else { Vec::new() });
+        let refused = writer.commit_with(1, &mut others).unwrap_err();
+        assert!(matches!(refused, HistoryError::Made(_)), "{path}: {refused}");
+        assert!(!outside.exists());
+    }
+    let right: Made = serde_json::from_value(right).unwrap();
+    let mut others = |table, _, _| Ok(if table == Table::Events { vec![right.clone()] } else { Vec::new() });
+    writer.commit_with(1, &mut others).unwrap();
+    assert_eq!(rows_by_epoch(&dir, Table::Events), BTreeMap::from([(1, 1)]));
+}
